@@ -1,0 +1,2 @@
+//! A lock-free change log for realtime sync servers.
+mod sync;

@@ -1,0 +1,2 @@
+//! The daily verbs.
+fn main() {}
