@@ -107,6 +107,7 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// As [`append_change`](Self::append_change).
+    #[expect(clippy::needless_pass_by_value, reason = "the seed's signature")]
     pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
         let change = Change::new(kind, entity, row_id);
         match &data {

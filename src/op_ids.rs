@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct OpIds {
     capacity: usize,
-    seen: Mutex<(HashSet<Arc<str>>, VecDeque<Arc<str>>)>,
+    seen: Mutex<Seen>,
 }
+
+type Seen = (HashSet<Arc<str>>, VecDeque<Arc<str>>);
 
 impl OpIds {
     pub(crate) fn new(capacity: usize) -> Self {

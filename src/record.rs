@@ -75,7 +75,9 @@ fn refuse(change: &Change<'_>, data_len: usize) -> ! {
 #[inline]
 fn is_plain(text: &str) -> bool {
     // No early exit: most names are plain, and a loop without one is done 16 bytes at a time.
-    text.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != b'"') & (byte != b'\\'))
+    let escapes =
+        text.bytes().map(|byte| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\'));
+    escapes.fold(0, |any, escape| any | escape) == 0
 }
 
 /// Writes events out as JSON, byte for byte as `serde_json` writes a [`ChangeEvent`](crate::ChangeEvent).

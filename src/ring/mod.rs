@@ -201,7 +201,10 @@ impl<M: Copy + Send + Sync> Drop for Ring<M> {
 
 impl<M: Copy + Send + Sync> std::fmt::Debug for Ring<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("last", &self.last()).field("geometry", &self.geometry).finish()
+        f.debug_struct("Ring")
+            .field("last", &self.last())
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
     }
 }
 

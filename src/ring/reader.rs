@@ -149,7 +149,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         while seq < last {
             match self.find(seq + 1, guard) {
                 Found::Segment(segment) if segment.holds(self.geometry.offset_of(seq + 1), seq + 1) => {
-                    seq += 1
+                    seq += 1;
                 }
                 // What has left the window counts as settled, and so does all before it.
                 Found::Newer => seq = seq.max(self.window().oldest - 1),

@@ -170,6 +170,10 @@ impl<M: Copy + Send + Sync> Depot<M> {
     }
 
     /// A segment for the seqs from `base`, nobody else's until it is installed.
+    #[expect(
+        clippy::unnecessary_box_returns,
+        reason = "it lives in its box, from one installation to the next"
+    )]
     pub(super) fn take(&self, base: u64) -> Box<Segment<M>> {
         let segment = self.pool.pop().unwrap_or_else(|| {
             self.allocated.fetch_add(1, Ordering::Relaxed);
@@ -198,9 +202,14 @@ impl<M: Copy + Send + Sync> Depot<M> {
             return;
         }
         let depot = Arc::clone(self);
-        // SAFETY: the compare-and-swap that unlinked the segment made it ours to retire, once; the closure runs
-        // after every guard that could have loaded it, and owns all that it uses.
-        unsafe { guard.defer_unchecked(move || depot.reclaim(segment.into_owned().into_box())) };
+        let reclaim = move || {
+            // SAFETY: the compare-and-swap that unlinked the segment made it ours to retire, once; this runs when no
+            // guard is left that could have loaded it.
+            let segment = unsafe { segment.into_owned() };
+            depot.reclaim(segment.into_box());
+        };
+        // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment are `Send`.
+        unsafe { guard.defer_unchecked(reclaim) };
     }
 
     /// Ends the life of a segment that nobody can reach any more.

@@ -184,10 +184,14 @@ impl<M: Copy> Slot<M> {
         head.body.with(|body| {
             // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not written again in this life.
             let body = unsafe { &*body };
-            // SAFETY: `text_len` bytes of text were written with it, inline or spilled.
-            let bytes = unsafe { std::slice::from_raw_parts(self.text(body).as_ptr(), body.text_len) };
-            // SAFETY: written with the text, as is the fixed part; `str`s laid end to end are UTF-8.
-            (unsafe { body.fixed.assume_init() }, unsafe { std::str::from_utf8_unchecked(bytes) })
+            // SAFETY: the body was written, as above.
+            let text = unsafe { self.text(body) };
+            // SAFETY: `text_len` bytes of text were written with the body, inline or spilled.
+            let text = unsafe { std::slice::from_raw_parts(text.as_ptr(), body.text_len) };
+            // SAFETY: `str`s laid end to end are UTF-8.
+            let text = unsafe { std::str::from_utf8_unchecked(text) };
+            // SAFETY: written with the body.
+            (unsafe { body.fixed.assume_init() }, text)
         })
     }
 
@@ -223,8 +227,7 @@ impl<M: Copy> Slot<M> {
             return self.text_area();
         }
         // SAFETY: a longer text is spilled, and `write` put the block's pointer here.
-        let block = unsafe { self.text_area().cast::<NonNull<u8>>().read_unaligned() };
-        block
+        unsafe { self.text_area().cast::<NonNull<u8>>().read_unaligned() }
     }
 
     /// The bytes behind the head.

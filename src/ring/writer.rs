@@ -60,12 +60,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let position = &self.positions[self.geometry.position_of(seq)];
         let current = position.load(order::INSTALL_B, guard);
         // SAFETY: loaded with install:B under the guard (R4).
-        let segment = unsafe { current.as_ref() };
-        // SAFETY: as above.
-        if let Some(segment) =
-            segment.filter(|segment| unsafe { segment.base() } == self.geometry.base_of(seq))
-        {
-            return Some(segment);
+        if let Some(segment) = unsafe { current.as_ref() } {
+            // SAFETY: as above.
+            if unsafe { segment.base() } == self.geometry.base_of(seq) {
+                return Some(segment);
+            }
         }
         self.install(seq, current, guard, installed)
     }
