@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! What a read returns: consecutive events, in place.
 
+use crate::clock::Rfc3339;
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::event::EventRef;
 use crate::record::{JsonWriter, Meta};
@@ -73,8 +74,10 @@ impl<'log> Batch<'log> {
     ///
     /// Copies every string and parses every event's data; see [`EventRef::to_event`].
     pub fn to_response(&self) -> PullResponse {
+        let mut time = Rfc3339::default();
+        let owned = |event: EventRef<'_>| event.to_event_at(time.text(event.timestamp_millis()).to_owned());
         PullResponse {
-            changes: self.iter().map(|event| event.to_event()).collect(),
+            changes: self.iter().map(owned).collect(),
             cursor: SyncCursor { last_seq: self.last_seq() },
             has_more: self.has_more(),
         }

@@ -95,44 +95,47 @@ pub(crate) enum Data<'a> {
 
 impl<'a> Change<'a> {
     /// A change of the given kind, without data.
+    #[inline]
     pub const fn new(kind: ChangeKind, entity: &'a str, row_id: &'a str) -> Self {
         Self { entity, row_id, kind, data: Data::None }
     }
 
     /// The row came to be.
+    #[inline]
     pub const fn insert(entity: &'a str, row_id: &'a str) -> Self {
         Self::new(ChangeKind::Insert, entity, row_id)
     }
 
     /// The row got new data.
+    #[inline]
     pub const fn update(entity: &'a str, row_id: &'a str) -> Self {
         Self::new(ChangeKind::Update, entity, row_id)
     }
 
     /// The row is gone.
+    #[inline]
     pub const fn delete(entity: &'a str, row_id: &'a str) -> Self {
         Self::new(ChangeKind::Delete, entity, row_id)
     }
 
     /// With data that is JSON text already: the cheapest form. The text goes out again as it came in, byte for byte.
-    pub fn raw(mut self, data: &'a RawValue) -> Self {
-        self.data = Data::Raw(data);
-        self
+    #[inline]
+    pub fn raw(self, data: &'a RawValue) -> Self {
+        Self { data: Data::Raw(data), ..self }
     }
 
     /// With data that is a [`Value`]. It is written out as text when the change is appended.
-    pub fn value(mut self, data: &'a Value) -> Self {
-        self.data = Data::Value(data);
-        self
+    #[inline]
+    pub fn value(self, data: &'a Value) -> Self {
+        Self { data: Data::Value(data), ..self }
     }
 
     /// With data of any type that serialises.
     ///
     /// # Errors
     /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its own.
-    pub fn data<T: Serialize + ?Sized>(mut self, data: &T) -> Result<Self, serde_json::Error> {
-        self.data = Data::Owned(serde_json::value::to_raw_value(data)?);
-        Ok(self)
+    pub fn data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
+        Ok(Self { data: Data::Owned(serde_json::value::to_raw_value(data)?), ..self })
     }
 }
 
@@ -201,6 +204,11 @@ impl<'a> EventRef<'a> {
     /// JSON text that a [`Value`] cannot hold (a number beyond `f64`, nesting deeper than 128, half a surrogate pair; only
     /// [`Change::raw`] lets such text in) becomes a `Value::String` of the text.
     pub fn to_event(&self) -> ChangeEvent {
+        self.to_event_at(crate::clock::rfc3339(self.meta.timestamp))
+    }
+
+    /// The event, with its timestamp written out.
+    pub(crate) fn to_event_at(self, timestamp: String) -> ChangeEvent {
         ChangeEvent {
             seq: self.seq,
             entity: self.entity().to_owned(),
@@ -209,7 +217,7 @@ impl<'a> EventRef<'a> {
             data: self
                 .data_json()
                 .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))),
-            timestamp: crate::clock::rfc3339(self.meta.timestamp),
+            timestamp,
         }
     }
 }

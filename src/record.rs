@@ -74,10 +74,28 @@ fn refuse(change: &Change<'_>, data_len: usize) -> ! {
 /// Whether `text` can stand between quotes in JSON as it is.
 #[inline]
 fn is_plain(text: &str) -> bool {
-    // No early exit: most names are plain, and a loop without one is done 16 bytes at a time.
-    let escapes =
-        text.bytes().map(|byte| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\'));
-    escapes.fold(0, |any, escape| any | escape) == 0
+    let bytes = text.as_bytes();
+    let word = |chunk: &[u8; 8]| escapes(u64::from_le_bytes(*chunk));
+    if let Some(last) = bytes.last_chunk::<8>() {
+        // The last word may overlap the one before it.
+        bytes.as_chunks::<8>().0.iter().fold(word(last), |found, chunk| found | word(chunk)) == 0
+    } else {
+        let mut padded = [b' '; 8];
+        padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        word(&padded) == 0
+    }
+}
+
+/// Not 0 if a byte of `word` needs escaping in JSON: a quote, a backslash, or less than a space.
+///
+/// Eight bytes at once, after "Bit Twiddling Hacks" by Sean Eron Anderson (`haszero`, `hasless`).
+#[inline]
+fn escapes(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    let less_than = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
+    let quotes = less_than(word ^ (ONES * u64::from(b'"')), 1);
+    let backslashes = less_than(word ^ (ONES * u64::from(b'\\')), 1);
+    (quotes | backslashes | less_than(word, b' ')) & (ONES << 7)
 }
 
 /// Writes events out as JSON, byte for byte as `serde_json` writes a [`ChangeEvent`](crate::ChangeEvent).
@@ -147,9 +165,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// `plain` may say no where yes would do, never the reverse.
-        #[test]
-        fn plain_text_is_what_serde_json_does_not_escape(text in any::<String>()) {
+            #[test]
+        fn plain_text_is_what_serde_json_does_not_escape(text in "[ -~]{0,40}|[a-z]{0,50}[\\x00-\\x7f][a-z]{0,50}|\\PC*") {
             let quoted = serde_json::to_string(&text).expect("a string serialises");
             prop_assert_eq!(is_plain(&text), quoted == format!("\"{text}\""));
         }

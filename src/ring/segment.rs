@@ -194,14 +194,14 @@ impl<M: Copy + Send + Sync> Depot<M> {
 
     /// Hands `segment`, just unlinked from its position, to the epoch: it comes back when every guard that
     /// could have loaded its pointer is gone (R4).
-    pub(super) fn retire(self: &Arc<Self>, segment: Shared<'_, Segment<M>>, guard: &Guard) {
-        self.retired.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn retire(depot: &Arc<Self>, segment: Shared<'_, Segment<M>>, guard: &Guard) {
+        depot.retired.fetch_add(1, Ordering::Relaxed);
         if cfg!(ringlog_fault = "reclaim_at_once") {
             // SAFETY: none: this is the fault.
-            self.reclaim(unsafe { segment.into_owned() }.into_box());
+            depot.reclaim(unsafe { segment.into_owned() }.into_box());
             return;
         }
-        let depot = Arc::clone(self);
+        let depot = Arc::clone(depot);
         let reclaim = move || {
             // SAFETY: the compare-and-swap that unlinked the segment made it ours to retire, once; this runs when no
             // guard is left that could have loaded it.

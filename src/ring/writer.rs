@@ -1,6 +1,6 @@
 //! The writing side: claim, install, publish.
 
-use super::segment::Segment;
+use super::segment::{Depot, Segment};
 use super::slot::Text;
 use super::{Ring, order};
 use crate::sync::Ordering;
@@ -97,7 +97,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
             match position.compare_exchange(current, fresh, order::INSTALL_A, order::INSTALL_B, guard) {
                 Ok(fresh) => {
                     if !current.is_null() {
-                        self.depot.retire(current, guard);
+                        Depot::retire(&self.depot, current, guard);
                     }
                     *installed = true;
                     // SAFETY: installed just now under the guard (R4).
