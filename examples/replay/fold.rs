@@ -6,6 +6,11 @@ use ringlog::ChangeKind;
 use serde_json::Value;
 use std::collections::HashMap;
 
+/// The text parsed into a `Value` and written again. It may differ: `1.50` comes back as `1.5`.
+pub(crate) fn through_value(text: &str) -> serde_json::Result<String> {
+    Ok(serde_json::from_str::<Value>(text)?.to_string())
+}
+
 /// Rows by entity and id, each with the JSON text it last got.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fold {
@@ -46,12 +51,11 @@ impl Fold {
         }
     }
 
-    /// The same rows with each text parsed into a `Value` and written again: what a client sees that is
-    /// handed owned values. (The text may differ: `1.50` comes back as `1.5`.)
+    /// The same rows as a client sees them that is handed owned values.
     pub(crate) fn through_values(&self) -> serde_json::Result<Fold> {
         let mut fold = self.clone();
         for text in fold.entities.values_mut().flat_map(HashMap::values_mut).flatten() {
-            *text = serde_json::from_str::<Value>(text)?.to_string();
+            *text = through_value(text)?;
         }
         Ok(fold)
     }

@@ -5,6 +5,7 @@
 use crate::database::Database;
 use crate::fold::Fold;
 use crate::latency::Latency;
+use crate::stretch::{Stretch, fingerprint};
 use ringlog::{ChangeKind, ChangeLog, Cursor, PullError, PullSummary, Resync, ResyncReason, SyncCursor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -54,8 +55,8 @@ pub(crate) struct Reader<'a> {
     body: Vec<u8>,
     /// What it ended up with.
     pub(crate) fold: Fold,
-    /// Events read.
-    pub(crate) seen: u64,
+    /// Events read, in runs without a gap: one more than resyncs.
+    pub(crate) stretches: Vec<Stretch>,
     /// Events passed over, because a snapshot took their place.
     pub(crate) missed: u64,
     /// How often it was told to resync.
@@ -85,7 +86,7 @@ impl<'a> Reader<'a> {
             cursor: Cursor { seq: 0, incarnation: Some(log.incarnation()) },
             body: Vec::new(),
             fold: Fold::default(),
-            seen: 0,
+            stretches: vec![Stretch::new(0)],
             missed: 0,
             resyncs: 0,
             first_told: None,
@@ -93,6 +94,11 @@ impl<'a> Reader<'a> {
             latency: Latency::new(),
             stops: Vec::new(),
         }
+    }
+
+    /// The number of events read.
+    pub(crate) fn seen(&self) -> u64 {
+        self.stretches.iter().map(Stretch::len).sum()
     }
 
     /// Reads until the writers are done and nothing is left.
@@ -195,6 +201,9 @@ impl<'a> Reader<'a> {
             return Err(format!("got seq {seq} after seq {}", self.cursor.seq));
         }
         self.cursor.seq = seq;
+        if let Some(stretch) = self.stretches.last_mut() {
+            stretch.add(fingerprint(entity, row_id, kind, data));
+        }
         self.fold.apply(entity, row_id, kind, data);
         Ok(())
     }
@@ -208,7 +217,6 @@ impl<'a> Reader<'a> {
             self.idle_calls += 1;
             return Ok(None);
         }
-        self.seen += count as u64;
         self.latency.record(took, count as u64);
         if count < self.limit {
             self.stops.push(cursor);
@@ -225,6 +233,7 @@ impl<'a> Reader<'a> {
         let passed_over = seq.checked_sub(self.cursor.seq);
         self.missed += passed_over.ok_or_else(|| format!("read up to {}, head is {seq}", self.cursor.seq))?;
         self.cursor.seq = seq;
+        self.stretches.push(Stretch::new(seq));
         self.fold = match self.way {
             Way::Read | Way::PullJson => rows,
             Way::Pull => rows.through_values().map_err(|e| format!("the snapshot's JSON: {e}"))?,

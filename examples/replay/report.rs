@@ -111,7 +111,7 @@ fn readers(out: &mut dyn Write, outcome: &Outcome<'_>) -> io::Result<()> {
     for (number, reader) in outcome.readers.iter().enumerate() {
         if let Ok(reader) = reader {
             let rows = reader.fold.rows() as u64;
-            let counts = [reader.seen, reader.missed, reader.resyncs, rows, reader.idle_calls];
+            let counts = [reader.seen(), reader.missed, reader.resyncs, rows, reader.idle_calls];
             let [read, missed, resyncs, rows, idle] = counts.map(|count| HumanCount(count).to_string());
             let name = format!("{number} {}", reader.way.name());
             writeln!(out, "{name:<16}{read:>11}{missed:>12}{resyncs:>10}{rows:>10}{idle:>14}")?;
