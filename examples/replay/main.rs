@@ -189,8 +189,7 @@ fn describe(args: &Args, out: &mut dyn Write, capacity: usize, with_database: bo
 
 /// A bar on standard error, hidden where that is no terminal.
 fn progress_bar(events: u64) -> Result<ProgressBar> {
-    let style =
-        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} events, {per_sec}, {eta} left")?;
+    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} events, {eta} left")?;
     Ok(ProgressBar::new(events).with_style(style))
 }
 
