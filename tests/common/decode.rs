@@ -5,7 +5,7 @@ use ringlog::ChangeKind;
 use serde_json::{Map, Number, Value};
 
 /// How many operations one input may ask for.
-const MAX_OPS: usize = 200;
+const MAX_OPS: usize = 80;
 /// How deep an input's values may nest.
 const MAX_DEPTH: u8 = 6;
 
@@ -41,13 +41,13 @@ impl Bytes<'_> {
         match self.byte() % 16 {
             0..=5 => Op::Append(self.way(), self.event()),
             6 => Op::Batch((0..self.byte() % 20).map(|_| self.event()).collect()),
-            7 => Op::Fill(u16::from_le_bytes(self.array()) % 700),
+            7 => Op::Fill(u16::from_le_bytes(self.array()) % 300),
             8..=11 => Op::Pull { place: self.place(), limit: self.limit() },
             12 => Op::Remember(self.text()),
             13 => Op::HasSeen(self.text()),
             14 => Op::RememberRun {
                 first: u16::from_le_bytes(self.array()) % 12_000,
-                count: u16::from_le_bytes(self.array()) % 3_000,
+                count: u16::from_le_bytes(self.array()) % 1_000,
             },
             _ => Op::HasSeenOfRun(u16::from_le_bytes(self.array()) % 15_000),
         }
