@@ -17,6 +17,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::wire::{PullResponse, PullSummary};
 use serde_json::Value;
 use std::ops::RangeInclusive;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A log of the latest changes: any number of threads append, any number read, nobody waits for anybody.
 ///
@@ -55,6 +56,11 @@ struct Resyncs {
     ahead: AtomicU64,
     other_log: AtomicU64,
 }
+
+/// What can panic (a clock of the user's, a record beyond the limit) does so before a seq is claimed, and leaves the log as
+/// it was.
+impl RefUnwindSafe for ChangeLog {}
+impl UnwindSafe for ChangeLog {}
 
 impl Default for ChangeLog {
     fn default() -> Self {
