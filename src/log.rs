@@ -141,7 +141,8 @@ impl ChangeLog {
     }
 
     /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
-    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; an empty range for no changes.
+    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; for no changes an empty range, which
+    /// starts after the last seq.
     ///
     /// # Panics
     /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
@@ -269,6 +270,19 @@ impl ChangeLog {
     /// Proportional to the events published since anyone last asked, at most the capacity.
     pub fn head(&self) -> u64 {
         self.ring.head(&epoch::pin())
+    }
+
+    /// Where a reader stands that has read everything: [`head`](Self::head), and the log's incarnation.
+    ///
+    /// For a client that starts from the rows: take this first, load the rows second, read on from here third.
+    ///
+    /// ```
+    /// let log = ringlog::ChangeLog::new();
+    /// assert!(log.read(log.cursor(), 100)?.is_empty());
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn cursor(&self) -> Cursor {
+        Cursor { seq: self.head(), incarnation: Some(self.incarnation) }
     }
 
     /// The highest seq handed out. Its event, and some before it, may not be published yet.
