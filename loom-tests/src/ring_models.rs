@@ -142,7 +142,7 @@ fn a_lapped_late_writer() {
 /// Catches `reclaim_at_once`.
 #[test]
 fn a_pinned_reader_against_reuse() {
-    explore("a_pinned_reader_against_reuse", 3, || {
+    explore("a_pinned_reader_against_reuse", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
         append(&ring, &pin_to(&handle), 1);
