@@ -5,7 +5,7 @@ use super::entry::OpId;
 use super::memory::OpMemory;
 use super::set::{Claim, Held};
 
-/// The answer to a claim on an op_id.
+/// The answer to a claim on an op id.
 #[derive(Debug)]
 #[must_use = "a claim that proceeds is forgotten when it is dropped"]
 pub enum OpClaim<'a> {
@@ -20,7 +20,7 @@ pub enum OpClaim<'a> {
     },
 }
 
-/// The right to apply the operation of one op_id.
+/// The right to apply the operation of one op id.
 ///
 /// While the guard lives, every other claim on the id is answered with [`OpClaim::InFlight`].
 /// [`OpGuard::complete`] makes the id remembered. Dropping the guard instead, be it on an error, by an early

@@ -23,7 +23,7 @@ pub(super) struct Tag(u64);
 impl Tag {
     /// The tag of a hash: of bits that choose neither the shard nor the filter's bits.
     pub(super) fn of(hash: u64) -> Self {
-        Self(FIRST_TAG + ((hash >> 28 & 0xffff) * TAGS >> 16))
+        Self(FIRST_TAG + (((hash >> 28) & 0xffff) * TAGS) / (1 << 16))
     }
 }
 

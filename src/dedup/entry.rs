@@ -4,11 +4,10 @@
 //! looks at.
 #![forbid(unsafe_code)]
 
-use super::slot::size_in_slot;
 use crate::sync::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, Hasher};
 
-/// An op_id within its scope: the ids of one client, or those that belong to nobody in particular.
+/// An op id within its scope: the ids of one client, or those that belong to nobody in particular.
 ///
 /// The two parts are kept apart, never joined: no choice of characters makes two of them equal by accident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +44,7 @@ impl<'a> OpId<'a> {
     }
 }
 
-/// Stands for the length of a client_id that is not there; no string is as long.
+/// Stands for the length of a client id that is not there; no string is as long.
 const NO_CLIENT: usize = usize::MAX;
 
 /// Where an id stands.
@@ -80,7 +79,7 @@ impl State {
 /// How many bytes of id an entry holds without a second allocation: two UUIDs as text, and a little.
 const NEAR: usize = 77;
 
-/// Stands for the length of a client_id that is not there, where lengths are one byte.
+/// Stands for the length of a client id that is not there, where lengths are one byte.
 const NO_CLIENT_NEAR: u8 = u8::MAX;
 
 /// The bytes of an id: the client's, if there is one, then the op's.
@@ -91,7 +90,6 @@ enum Bytes {
 }
 
 impl Bytes {
-    #[expect(clippy::cast_possible_truncation, reason = "both are at most NEAR, or stand for no client")]
     fn new(id: OpId<'_>) -> Self {
         let client = id.client.unwrap_or_default().as_bytes();
         let op = id.op.as_bytes();
@@ -140,10 +138,6 @@ impl Entry {
         Self { state: AtomicU64::new(state.pack()), seq: AtomicU64::new(0), hash, id: Bytes::new(id) }
     }
 
-    pub(super) fn hash(&self) -> u64 {
-        self.hash
-    }
-
     #[inline]
     pub(super) fn is(&self, hash: u64, id: OpId<'_>) -> bool {
         self.hash == hash && self.id.client_len() == id.client_len() && self.has_bytes(id)
@@ -174,8 +168,10 @@ impl Entry {
     }
 
     /// The heap bytes that the entry takes, the allocator's own overhead aside.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        size_in_slot::<Self>() + if let Bytes::Far { bytes, .. } = &self.id { bytes.len() } else { 0 }
+        super::slot::size_in_slot::<Self>()
+            + if let Bytes::Far { bytes, .. } = &self.id { bytes.len() } else { 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;
-use super::set::{Census, Claim, Held, Set};
+use super::set::{Claim, Held, Set};
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use std::hash::RandomState;
@@ -33,7 +33,7 @@ pub(crate) struct Tally {
     pub(crate) false_positives: u64,
 }
 
-/// What a log remembers of op_ids.
+/// What a log remembers of op ids.
 #[derive(Debug)]
 pub(crate) struct OpMemory {
     set: Set,
@@ -58,7 +58,6 @@ impl OpMemory {
     }
 
     fn count(&self, hash: u64, counter: impl Fn(&Stripe) -> &AtomicU64) {
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits choose")]
         let stripe = &self.stripes[hash as usize % STRIPES];
         counter(stripe).fetch_add(1, Ordering::Relaxed);
     }
@@ -118,7 +117,8 @@ impl OpMemory {
     }
 
     /// What the memory holds now. Walks through all of it.
-    pub(crate) fn census(&self) -> Census {
+    #[cfg(test)]
+    pub(super) fn census(&self) -> super::set::Census {
         self.set.census()
     }
 }

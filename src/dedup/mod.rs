@@ -72,10 +72,11 @@
 //! | `control:E` | the CAS that splits, Release | `control:B` | who sees the mark finds the children |
 //! | `split:A` | publishing the children, Release | `split:B`, Acquire | they are found fully made |
 //! | `slot:A` | the store that puts, Release | `slot:B`, the count that takes a reference, Acquire | an entry is seen as it was made, also through an old control word |
+//! | `slot:E` | the swap that empties, Release | `slot:F`, a look that finds nothing, Acquire | who may proceed with a forgotten id sees what its last holder did |
 //! | `slot:C` | giving a reference back, Release | `slot:D`, the fence before freeing, Acquire | every use of a value comes before its end |
 //! | `complete:A` | the store of the state, Release | `complete:B`, its load, Acquire | who sees an id completed sees its seq, its bits, and what was done before |
 //! | `bloom:A` | setting bits, Release | `bloom:B`, testing them, Acquire | who misses an id because a younger generation took its word sees the ticket that did |
-//! | `order:A` | the exchange of places, as a store | `order:B`, as a load (AcqRel both) | the new owner of a place sees the entry as its last owner left it |
+//! | `order:A` | the exchange of places, as a store | `order:B`, as a load (both `AcqRel`) | the new owner of a place sees the entry as its last owner left it |
 //!
 //! Everything else is Relaxed: the ticket counter, which only has to count, and what is compared by a CAS that
 //! comes later.
@@ -149,10 +150,18 @@ mod memory;
 mod set;
 mod shard;
 mod slot;
+mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+/// What the models look at.
+#[cfg(loom)]
+pub(crate) mod model {
+    pub(crate) use super::entry::OpId;
+    pub(crate) use super::set::{Claim, Held, Set};
+    pub(crate) use super::slot::Slot;
+}
+
 pub use claim::{OpClaim, OpGuard};
 pub(crate) use entry::OpId;
-pub(crate) use memory::{OpMemory, Tally};
-pub(crate) use set::Census;
+pub(crate) use memory::OpMemory;

@@ -3,6 +3,7 @@
 use super::bloom::Bloom;
 use super::entry::{OpId, State};
 use super::shard::{Entered, Query, Shard, Window};
+use super::table::Table;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
@@ -17,7 +18,7 @@ const MIN_SHARDS: usize = 16;
 struct Place(u64);
 
 impl Place {
-    /// Stands for no place.
+    /// Stands for no place: what the order is filled with at first.
     const NONE: Self = Self(0);
     const SLOT: u64 = align_of::<Shard>() as u64 - 1;
 
@@ -32,20 +33,21 @@ impl Place {
 /// its id in flight as long as the set lives.
 #[derive(Debug)]
 #[must_use = "an id stays in flight until it is completed or forgotten"]
-pub(super) struct Held {
+pub(crate) struct Held {
     place: Place,
     hash: u64,
 }
 
 /// What became of a claim.
 #[derive(Debug)]
-pub(super) enum Claim {
+pub(crate) enum Claim {
     Proceed(Held),
     InFlight,
     Replayed { seq: u64 },
 }
 
 /// What a look through all shards found. Taken shard by shard: a sum of moments, not of one moment.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
     /// Entries, whatever their state.
@@ -60,12 +62,12 @@ pub(crate) struct Census {
 
 /// The ids of a log: those in flight, and the last `capacity` that were completed.
 #[derive(Debug)]
-pub(super) struct Set {
-    shards: Box<[Shard]>,
+pub(crate) struct Set {
+    shards: Table<Shard>,
     /// The filters of the shards, which are looked at far more often than the shards: close together.
-    blooms: Box<[Bloom]>,
+    blooms: Table<Bloom>,
     /// The places of the completed ids, that of ticket `t` at `t % capacity`.
-    order: Box<[AtomicU64]>,
+    order: Table<AtomicU64>,
     /// A generation of the filter is two to this many tickets, at least `capacity`.
     generation_bits: u32,
     /// How many ids were ever completed: the youngest ticket.
@@ -73,28 +75,26 @@ pub(super) struct Set {
 }
 
 impl Set {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self::with_shards(capacity, (capacity.max(1).next_power_of_two() / 2).max(MIN_SHARDS))
     }
 
     /// A set of so many shards, a power of two.
-    pub(super) fn with_shards(capacity: usize, shards: usize) -> Self {
+    pub(crate) fn with_shards(capacity: usize, shards: usize) -> Self {
         assert!(shards.is_power_of_two(), "shards are chosen by the low bits of a hash");
         Self {
-            shards: (0..shards).map(|_| Shard::new()).collect(),
-            blooms: (0..shards).map(|_| Bloom::new()).collect(),
-            order: (0..capacity).map(|_| AtomicU64::new(Place::NONE.0)).collect(),
+            shards: Table::new(shards),
+            blooms: Table::new(shards),
+            order: Table::new(capacity),
             generation_bits: capacity.max(1).next_power_of_two().trailing_zeros(),
             completed: CachePadded::new(AtomicU64::new(0)),
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits choose")]
     fn shard(&self, hash: u64) -> &Shard {
         &self.shards[hash as usize & (self.shards.len() - 1)]
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits choose")]
     fn bloom(&self, hash: u64) -> &Bloom {
         &self.blooms[hash as usize & (self.blooms.len() - 1)]
     }
@@ -108,18 +108,18 @@ impl Set {
     }
 
     /// How many ids were ever completed.
-    pub(super) fn completed(&self) -> u64 {
+    pub(crate) fn completed(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
     /// Whether an id of this hash may be remembered. False is certain (D1).
     #[inline]
-    pub(super) fn may_have(&self, hash: u64) -> bool {
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
         self.bloom(hash).may_contain(hash)
     }
 
     /// Whether the id is completed and remembered, by its entry.
-    pub(super) fn has(&self, hash: u64, id: OpId<'_>) -> bool {
+    pub(crate) fn has(&self, hash: u64, id: OpId<'_>) -> bool {
         let query = Query { hash, id, window: self.window() };
         let mut shard = self.shard(hash);
         for depth in 0.. {
@@ -133,20 +133,22 @@ impl Set {
     }
 
     /// Claims the id. Of any number of claims at a time one proceeds.
-    pub(super) fn claim(&self, hash: u64, id: OpId<'_>) -> Claim {
+    pub(crate) fn claim(&self, hash: u64, id: OpId<'_>) -> Claim {
         self.enter(hash, id, State::InFlight)
     }
 
     /// Completes the id without a claim, unless it is remembered already or somebody else's claim on it is
     /// in flight, which then decides.
-    pub(super) fn remember(&self, hash: u64, id: OpId<'_>) {
+    pub(crate) fn remember(&self, hash: u64, id: OpId<'_>) {
         if self.order.is_empty() {
             return;
         }
         // Before the entry can be seen, as in `complete`. Its ticket may turn out to belong to the next
         // generation: `complete` then sets the bits of that one as well.
         self.bloom(hash).insert(hash, self.generation(self.completed() + 1));
-        if let Claim::Proceed(held) = self.enter(hash, id, State::Settling) {
+        let state =
+            if cfg!(ringlog_fault = "remember_without_settling") { State::InFlight } else { State::Settling };
+        if let Claim::Proceed(held) = self.enter(hash, id, state) {
             self.complete(held, 0);
         }
     }
@@ -170,7 +172,7 @@ impl Set {
     }
 
     /// The shard and the slot of a place.
-    #[expect(clippy::cast_possible_truncation, reason = "it was the address of something")]
+    #[expect(clippy::unused_self, reason = "it is what the shard is borrowed from")]
     fn at(&self, place: Place) -> (&Shard, usize) {
         let shard = std::ptr::with_exposed_provenance::<Shard>((place.0 & !Place::SLOT) as usize);
         // SAFETY: places are made of references to shards of this set, which live as long as it does (D6).
@@ -178,7 +180,8 @@ impl Set {
     }
 
     /// Completes a claimed id with the seq of its change; what expires by that is taken out.
-    pub(super) fn complete(&self, held: Held, seq: u64) {
+    #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
+    pub(crate) fn complete(&self, held: Held, seq: u64) {
         let Held { place, hash } = held;
         let ticket = self.completed.fetch_add(1, Ordering::Relaxed) + 1;
         let filter = || self.bloom(hash).insert(hash, self.generation(ticket));
@@ -204,7 +207,6 @@ impl Set {
         if capacity == 0 {
             return self.vacate(place);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "less than the order's length")]
         let position = &self.order[(ticket % capacity) as usize];
         loop {
             let other = Place(position.swap(place.0, Ordering::AcqRel)); // order:A, order:B
@@ -216,7 +218,7 @@ impl Set {
             let State::Completed(other_ticket) = unsafe { shard.owned(slot) }.state() else {
                 unreachable!("only what is completed is lined up")
             };
-            if other_ticket < ticket {
+            if other_ticket < ticket || cfg!(ringlog_fault = "order_evicts_the_younger") {
                 return self.vacate(other);
             }
             (place, ticket) = (other, other_ticket);
@@ -229,17 +231,19 @@ impl Set {
     }
 
     /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash.
-    pub(super) fn forget(&self, held: Held) -> u64 {
+    #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
+    pub(crate) fn forget(&self, held: Held) -> u64 {
         let Held { place, hash } = held;
         self.vacate(place);
         hash
     }
 
     /// Counts what the shards hold. Walks through all of them.
-    pub(super) fn census(&self) -> Census {
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
         let mut census = Census::default();
         let mut shards = 0;
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             shards += shard.visit(&mut |entry| {
                 census.entries += 1;
                 census.in_flight += u64::from(entry.state() == State::InFlight);

@@ -3,6 +3,7 @@
 use super::control::{Control, SLOTS, Tag};
 use super::entry::{Entry, OpId, State};
 use super::slot::Slot;
+use super::table::Zeroed;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use std::ptr::NonNull;
 
@@ -43,7 +44,8 @@ impl Window<'_> {
     /// Whether an entry in this state counts: in flight, or not yet followed by as many as are remembered.
     pub(super) fn is_live(self, state: State) -> bool {
         match state {
-            State::InFlight | State::Settling => true,
+            State::InFlight => cfg!(not(ringlog_fault = "expire_in_flight")),
+            State::Settling => true,
             State::Completed(ticket) => ticket + self.capacity > self.completed.load(Ordering::Relaxed),
         }
     }
@@ -59,15 +61,20 @@ pub(super) struct Shard {
     slots: [Slot<Entry>; SLOTS],
 }
 
-impl Shard {
-    pub(super) fn new() -> Self {
+// SAFETY: `Control::NEW` is 0, no children are a null pointer, and an empty slot is 0; see `default`.
+unsafe impl Zeroed for Shard {}
+
+impl Default for Shard {
+    fn default() -> Self {
         Self {
             control: AtomicU64::new(Control::NEW.0),
             children: AtomicPtr::new(std::ptr::null_mut()),
             slots: std::array::from_fn(|_| Slot::empty()),
         }
     }
+}
 
+impl Shard {
     fn control(&self) -> Control {
         Control(self.control.load(Ordering::Acquire)) // control:B
     }
@@ -151,11 +158,14 @@ impl Shard {
         let mut now = reserved;
         loop {
             // control:A. This CAS is the claim: whoever changed the shard since it was looked at, fails it.
-            if self.change(now, now.fill(slot, Tag::of(query.hash)), Ordering::Release) {
+            let order =
+                if cfg!(ringlog_fault = "fill_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+            if self.change(now, now.fill(slot, Tag::of(query.hash)), order) {
                 return Some(Entered::At(slot));
             }
             let next = self.control();
-            if !next.same_version(now) && (next.is_split() || self.find(next, query).is_some()) {
+            let look_again = !next.same_version(now) && cfg!(not(ringlog_fault = "commit_unchecked"));
+            if look_again && (next.is_split() || self.find(next, query).is_some()) {
                 self.vacate(slot);
                 return None;
             }
@@ -167,6 +177,9 @@ impl Shard {
     pub(super) fn vacate(&self, slot: usize) {
         self.slots[slot].take();
         let mut now = self.control.load(Ordering::Relaxed);
+        if cfg!(ringlog_fault = "vacate_blindly") {
+            return self.control.store(Control(now).vacate(slot).0, Ordering::Release);
+        }
         // control:C
         while let Err(seen) = self.control.compare_exchange_weak(
             now,
@@ -182,10 +195,12 @@ impl Shard {
     #[cold]
     fn split(&self, full: Control) {
         if self.children().is_none() {
-            let children = Box::into_raw(Box::new([Shard::new(), Shard::new()]));
+            let children = Box::into_raw(Box::new(<[Shard; 2]>::default()));
             let null = std::ptr::null_mut();
+            let order =
+                if cfg!(ringlog_fault = "split_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
             // split:A
-            if self.children.compare_exchange(null, children, Ordering::Release, Ordering::Relaxed).is_err() {
+            if self.children.compare_exchange(null, children, order, Ordering::Relaxed).is_err() {
                 // SAFETY: made above, and not published.
                 drop(unsafe { Box::from_raw(children) });
             }
@@ -204,6 +219,7 @@ impl Shard {
     }
 
     /// Calls `visit` with each entry, here and in the children; answers with how many shards there are.
+    #[cfg(test)]
     pub(super) fn visit(&self, visit: &mut impl FnMut(&Entry)) -> usize {
         self.slots.iter().filter_map(Slot::get).for_each(|entry| visit(&entry));
         1 + self.children().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())

@@ -48,7 +48,6 @@ impl Word {
         Self(self.0 - self.count())
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "it was the address of something")]
     fn value<T>(self) -> Option<NonNull<Counted<T>>> {
         NonNull::new(std::ptr::with_exposed_provenance_mut((self.without_count().0 >> 16) as usize))
     }
@@ -64,13 +63,14 @@ struct Counted<T> {
 }
 
 /// The heap bytes of a value in a slot.
+#[cfg(test)]
 pub(super) const fn size_in_slot<T>() -> usize {
     size_of::<Counted<T>>()
 }
 
 /// A place that holds a shared value or none.
 #[derive(Debug)]
-pub(super) struct Slot<T> {
+pub(crate) struct Slot<T> {
     word: AtomicU64,
     values: PhantomData<Box<Counted<T>>>,
 }
@@ -82,13 +82,13 @@ unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
 /// A value that was in the slot when it was asked for, and stays alive as long as this.
 #[derive(Debug)]
-pub(super) struct Ref<'a, T> {
+pub(crate) struct Ref<'a, T> {
     slot: &'a Slot<T>,
     value: NonNull<Counted<T>>,
 }
 
 impl<T> Slot<T> {
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { word: AtomicU64::new(Word::EMPTY.0), values: PhantomData }
     }
 
@@ -96,8 +96,8 @@ impl<T> Slot<T> {
     ///
     /// Wait-free, but that once in half a million times the count has to be moved, which is lock-free.
     #[inline]
-    pub(super) fn get(&self) -> Option<Ref<'_, T>> {
-        Word(self.word.load(Ordering::Relaxed)).value::<T>()?;
+    pub(crate) fn get(&self) -> Option<Ref<'_, T>> {
+        Word(self.word.load(Ordering::Acquire)).value::<T>()?; // slot:F
         let word = Word(self.word.fetch_add(1, Ordering::Acquire) + 1); // slot:B
         let value = Ref { slot: self, value: word.value()? };
         if word.count() >= MOVE_AT {
@@ -108,19 +108,25 @@ impl<T> Slot<T> {
 
     /// Puts a value into the slot, which is empty. For the slot's owner only: another value put at the same
     /// time would be lost.
-    pub(super) fn put(&self, value: T) {
+    pub(crate) fn put(&self, value: T) {
         let counted = Counted { balance: AtomicU64::new(SHARE), value: UnsafeCell::new(value) };
         let word = Word::new(NonNull::from(Box::leak(Box::new(counted))));
         // What count the empty word may have had is of those who came for a former value, and got none.
-        self.word.store(word.0, Ordering::Release); // slot:A
+        let order =
+            if cfg!(ringlog_fault = "slot_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.word.swap(word.0, order); // slot:A
     }
 
     /// Empties the slot; its value is freed now or by the last who holds it.
-    pub(super) fn take(&self) {
-        let word = Word(self.word.swap(Word::EMPTY.0, Ordering::Relaxed));
-        let Some(value) = word.value() else { return };
+    pub(crate) fn take(&self) {
+        let order =
+            if cfg!(ringlog_fault = "slot_e_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        let word = Word(self.word.swap(Word::EMPTY.0, order)); // slot:E
+        let Some(value) = word.value::<T>() else { return };
         // `count` references went out over the word, and the slot gives up its share.
-        Ref { slot: self, value }.settle(SHARE.wrapping_sub(word.count()));
+        let out = if cfg!(ringlog_fault = "slot_counts_twice") { 2 * word.count() } else { word.count() };
+        // SAFETY: the swap took the value out of the slot, and with it the slot's share.
+        unsafe { settle(value, SHARE.wrapping_sub(out)) };
     }
 
     /// The value in the slot, for the slot's owner.
@@ -128,7 +134,7 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// The slot is not emptied as long as the reference is used: the caller is the one who may do that.
-    pub(super) unsafe fn peek(&self) -> Option<&T> {
+    pub(crate) unsafe fn peek(&self) -> Option<&T> {
         let counted = Word(self.word.load(Ordering::Relaxed)).value::<T>()?;
         // SAFETY: the slot has its share in the value as long as it is not emptied (S2).
         let counted = unsafe { counted.as_ref() };
@@ -160,23 +166,25 @@ impl<T> Ref<'_, T> {
             self.balance().fetch_sub(now.count(), Ordering::Relaxed);
         }
     }
+}
 
-    /// Takes `share` off the balance, and frees the value if that was the last of it.
-    #[inline]
-    fn settle(self, share: u64) {
-        let value = self.value;
-        let order = if cfg!(ringlog_fault = "slot_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        // If all that is left is what this one gives up, nobody else can change that any more.
-        let last = self.balance().load(Ordering::Relaxed) == share
-            || self.balance().fetch_sub(share, order) == share; // slot:C
-        std::mem::forget(self);
-        if last {
-            fence(Ordering::Acquire); // slot:D
-            // SAFETY: nobody holds the value any more, and nobody can get at it: it left its slot (S3).
-            let value = unsafe { Box::from_raw(value.as_ptr()) };
-            // For the model checker: this is a write, which every read must have happened before.
-            value.value.with_mut(|_| ());
-        }
+/// Takes `share` off the balance of a value, and frees the value if that was the last of it.
+///
+/// # Safety
+///
+/// The caller has this share: references that are out, or the slot's own. It is gone afterwards.
+#[inline]
+unsafe fn settle<T>(value: NonNull<Counted<T>>, share: u64) {
+    let order = if cfg!(ringlog_fault = "slot_c_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+    // SAFETY: the value is alive as long as the caller's share is in it (S2).
+    let balance = unsafe { &(*value.as_ptr()).balance };
+    // slot:C
+    if balance.fetch_sub(share, order) == share {
+        fence(Ordering::Acquire); // slot:D
+        // SAFETY: nobody holds the value any more, and nobody can get at it: it left its slot (S3).
+        let value = unsafe { Box::from_raw(value.as_ptr()) };
+        // For the model checker: this is a write, which every read must have happened before.
+        value.value.with_mut(|_| ());
     }
 }
 
@@ -195,7 +203,8 @@ impl<T> Deref for Ref<'_, T> {
 impl<T> Drop for Ref<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        Ref { slot: self.slot, value: self.value }.settle(1);
+        // SAFETY: this reference is one share, and ends here.
+        unsafe { settle(self.value, 1) };
     }
 }
 

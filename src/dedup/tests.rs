@@ -341,11 +341,13 @@ fn who_remembers_an_id_sees_it_at_once() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     assert_eq!(memory.tally().completed, 1000, "each id takes one ticket, whoever remembers it");
 }
 
-/// A fixed stand-in for the keyed hash: SplitMix64.
+/// A fixed stand-in for the keyed hash: `SplitMix64`.
 fn hash(n: u64) -> u64 {
     let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
