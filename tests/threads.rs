@@ -270,6 +270,38 @@ fn check_stats(log: &ChangeLog, offered: u64, accounts: &[Account]) {
     println!("{} of {offered} seen, {stats:?}", seen.len());
 }
 
+/// Nothing but appends, as fast as they go: two writers that meet at the counter get two seqs.
+#[test]
+fn every_seq_is_handed_out_once() {
+    must_end(|| {
+        let log = ChangeLog::with_capacity(100);
+        let (change, batch) =
+            (Change::delete("Row", "r1"), [Change::delete("Row", "r1"), Change::delete("Row", "r2")]);
+        let append = |mine: &mut Vec<u64>| {
+            for _ in 0..100_000 {
+                mine.push(log.append_change(&change));
+            }
+            for _ in 0..20_000 {
+                mine.extend(log.append_batch(&batch));
+            }
+        };
+        let mut seqs = Vec::new();
+        thread::scope(|scope| {
+            let write = || {
+                let mut mine = Vec::new();
+                append(&mut mine);
+                assert!(mine.is_sorted_by(|a, b| a < b), "seqs against program order");
+                mine
+            };
+            let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
+            writers.into_iter().for_each(|writer| seqs.extend(writer.join().expect("a writer")));
+        });
+        seqs.sort_unstable();
+        assert!(seqs.iter().copied().eq(1..=WRITERS * 140_000));
+        assert_eq!(log.last_seq(), WRITERS * 140_000);
+    });
+}
+
 /// A reader that keeps a batch keeps what it borrows, whatever the writers do meanwhile.
 #[test]
 fn a_batch_that_is_kept_stays_as_it_was() {

@@ -22,7 +22,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("install_b_relaxed", "ring_models::racing_installation"),
     ("publish_front_to_back", "ring_models::a_batch_is_whole"),
     ("late_writer_installs", "ring_models::a_lapped_late_writer"),
-    ("reclaim_at_once", "ring_models::a_pinned_reader_against_reuse"),
+    ("reclaim_at_once", "ring_models::a_reader_against_a_lap"),
     ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("too_few_segments", "ring_models::the_window_is_there"),
