@@ -294,7 +294,9 @@ fn every_seq_is_handed_out_once() {
                 mine
             };
             let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
-            writers.into_iter().for_each(|writer| seqs.extend(writer.join().expect("a writer")));
+            for writer in writers {
+                seqs.extend(writer.join().expect("a writer"));
+            }
         });
         seqs.sort_unstable();
         assert!(seqs.iter().copied().eq(1..=WRITERS * 140_000));
