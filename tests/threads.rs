@@ -319,7 +319,7 @@ fn what_head_promises_can_be_read() {
                     last_head = head;
                     match log.read(head.max(1) - 1, 1) {
                         Ok(batch) => {
-                            assert!(head == 0 || batch.len() == 1, "{head} was published, and is gone")
+                            assert!(head == 0 || batch.len() == 1, "{head} was published, and is gone");
                         }
                         Err(resync) => assert_eq!(resync.reason, ResyncReason::Evicted),
                     }
