@@ -19,6 +19,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::wire::{PullResponse, PullSummary};
 use serde_json::Value;
 use std::ops::RangeInclusive;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A log of the latest changes: any number of threads append, any number read, nobody waits for anybody.
 ///
@@ -59,6 +60,11 @@ struct Resyncs {
     ahead: AtomicU64,
     other_log: AtomicU64,
 }
+
+/// What can panic (a clock of the user's, a record beyond the limit) does so before a seq is claimed, and leaves the log as
+/// it was.
+impl RefUnwindSafe for ChangeLog {}
+impl UnwindSafe for ChangeLog {}
 
 impl Default for ChangeLog {
     fn default() -> Self {
@@ -143,7 +149,8 @@ impl ChangeLog {
     }
 
     /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
-    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; an empty range for no changes.
+    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; for no changes an empty range, which
+    /// starts after the last seq.
     ///
     /// # Panics
     /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
@@ -284,6 +291,19 @@ impl ChangeLog {
     /// Proportional to the events published since anyone last asked, at most the capacity.
     pub fn head(&self) -> u64 {
         self.ring.head(&epoch::pin())
+    }
+
+    /// Where a reader stands that has read everything: [`head`](Self::head), and the log's incarnation.
+    ///
+    /// For a client that starts from the rows: take this first, load the rows second, read on from here third.
+    ///
+    /// ```
+    /// let log = ringlog::ChangeLog::new();
+    /// assert!(log.read(log.cursor(), 100)?.is_empty());
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn cursor(&self) -> Cursor {
+        Cursor { seq: self.head(), incarnation: Some(self.incarnation) }
     }
 
     /// The highest seq handed out. Its event, and some before it, may not be published yet.

@@ -1,8 +1,11 @@
 //! The ring's protocols: publish, install, lap, retire, settle.
+//!
+//! Models in which nothing is retired run without pins: their states are those of the ring's own protocol, and can be
+//! explored further. Those about reclamation run on the real epoch.
 
 use crate::explore::{Epoch, explore};
 use crate::ring::{Geometry, Missed, Ring};
-use crate::sync::epoch::{Guard, pin_to};
+use crate::sync::epoch::{Guard, pin_to, unpinned};
 use crossbeam_epoch::LocalHandle;
 use loom::sync::Arc;
 use loom::thread;
@@ -17,8 +20,10 @@ fn append(ring: &Ring<u64>, guard: &Guard, value: u64) -> u64 {
 }
 
 /// The run after `after`, checked: consecutive, and no record torn.
-fn read(ring: &Ring<u64>, handle: &LocalHandle, after: u64) -> Result<Vec<u64>, Missed> {
-    let run = ring.read(pin_to(handle), after, 100)?;
+fn read(ring: &Ring<u64>, guard: Guard, after: u64) -> Result<Vec<u64>, Missed> {
+    let run = ring.read(guard, after, 100)?;
+    // loom switches threads at atomic operations only: here is one, between taking the run and looking at it.
+    ring.last();
     let values = (0..run.len()).map(|index| {
         let (seq, value, text) = run.get(index);
         assert_eq!(seq, after + 1 + index as u64);
@@ -35,159 +40,147 @@ fn reclaim(handle: &LocalHandle) {
     }
 }
 
-/// R1, R3: two writers and a reader, across a segment edge (S = 1), nothing retired. 3 threads, bound 3.
+/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 4: 25,702 executions.
 ///
 /// Catches `claim_not_atomic`, `publish_a_relaxed`, `publish_b_relaxed`, `stamp_before_record`.
 #[test]
 fn two_writers_and_a_reader() {
-    explore("two_writers_and_a_reader", 3, || {
-        let (ring, epoch) = (ring(4, 1), Arc::new(Epoch::new()));
+    explore("two_writers_and_a_reader", 4, || {
+        let ring = ring(4, 1);
         let writers = [10, 20].map(|value| {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || append(&ring, &pin_to(&epoch.register()), value))
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), value))
         });
-        let handle = epoch.register();
-        let seen = read(&ring, &handle, 0).expect("in the window");
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
         let [a, b] = writers.map(|writer| writer.join().expect("the writer ends"));
         assert_eq!(a + b, 3, "seqs 1 and 2, once each");
-        let all = read(&ring, &handle, 0).expect("in the window");
+        let all = read(&ring, unpinned(), 0).expect("in the window");
         assert_eq!(all, if a == 1 { [10, 20] } else { [20, 10] });
         assert!(all.starts_with(&seen), "{seen:?} then {all:?}");
     });
 }
 
-/// R2: two writers race to install one segment (S = 2) while a reader looks. 3 threads, bound 3.
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 43,732 executions.
 ///
 /// Catches `install_a_relaxed`, `install_b_relaxed`.
 #[test]
 fn racing_installation() {
-    explore("racing_installation", 3, || {
-        let (ring, epoch) = (ring(4, 4), Arc::new(Epoch::new()));
-        let writer = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || append(&ring, &pin_to(&epoch.register()), 10))
-        };
-        let reader = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || read(&ring, &epoch.register(), 0).expect("in the window").len())
-        };
-        let handle = epoch.register();
-        append(&ring, &pin_to(&handle), 20);
+    explore("racing_installation", 4, || {
+        let ring = ring(4, 4);
+        let [writer, other] = [10, 20].map(|value| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), value))
+        });
+        read(&ring, unpinned(), 0).expect("in the window");
         writer.join().expect("the writer ends");
-        reader.join().expect("the reader ends");
-        assert_eq!(read(&ring, &handle, 0).expect("in the window").len(), 2);
+        other.join().expect("the other writer ends");
+        assert_eq!(read(&ring, unpinned(), 0).expect("in the window").len(), 2);
         let memory = ring.memory();
         assert_eq!((memory.allocated - memory.pooled, memory.awaiting), (1, 0), "one is live");
     });
 }
 
-/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 3.
+/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 5: 90 executions.
 ///
 /// Catches `publish_front_to_back`.
 #[test]
 fn a_batch_is_whole() {
-    explore("a_batch_is_whole", 3, || {
-        let (ring, epoch) = (ring(8, 2), Arc::new(Epoch::new()));
+    explore("a_batch_is_whole", 5, || {
+        let ring = ring(8, 2);
         let writer = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
+            let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                let handle = epoch.register();
-                let guard = pin_to(&handle);
                 let mut claim = ring.claim(3);
                 for value in (1..=3).rev() {
-                    claim.publish_last(&guard, value, ring.text([&value.to_string(), "", ""]));
+                    claim.publish_last(&unpinned(), value, ring.text([&value.to_string(), "", ""]));
                 }
-                claim.finish(&guard);
+                claim.finish(&unpinned());
             })
         };
-        let handle = epoch.register();
-        let seen = read(&ring, &handle, 0).expect("in the window");
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
         assert!(seen.is_empty() || seen == [1, 2, 3], "half a batch: {seen:?}");
         writer.join().expect("the writer ends");
     });
 }
 
 /// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
-/// and the books balance. 2 threads, bound 3.
+/// and the books balance. 2 threads, the real epoch, bound 2, 2,583 executions: the late
+/// writer is stopped anywhere, and the lapper once.
 ///
 /// Catches `late_writer_installs`.
 #[test]
 fn a_lapped_late_writer() {
     explore("a_lapped_late_writer", 2, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
-        let claimed = Arc::new(loom::sync::Notify::new());
-        let late = {
-            let (ring, epoch, claimed) = (Arc::clone(&ring), Arc::clone(&epoch), Arc::clone(&claimed));
+        let mut late = ring.claim(1);
+        let lapper = {
+            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
-                let mut claim = ring.claim(1);
-                claimed.notify();
-                let guard = pin_to(&handle);
-                claim.publish_last(&guard, 1, ring.text(["1", "", ""]));
-                claim.finish(&guard);
+                // Three positions: 4 takes the place of 1.
+                for value in 2..=4 {
+                    append(&ring, &pin_to(&handle), value);
+                }
             })
         };
-        claimed.wait();
         let handle = epoch.register();
-        // Three positions: seq 4 takes the place of seq 1.
-        for value in 2..=4 {
-            assert_eq!(append(&ring, &pin_to(&handle), value), value);
-        }
-        assert_eq!(read(&ring, &handle, 3), Ok(vec![4]));
-        late.join().expect("the late writer ends");
-        assert_eq!(read(&ring, &handle, 3), Ok(vec![4]), "the newer record was overwritten");
+        let guard = pin_to(&handle);
+        late.publish_last(&guard, 1, ring.text(["1", "", ""]));
+        late.finish(&guard);
+        drop(guard);
+        lapper.join().expect("the lapper ends");
+        assert_eq!(read(&ring, pin_to(&handle), 3), Ok(vec![4]), "the newer record was overwritten");
         assert!(ring.superseded() <= 1);
-        assert_eq!(ring.head(&pin_to(&handle)), 4);
+        assert_eq!((ring.last(), ring.head(&pin_to(&handle))), (4, 4));
     });
 }
 
-/// R4: a reader holds a run while a writer laps it, retires its segment, and reclamation is forced: what it holds does
-/// not change. 2 threads, bound 2.
+/// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told that it is gone.
+/// 2 threads, the real epoch, bound 5: 9,227 executions. Refutes a reader that does not pin, too.
 ///
 /// Catches `reclaim_at_once`.
 #[test]
-fn a_pinned_reader_against_reuse() {
-    explore("a_pinned_reader_against_reuse", 2, || {
+fn a_reader_against_a_lap() {
+    explore("a_reader_against_a_lap", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
         append(&ring, &pin_to(&handle), 1);
-        let reader = {
+        let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || match read(&ring, &epoch.register(), 0) {
-                Ok(values) => assert_eq!(values.first(), Some(&1)),
-                Err(missed) => assert!(matches!(missed, Missed::Evicted(_))),
+            thread::spawn(move || {
+                let handle = epoch.register();
+                for value in 2..=4 {
+                    append(&ring, &pin_to(&handle), value);
+                }
+                reclaim(&handle);
+                append(&ring, &pin_to(&handle), 5);
             })
         };
-        for value in 2..=5 {
-            append(&ring, &pin_to(&handle), value);
-            reclaim(&handle);
+        match read(&ring, pin_to(&handle), 0) {
+            Ok(values) => assert_eq!(values.first(), Some(&1)),
+            Err(missed) => assert!(matches!(missed, Missed::Evicted(_))),
         }
-        reader.join().expect("the reader ends");
+        writer.join().expect("the writer ends");
     });
 }
 
-/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 3.
+/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 4: 21,053 executions.
 ///
 /// Catches `settle_a_relaxed`, `settle_b_relaxed`.
 #[test]
 fn what_head_promises_can_be_read() {
-    explore("what_head_promises_can_be_read", 3, || {
-        let (ring, epoch) = (ring(4, 4), Arc::new(Epoch::new()));
+    explore("what_head_promises_can_be_read", 4, || {
+        let ring = ring(4, 4);
         let writer = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || {
-                append(&ring, &pin_to(&epoch.register()), 1);
-            })
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), 1))
         };
         let observer = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || {
-                ring.head(&pin_to(&epoch.register()));
-            })
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.head(&unpinned()))
         };
-        let handle = epoch.register();
-        let head = ring.head(&pin_to(&handle));
-        let seen = read(&ring, &handle, 0).expect("in the window");
+        let head = ring.head(&unpinned());
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
         assert!(seen.len() as u64 >= head, "head is {head}, and {} can be read", seen.len());
         writer.join().expect("the writer ends");
         observer.join().expect("the observer ends");
@@ -200,12 +193,12 @@ fn what_head_promises_can_be_read() {
 #[test]
 fn the_window_is_there() {
     explore("the_window_is_there", 0, || {
-        let (ring, epoch) = (ring(3, 2), Epoch::new());
+        let (ring, epoch) = (ring(4, 2), Epoch::new());
         let handle = epoch.register();
-        for value in 1..=9_u64 {
+        for value in 1..=12_u64 {
             append(&ring, &pin_to(&handle), value);
             let oldest = ring.window().oldest;
-            assert_eq!(read(&ring, &handle, oldest - 1), Ok((oldest..=value).collect()));
+            assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));
         }
     });
 }

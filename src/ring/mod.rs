@@ -110,19 +110,21 @@ use segment::{Depot, Segment};
 mod order {
     use crate::sync::Ordering;
 
-    /// `order!(name, ordering)`: the ordering, or `Relaxed` in a build seeded with the fault of that name.
-    macro_rules! order {
-        ($fault:literal, $ordering:expr) => {
-            if cfg!(ringlog_fault = $fault) { Ordering::Relaxed } else { $ordering }
-        };
+    /// The ordering, or `Relaxed` in a build that is broken on purpose.
+    const fn unless(fault: bool, ordering: Ordering) -> Ordering {
+        if fault { Ordering::Relaxed } else { ordering }
     }
 
-    pub(super) const PUBLISH_A: Ordering = order!("publish_a_relaxed", Ordering::Release);
-    pub(super) const PUBLISH_B: Ordering = order!("publish_b_relaxed", Ordering::Acquire);
-    pub(super) const INSTALL_A: Ordering = order!("install_a_relaxed", Ordering::Release);
-    pub(super) const INSTALL_B: Ordering = order!("install_b_relaxed", Ordering::Acquire);
-    pub(super) const SETTLE_A: Ordering = order!("settle_a_relaxed", Ordering::Release);
-    pub(super) const SETTLE_B: Ordering = order!("settle_b_relaxed", Ordering::Acquire);
+    pub(super) const PUBLISH_A: Ordering =
+        unless(cfg!(ringlog_fault = "publish_a_relaxed"), Ordering::Release);
+    pub(super) const PUBLISH_B: Ordering =
+        unless(cfg!(ringlog_fault = "publish_b_relaxed"), Ordering::Acquire);
+    pub(super) const INSTALL_A: Ordering =
+        unless(cfg!(ringlog_fault = "install_a_relaxed"), Ordering::Release);
+    pub(super) const INSTALL_B: Ordering =
+        unless(cfg!(ringlog_fault = "install_b_relaxed"), Ordering::Acquire);
+    pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
+    pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
 }
 
 /// The window of the latest records. See the module's essay.

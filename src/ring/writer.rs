@@ -132,7 +132,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         };
         // SAFETY: R1: `claim` gave this seq to this claim alone, and the line above took it out for good; the
         // segment covers it and is alive under the guard.
-        let spilled = unsafe { segment.write(ring.geometry.offset_of(seq), seq, fixed, text) };
+        let spilled = unsafe { segment.write(seq, fixed, text) };
         if spilled > 0 {
             ring.depot.count_spilled(spilled);
         }
