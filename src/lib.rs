@@ -9,6 +9,8 @@ mod error;
 mod event;
 mod log;
 mod op_ids;
+#[cfg(feature = "profile")]
+mod profile;
 mod record;
 mod ring;
 mod stats;
@@ -21,6 +23,8 @@ pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use error::{ConfigError, PullError, Resync, ResyncReason};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use log::ChangeLog;
+#[cfg(feature = "profile")]
+pub use profile::{Latency, LatencySnapshot};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;
 pub use wire::{ClientChange, PullResponse, PullSummary, PushRequest};

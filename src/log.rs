@@ -9,6 +9,8 @@ use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::error::{PullError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
 use crate::op_ids::OpIds;
+#[cfg(feature = "profile")]
+use crate::profile::{Operation, Profile};
 use crate::record::Meta;
 use crate::ring::{Missed, Ring};
 use crate::stats::Stats;
@@ -47,6 +49,8 @@ pub struct ChangeLog {
     clock: Clock,
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
+    #[cfg(feature = "profile")]
+    pub(crate) profile: Profile,
 }
 
 /// How many reads were refused, by reason.
@@ -97,6 +101,8 @@ impl ChangeLog {
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
+            #[cfg(feature = "profile")]
+            profile: Profile::new(),
         }
     }
 }
@@ -137,6 +143,8 @@ impl ChangeLog {
     /// slot (see [`Builder::slot_size`]).
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Append);
         append::one(&self.ring, change, self.clock.now(), epoch::pin)
     }
 
@@ -160,6 +168,8 @@ impl ChangeLog {
     /// assert_eq!(seqs, 1..=2);
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::AppendBatch);
         let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
         seqs.start..=seqs.end - 1
     }
@@ -180,7 +190,14 @@ impl ChangeLog {
     ///
     /// See [`Batch`].
     pub fn read(&self, cursor: impl Into<Cursor>, limit: usize) -> Result<Batch<'_>, Resync> {
-        let cursor = cursor.into();
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Read);
+        self.read_from(cursor.into(), limit)
+    }
+
+    /// What all reads come down to.
+    #[inline]
+    fn read_from(&self, cursor: Cursor, limit: usize) -> Result<Batch<'_>, Resync> {
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
@@ -211,7 +228,9 @@ impl ChangeLog {
     /// # Complexity
     /// As [`read`](Self::read), and the copying.
     pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
-        Ok(self.read(cursor, limit)?.to_response())
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Pull);
+        Ok(self.read_from(cursor.into(), limit)?.to_response())
     }
 
     /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`.
@@ -245,7 +264,9 @@ impl ChangeLog {
         limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<PullSummary, Resync> {
-        let batch = self.read(cursor, limit)?;
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::PullJson);
+        let batch = self.read_from(cursor.into(), limit)?;
         batch.write_json(out);
         Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
     }
