@@ -548,11 +548,14 @@ fn a_value_nested_too_deep_to_parse_is_pulled_as_its_text() {
 #[test]
 fn a_clock_that_panics_or_appends_does_no_harm() {
     let log: Arc<OnceLock<ChangeLog>> = Arc::default();
-    let inner = Arc::clone(&log);
+    let inner = Arc::downgrade(&log);
     let asked = AtomicU64::new(0);
     let clock = move || match asked.fetch_add(1, Ordering::Relaxed) {
         0 => panic!("no time yet"),
-        1 => inner.get().map_or(0, |log| log.append("Inner", "r", ChangeKind::Insert, Some(json!("inner")))),
+        1 => {
+            let log = inner.upgrade().expect("it is asked by the log");
+            log.get().expect("it is built").append("Inner", "r", ChangeKind::Insert, Some(json!("inner")))
+        }
         _ => 7,
     };
     let log = log.get_or_init(|| ChangeLog::builder().clock(clock).build().unwrap());
