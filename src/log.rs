@@ -237,7 +237,8 @@ impl ChangeLog {
     ///
     /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
     /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
-    /// [`append`](Self::append). Text given to [`Change::raw`] goes out with its own spaces, key order and numbers.
+    /// [`append`](Self::append), unless the value is nested too deep to parse. Text given to [`Change::raw`] goes out with
+    /// its own spaces, key order and numbers.
     ///
     /// # Errors
     /// As [`read`](Self::read); `out` is left as it was.

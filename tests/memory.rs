@@ -206,6 +206,23 @@ fn with_capacity_takes_no_memory_for_events_that_are_not_there() {
 }
 
 #[test]
+fn what_a_kept_batch_holds_up_is_given_back_after_it() {
+    let _alone = alone();
+    let log = ChangeLog::with_capacity(1_000);
+    append(&log, 10_000);
+    let flat = log.stats().segments_allocated;
+    let batch = log.read(log.head() - 10, 10).expect("in the window");
+    append(&log, 50_000);
+    let held = log.stats();
+    assert!(held.segments_allocated > 100 && held.segments_awaiting_reclaim > 100, "{held:?}");
+    assert_eq!(batch.iter().count(), 10);
+    drop(batch);
+    append(&log, 10_000);
+    let after = log.stats();
+    assert!(after.segments_allocated <= flat + 2, "{flat} segments, then {after:?}");
+}
+
+#[test]
 fn a_dropped_log_gives_everything_back() {
     let _alone = alone();
     let before = settled();
