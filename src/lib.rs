@@ -1,3 +1,9 @@
+// The first definition of a link counts: in the README, read as it is, these lead to files; here, to modules.
+//! [guarantees]: docs::guarantees
+//! [internals]: docs::internals
+//! [limitations]: docs::limitations
+//! [performance]: docs::performance
+//!
 #![doc = include_str!("../README.md")]
 
 mod append;
@@ -5,6 +11,7 @@ mod batch;
 mod builder;
 mod clock;
 mod cursor;
+pub mod docs;
 mod error;
 mod event;
 mod log;

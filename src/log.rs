@@ -139,8 +139,8 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
-    /// 256 appends, which is lock-free. Allocates nothing once the window is full, unless the change is too long for a
-    /// slot (see [`Builder::slot_size`]).
+    /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
+    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]).
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]

@@ -23,6 +23,8 @@ const FAULTS: &[(&str, &str)] = &[
     ("publish_front_to_back", "ring_models::a_batch_is_whole"),
     ("late_writer_installs", "ring_models::a_lapped_late_writer"),
     ("reclaim_at_once", "ring_models::a_reader_against_a_lap"),
+    ("pool_a_relaxed", "ring_models::a_pooled_segment_changes_hands"),
+    ("pool_b_relaxed", "ring_models::a_pooled_segment_changes_hands"),
     ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("too_few_segments", "ring_models::the_window_is_there"),
