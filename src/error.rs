@@ -42,8 +42,9 @@ impl From<Resync> for PullError {
 
 /// The changes after a cursor cannot be told: the reader must load the rows anew and read on from there.
 ///
-/// The same cursor will get the same answer: it does not come back into reach. What does work: load the rows, then read
-/// on from [`resume`](Self::resume).
+/// Asking again with the same cursor does not help: what has left the window does not come back, and the place of a
+/// cursor from another log will never be its own here. What does work: load the rows, then read on from
+/// [`resume`](Self::resume).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resync {
     /// Why.

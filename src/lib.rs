@@ -1,3 +1,9 @@
+// The first definition of a link counts: in the README, read as it is, these lead to files; here, to modules.
+//! [guarantees]: docs::guarantees
+//! [internals]: docs::internals
+//! [limitations]: docs::limitations
+//! [performance]: docs::performance
+//!
 #![doc = include_str!("../README.md")]
 
 mod append;
@@ -6,9 +12,13 @@ mod builder;
 mod clock;
 mod cursor;
 mod dedup;
+pub mod docs;
 mod error;
 mod event;
 mod log;
+#[cfg(feature = "profile")]
+mod profile;
+mod push;
 mod record;
 mod ring;
 mod stats;
@@ -22,6 +32,8 @@ pub use dedup::{OpClaim, OpGuard};
 pub use error::{ConfigError, PullError, Resync, ResyncReason};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use log::ChangeLog;
+#[cfg(feature = "profile")]
+pub use profile::{Latency, LatencySnapshot};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;
-pub use wire::{ClientChange, PullResponse, PullSummary, PushRequest};
+pub use wire::{ClientChange, OpResult, OpStatus, PullResponse, PullSummary, PushRequest, PushResponse};

@@ -9,6 +9,8 @@ use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
 use crate::error::{PullError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
+#[cfg(feature = "profile")]
+use crate::profile::{Operation, Profile};
 use crate::record::Meta;
 use crate::ring::{Missed, Ring};
 use crate::stats::Stats;
@@ -42,11 +44,14 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 #[derive(Debug)]
 pub struct ChangeLog {
     ring: Ring<Meta>,
-    op_ids: OpMemory,
+    pub(crate) op_ids: OpMemory,
+    pub(crate) max_push_changes: usize,
     incarnation: Incarnation,
     clock: Clock,
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
+    #[cfg(feature = "profile")]
+    pub(crate) profile: Profile,
 }
 
 /// How many reads were refused, by reason.
@@ -93,10 +98,13 @@ impl ChangeLog {
         Self {
             ring: Ring::new(builder.geometry()),
             op_ids: OpMemory::new(builder.op_id_capacity),
+            max_push_changes: builder.max_push_changes,
             incarnation: builder.incarnation.unwrap_or_else(Incarnation::random),
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
+            #[cfg(feature = "profile")]
+            profile: Profile::new(),
         }
     }
 }
@@ -133,10 +141,12 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
-    /// 256 appends, which is lock-free. Allocates nothing once the window is full, unless the change is too long for a
-    /// slot (see [`Builder::slot_size`]).
+    /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
+    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]).
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Append);
         append::one(&self.ring, change, self.clock.now(), epoch::pin)
     }
 
@@ -160,6 +170,8 @@ impl ChangeLog {
     /// assert_eq!(seqs, 1..=2);
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::AppendBatch);
         let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
         seqs.start..=seqs.end - 1
     }
@@ -180,7 +192,14 @@ impl ChangeLog {
     ///
     /// See [`Batch`].
     pub fn read(&self, cursor: impl Into<Cursor>, limit: usize) -> Result<Batch<'_>, Resync> {
-        let cursor = cursor.into();
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Read);
+        self.read_from(cursor.into(), limit)
+    }
+
+    /// What all reads come down to.
+    #[inline]
+    fn read_from(&self, cursor: Cursor, limit: usize) -> Result<Batch<'_>, Resync> {
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
@@ -211,14 +230,17 @@ impl ChangeLog {
     /// # Complexity
     /// As [`read`](Self::read), and the copying.
     pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
-        Ok(self.read(cursor, limit)?.to_response())
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Pull);
+        Ok(self.read_from(cursor.into(), limit)?.to_response())
     }
 
     /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`.
     ///
     /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
     /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
-    /// [`append`](Self::append). Text given to [`Change::raw`] goes out with its own spaces, key order and numbers.
+    /// [`append`](Self::append), unless the value is nested too deep to parse. Text given to [`Change::raw`] goes out with
+    /// its own spaces, key order and numbers.
     ///
     /// # Errors
     /// As [`read`](Self::read); `out` is left as it was.
@@ -245,7 +267,9 @@ impl ChangeLog {
         limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<PullSummary, Resync> {
-        let batch = self.read(cursor, limit)?;
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::PullJson);
+        let batch = self.read_from(cursor.into(), limit)?;
         batch.write_json(out);
         Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
     }

@@ -34,9 +34,6 @@ mod imp {
             write(self.0.get())
         }
     }
-
-    /// A bounded lock-free queue, for memory that waits to be used again.
-    pub(crate) type Pool<T> = crossbeam_queue::ArrayQueue<T>;
 }
 
 #[cfg(loom)]
@@ -44,37 +41,6 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
-
-    /// The bounded queue as a plain lock: `crossbeam-queue` knows no loom, and is not what we check.
-    #[derive(Debug)]
-    pub(crate) struct Pool<T> {
-        items: loom::sync::Mutex<Vec<T>>,
-        capacity: usize,
-    }
-
-    #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
-    impl<T> Pool<T> {
-        pub(crate) fn new(capacity: usize) -> Self {
-            Self { items: loom::sync::Mutex::new(Vec::new()), capacity }
-        }
-
-        pub(crate) fn push(&self, item: T) -> Result<(), T> {
-            let mut items = self.items.lock().unwrap();
-            if items.len() == self.capacity {
-                return Err(item);
-            }
-            items.push(item);
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<T> {
-            self.items.lock().unwrap().pop()
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.items.lock().unwrap().len()
-        }
-    }
 }
 
 /// Epoch-based reclamation on a collector of our own.

@@ -40,7 +40,7 @@ fn reclaim(handle: &LocalHandle) {
     }
 }
 
-/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 3.
+/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 4: 19,420 executions.
 ///
 /// Catches `claim_not_atomic`, `publish_a_relaxed`, `publish_b_relaxed`, `stamp_before_record`.
 #[test]
@@ -60,7 +60,7 @@ fn two_writers_and_a_reader() {
     });
 }
 
-/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 3.
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 33,233 executions.
 ///
 /// Catches `install_a_relaxed`, `install_b_relaxed`.
 #[test]
@@ -80,7 +80,27 @@ fn racing_installation() {
     });
 }
 
-/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 4.
+/// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the other may find it for
+/// the next one. 2 threads, bound 4: 246 executions.
+///
+/// Catches `pool_a_relaxed`, `pool_b_relaxed`.
+#[test]
+fn a_pooled_segment_changes_hands() {
+    explore("a_pooled_segment_changes_hands", 4, || {
+        let ring = ring(8, 2);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || [10, 20].map(|value| append(&ring, &unpinned(), value)))
+        };
+        let mut seqs = [30, 40].map(|value| append(&ring, &unpinned(), value)).to_vec();
+        seqs.extend(writer.join().expect("the writer ends"));
+        seqs.sort_unstable();
+        assert_eq!(seqs, [1, 2, 3, 4]);
+        assert_eq!(read(&ring, unpinned(), 0).expect("in the window").len(), 4);
+    });
+}
+
+/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 5: 90 executions.
 ///
 /// Catches `publish_front_to_back`.
 #[test]
@@ -104,45 +124,44 @@ fn a_batch_is_whole() {
 }
 
 /// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
-/// and the books balance. 2 threads, the real epoch, bound 2.
+/// and the books balance. 2 threads, the real epoch, bound 2, 2,369 executions: the late
+/// writer is stopped anywhere, and the lapper once.
 ///
 /// Catches `late_writer_installs`.
 #[test]
 fn a_lapped_late_writer() {
-    explore("a_lapped_late_writer", 3, || {
+    explore("a_lapped_late_writer", 2, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
-        let other = {
+        let mut late = ring.claim(1);
+        let lapper = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
-                // Three positions: seq 4 takes the place of seq 1.
-                [2, 3, 4].map(|value| (append(&ring, &pin_to(&handle), value), value))
+                // Three positions: 4 takes the place of 1.
+                for value in 2..=4 {
+                    append(&ring, &pin_to(&handle), value);
+                }
             })
         };
         let handle = epoch.register();
         let guard = pin_to(&handle);
-        let mut claim = ring.claim(1);
-        claim.publish_last(&guard, 1, ring.text(["1", "", ""]));
-        let late = claim.finish(&guard);
+        late.publish_last(&guard, 1, ring.text(["1", "", ""]));
+        late.finish(&guard);
         drop(guard);
-        for (seq, value) in other.join().expect("the other writer ends").into_iter().chain([(late, 1)]) {
-            match read(&ring, pin_to(&handle), seq - 1) {
-                Ok(values) => assert_eq!(values, [value], "seq {seq} was overwritten"),
-                Err(missed) => assert!(matches!(missed, Missed::Evicted(window) if window.oldest > seq)),
-            }
-        }
+        lapper.join().expect("the lapper ends");
+        assert_eq!(read(&ring, pin_to(&handle), 3), Ok(vec![4]), "the newer record was overwritten");
         assert!(ring.superseded() <= 1);
         assert_eq!((ring.last(), ring.head(&pin_to(&handle))), (4, 4));
     });
 }
 
-/// R4: a reader holds a run while a writer laps it, retires its segment, and reclamation is forced: what it holds does
-/// not change. 2 threads, the real epoch, bound 2.
+/// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told that it is gone.
+/// 2 threads, the real epoch, bound 5: 9,227 executions. Refutes a reader that does not pin, too.
 ///
 /// Catches `reclaim_at_once`.
 #[test]
-fn a_pinned_reader_against_reuse() {
-    explore("a_pinned_reader_against_reuse", 5, || {
+fn a_reader_against_a_lap() {
+    explore("a_reader_against_a_lap", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
         append(&ring, &pin_to(&handle), 1);
@@ -150,7 +169,6 @@ fn a_pinned_reader_against_reuse() {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
-                // Three positions: 4 retires the segment of 1, and 5 may get it to write in.
                 for value in 2..=4 {
                     append(&ring, &pin_to(&handle), value);
                 }
@@ -166,7 +184,7 @@ fn a_pinned_reader_against_reuse() {
     });
 }
 
-/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 3.
+/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 4: 21,053 executions.
 ///
 /// Catches `settle_a_relaxed`, `settle_b_relaxed`.
 #[test]

@@ -2,9 +2,10 @@
 
 use super::Memory;
 use super::geometry::Geometry;
+use super::pool::Pool;
 use super::slot::{CACHE_LINE, Slot, Text};
 use crate::sync::epoch::{Guard, Shared};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Pool, UnsafeCell};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -143,7 +144,7 @@ impl<M: Copy> Drop for Segment<M> {
 
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books.
 pub(super) struct Depot<M: Copy> {
-    pool: Pool<Box<Segment<M>>>,
+    pool: Pool<M>,
     segment_len: usize,
     stride: usize,
     allocated: AtomicU64,
@@ -178,7 +179,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
         reason = "it lives in its box, from one installation to the next"
     )]
     pub(super) fn take(&self, base: u64) -> Box<Segment<M>> {
-        let segment = self.pool.pop().unwrap_or_else(|| {
+        let segment = self.pool.take().unwrap_or_else(|| {
             self.allocated.fetch_add(1, Ordering::Relaxed);
             Box::new(Segment::new(self.segment_len, self.stride))
         });
@@ -189,7 +190,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
 
     /// Takes a segment back that nobody else can reach and that holds no spilled text.
     pub(super) fn give_back(&self, segment: Box<Segment<M>>) {
-        if let Err(surplus) = self.pool.push(segment) {
+        if let Err(surplus) = self.pool.put(segment) {
             drop(surplus);
             self.allocated.fetch_sub(1, Ordering::Relaxed);
         }

@@ -113,6 +113,12 @@ impl<M: Copy + Send + Sync> Ring<M> {
 }
 
 impl<M: Copy + Send + Sync> Claim<'_, M> {
+    /// The first seq of the claim.
+    #[cfg(test)]
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Publishes the record of the claim's last unpublished seq: records go in back to front, so that readers
     /// meet all of the claim or nothing.
     #[inline]
