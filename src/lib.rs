@@ -1,2 +1,3 @@
 //! A lock-free change log for realtime sync servers.
 mod sync;
+mod wait;

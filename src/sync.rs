@@ -8,8 +8,13 @@ pub(crate) use imp::*;
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+
+    /// Parking, which loom has its own of.
+    pub(crate) mod thread {
+        pub(crate) use std::thread::{Thread, current, park, park_timeout};
+    }
 
     /// A cell whose accesses loom can track: `std`'s, with loom's closure-shaped interface.
     #[derive(Debug)]
@@ -41,9 +46,116 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
+    pub(crate) use lock::{Mutex, MutexGuard};
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+    /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock makes it
+    /// run without the lock, and forgets the token.
+    #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
+    pub(crate) mod thread {
+        use loom::sync::{Arc, Condvar, Mutex};
+
+        #[derive(Clone, Debug)]
+        pub(crate) struct Thread(Arc<(Mutex<bool>, Condvar)>);
+
+        loom::thread_local! {
+            static CURRENT: Thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
+        }
+
+        pub(crate) fn current() -> Thread {
+            CURRENT.with(Thread::clone)
+        }
+
+        pub(crate) fn park() {
+            let Thread(token) = current();
+            let mut given = token.0.lock().unwrap();
+            while !*given {
+                given = token.1.wait(given).unwrap();
+            }
+            *given = false;
+        }
+
+        /// There is no time in a model: a time-out may be as long as it likes.
+        pub(crate) fn park_timeout(_: std::time::Duration) {
+            park();
+        }
+
+        impl Thread {
+            pub(crate) fn unpark(&self) {
+                *self.0.0.lock().unwrap() = true;
+                self.0.1.notify_one();
+            }
+        }
+    }
+
+    /// A lock whose `try_lock` can fail: loom hides the moments between taking and release from its search, so
+    /// that with its own lock a `try_lock` fails by accident only.
+    #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
+    mod lock {
+        use loom::sync::atomic::{AtomicU64, Ordering};
+        use std::ops::{Deref, DerefMut};
+        use std::sync::PoisonError;
+
+        #[derive(Debug)]
+        pub(crate) struct Mutex<T> {
+            /// 1 while it is taken. Seen as 1, `try_lock` fails; seen as 0, it comes a moment later.
+            taken: AtomicU64,
+            data: loom::sync::Mutex<T>,
+        }
+
+        /// Its fields are dropped in this order.
+        pub(crate) struct MutexGuard<'a, T> {
+            _taken: Taken<'a>,
+            data: loom::sync::MutexGuard<'a, T>,
+        }
+
+        struct Taken<'a>(&'a AtomicU64);
+
+        impl<T> Mutex<T> {
+            pub(crate) fn new(data: T) -> Self {
+                Self { taken: AtomicU64::new(0), data: loom::sync::Mutex::new(data) }
+            }
+
+            pub(crate) fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
+                let data = self.data.lock().unwrap();
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                Ok(MutexGuard { _taken: Taken(&self.taken), data })
+            }
+
+            pub(crate) fn try_lock(
+                &self,
+            ) -> Result<MutexGuard<'_, T>, Option<PoisonError<MutexGuard<'_, T>>>> {
+                // Adding nothing reads the latest value, which a load need not. All that change it are
+                // read-modify-writes: loom mixes up the order of these with plain stores.
+                if self.taken.fetch_add(0, Ordering::Relaxed) == 1 {
+                    return Err(None);
+                }
+                self.lock().map_err(Some)
+            }
+        }
+
+        impl<T> Deref for MutexGuard<'_, T> {
+            type Target = T;
+
+            fn deref(&self) -> &T {
+                &self.data
+            }
+        }
+
+        impl<T> DerefMut for MutexGuard<'_, T> {
+            fn deref_mut(&mut self) -> &mut T {
+                &mut self.data
+            }
+        }
+
+        impl Drop for Taken<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
 
     /// The bounded queue as a plain lock: `crossbeam-queue` knows no loom, and is not what we check.
     #[derive(Debug)]
@@ -143,6 +255,91 @@ pub(crate) mod epoch {
     impl std::fmt::Debug for Guard {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("Guard")
+        }
+    }
+}
+
+/// A fence that costs its one side next to nothing, and its other side a system call.
+///
+/// Two threads that each store, fence and then load the other's variable cannot both miss the other's
+/// store. Where one of them comes by often and the other seldom, the frequent one can leave its half of
+/// the work to the rare one: it only keeps the *compiler* from moving its store past its load
+/// ([`light`](asymmetric::light)), and the rare one makes the kernel run a full fence on every processor
+/// that is running a thread of this process ([`heavy`](asymmetric::heavy), Linux' `membarrier`).
+///
+/// What it promises: a `heavy` acts as if each other thread had run a full fence at some moment between
+/// its call and its return. Where the kernel refuses, and on other systems, both are plain full fences,
+/// and so they are in a model: loom knows no processors to interrupt.
+pub(crate) mod asymmetric {
+    pub(crate) use imp::{heavy, light, prepare};
+
+    #[cfg(all(target_os = "linux", not(loom), not(ringlog_plain_fence)))]
+    mod imp {
+        use rustix::thread::{MembarrierCommand, membarrier};
+        use std::sync::Once;
+        use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+        use std::time::Duration;
+
+        static REGISTER: Once = Once::new();
+
+        /// Whether the light side relies on the heavy one. Set once, in `prepare`; unset if the kernel
+        /// changes its mind.
+        static EXPEDITED: AtomicBool = AtomicBool::new(false);
+
+        /// What it takes a store to leave its processor's store buffer, with three orders of magnitude
+        /// to spare.
+        const DRAIN: Duration = Duration::from_millis(1);
+
+        /// Asks the kernel for the service. Whoever uses the fences does this first: that it happens
+        /// before both sides' calls is what lets them agree on which kind of fence they use.
+        pub(crate) fn prepare() {
+            REGISTER.call_once(|| {
+                let granted = membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+                EXPEDITED.store(granted, Ordering::Relaxed);
+            });
+        }
+
+        /// The frequent side's half.
+        #[inline]
+        pub(crate) fn light() {
+            if EXPEDITED.load(Ordering::Relaxed) {
+                compiler_fence(Ordering::SeqCst);
+            } else {
+                fence(Ordering::SeqCst);
+            }
+        }
+
+        /// The rare side's half: a few microseconds.
+        pub(crate) fn heavy() {
+            fence(Ordering::SeqCst);
+            if EXPEDITED.load(Ordering::Relaxed) && membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+                refused();
+            }
+        }
+
+        /// The kernel granted the service and now refuses it (a sandbox was closed meanwhile): from here
+        /// on both sides use plain fences, and what was stored just before has the time to arrive.
+        #[cold]
+        fn refused() {
+            EXPEDITED.store(false, Ordering::SeqCst);
+            std::thread::sleep(DRAIN);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(loom), not(ringlog_plain_fence))))]
+    mod imp {
+        use super::super::{Ordering, fence};
+
+        pub(crate) fn prepare() {}
+
+        #[inline]
+        pub(crate) fn light() {
+            fence(Ordering::SeqCst);
+        }
+
+        pub(crate) fn heavy() {
+            fence(Ordering::SeqCst);
         }
     }
 }

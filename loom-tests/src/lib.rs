@@ -7,3 +7,10 @@
 
 #[path = "../../src/sync.rs"]
 mod sync;
+
+#[path = "../../src/wait.rs"]
+mod wait;
+
+#[cfg(test)]
+#[path = "wait.rs"]
+mod wait_model;
