@@ -202,14 +202,27 @@ pub(crate) mod epoch {
     ///
     /// [`pin`] is the only way to get one in an ordinary build, so holding a `&Guard` is what makes a
     /// pointer loaded from an [`Atomic`] safe to follow (invariant R4).
-    pub(crate) struct Guard(crossbeam_epoch::Guard);
+    pub(crate) struct Guard(Inner);
+
+    #[cfg(not(loom))]
+    type Inner = crossbeam_epoch::Guard;
+    /// Under loom, `None` is no pin at all: for models in which nothing is retired.
+    #[cfg(loom)]
+    type Inner = Option<crossbeam_epoch::Guard>;
 
     impl Deref for Guard {
         type Target = crossbeam_epoch::Guard;
 
+        #[cfg(not(loom))]
         #[inline]
         fn deref(&self) -> &Self::Target {
             &self.0
+        }
+
+        #[cfg(loom)]
+        fn deref(&self) -> &Self::Target {
+            // SAFETY: the model that made an unpinned guard retires nothing.
+            self.0.as_ref().unwrap_or_else(|| unsafe { crossbeam_epoch::unprotected() })
         }
     }
 
@@ -241,12 +254,18 @@ pub(crate) mod epoch {
 
         /// A model brings its own collector: it starts from fewer states than the process-wide one.
         pub(crate) fn pin_to(handle: &crossbeam_epoch::LocalHandle) -> Guard {
-            Guard(handle.pin())
+            Guard(Some(handle.pin()))
+        }
+
+        /// A guard that guards nothing, for models in which nothing is retired: their states are those of the
+        /// protocol alone.
+        pub(crate) fn unpinned() -> Guard {
+            Guard(None)
         }
 
         /// Pins to the default collector, which loom resets for every execution.
         pub(crate) fn pin() -> Guard {
-            Guard(crossbeam_epoch::pin())
+            Guard(Some(crossbeam_epoch::pin()))
         }
     }
 

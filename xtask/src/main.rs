@@ -1,2 +1,58 @@
-//! The daily verbs.
-fn main() {}
+//! The daily verbs of this repository, with nothing to install: `cargo xtask VERB`.
+//!
+//! `cargo xtask help` lists them; `CONTRIBUTING.md` says what each proves and how long it takes.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod faults;
+mod fuzz;
+mod loom;
+mod shell;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask VERB
+
+  ci                                 everything that must hold before a change lands (.ci/run calls it)
+  loom [--deep] [FILTER]             the models of the protocols; --deep adds those named deep_…
+  faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
+  fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
+  help                               this text
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<(), String> {
+    let Some((verb, rest)) = args.split_first() else {
+        return Err(format!("no verb given\n\n{HELP}"));
+    };
+    match verb.as_str() {
+        "ci" => no_more(rest).and_then(|()| ci::run()),
+        "loom" => loom::run(rest),
+        "faults" => faults::run(rest),
+        "fuzz" => fuzz::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("no verb `{other}`\n\n{HELP}")),
+    }
+}
+
+/// Refuses arguments that a verb does not know, instead of running something else than was asked.
+fn no_more(args: &[String]) -> Result<(), String> {
+    match args.first() {
+        None => Ok(()),
+        Some(extra) => Err(format!("unexpected argument `{extra}`\n\n{HELP}")),
+    }
+}

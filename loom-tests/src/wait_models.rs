@@ -4,6 +4,7 @@
 //! seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on the baton. Fences are plain
 //! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, cases 3 to 5.
 
+use crate::explore::explore;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::wait::{Gate, Waiter, Watched};
 use std::sync::atomic::AtomicUsize;
@@ -65,23 +66,10 @@ fn poll_once(waiter: &mut Waiter<&Log>, seq: u64) -> Poll<u64> {
     waiter.poll(seq, Waker::noop())
 }
 
-fn check(name: &str, preemption_bound: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
-    let iterations = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = iterations.clone();
-    let started = std::time::Instant::now();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemption_bound;
-    builder.check(move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    println!("{name}: {} iterations, {:.1?}", iterations.load(Ordering::Relaxed), started.elapsed());
-}
-
-/// Registration against publish. Threads: a publisher, a waiter. Bound: none.
+/// Registration against publish. Threads: a publisher, a waiter. Bound: 8.
 #[test]
 fn a_waiter_and_a_publisher() {
-    check("a_waiter_and_a_publisher", None, || {
+    explore("a_waiter_and_a_publisher", 8, || {
         let log = Log::new();
         let publisher = {
             let log = log.clone();
@@ -96,7 +84,7 @@ fn a_waiter_and_a_publisher() {
 /// Whoever closes the gap wakes the one who waits behind it. Threads: two publishers, a waiter. Bound: 5.
 #[test]
 fn a_gap_closed_by_either_publisher() {
-    check("a_gap_closed_by_either_publisher", Some(5), || {
+    explore("a_gap_closed_by_either_publisher", 5, || {
         let log = Log::new();
         let publishers = [1, 2].map(|seq| {
             let log = log.clone();
@@ -113,7 +101,7 @@ fn a_gap_closed_by_either_publisher() {
 /// The publisher wakes one, who wakes the other. Threads: a publisher, two waiters. Bound: 4.
 #[test]
 fn two_waiters_and_the_baton() {
-    check("two_waiters_and_the_baton", Some(4), || {
+    explore("two_waiters_and_the_baton", 4, || {
         let log = Log::new();
         let waiter = {
             let log = log.clone();
@@ -134,7 +122,7 @@ fn two_waiters_and_the_baton() {
 /// waiter, one who polls once and gives up. Bound: 4.
 #[test]
 fn a_cancelled_waiter_passes_the_baton_on() {
-    check("a_cancelled_waiter_passes_the_baton_on", Some(4), || {
+    explore("a_cancelled_waiter_passes_the_baton_on", 4, || {
         let log = Log::new();
         let waiter = {
             let log = log.clone();
@@ -157,7 +145,7 @@ fn a_cancelled_waiter_passes_the_baton_on() {
 /// Threads: a publisher, a waiter for 1, one who queues up for 2. Bound: 4.
 #[test]
 fn the_holder_of_the_lock_wakes_for_the_publisher() {
-    check("the_holder_of_the_lock_wakes_for_the_publisher", Some(4), || {
+    explore("the_holder_of_the_lock_wakes_for_the_publisher", 4, || {
         let log = Log::new();
         let waiter = {
             let log = log.clone();
@@ -181,7 +169,7 @@ fn the_holder_of_the_lock_wakes_for_the_publisher() {
 /// a publisher of 1, a publisher of 2, one who stops waiting for 1; another waits for 2. Bound: 4.
 #[test]
 fn who_held_the_lock_in_vain_looks_again() {
-    check("who_held_the_lock_in_vain_looks_again", Some(4), || {
+    explore("who_held_the_lock_in_vain_looks_again", 4, || {
         let log = Log::new();
         let woken = std::sync::Arc::new(Woken::default());
         let mut quitter = Waiter::new(&*log);
@@ -206,7 +194,7 @@ fn who_held_the_lock_in_vain_looks_again() {
 /// waiters. Bound: 3.
 #[test]
 fn two_waiters_for_two_seqs() {
-    check("two_waiters_for_two_seqs", Some(3), || {
+    explore("two_waiters_for_two_seqs", 3, || {
         let log = Log::new();
         let waiter = {
             let log = log.clone();

@@ -1,0 +1,204 @@
+//! The ring's protocols: publish, install, lap, retire, settle.
+//!
+//! Models in which nothing is retired run without pins: their states are those of the ring's own protocol, and can be
+//! explored further. Those about reclamation run on the real epoch.
+
+use crate::explore::{Epoch, explore};
+use crate::ring::{Geometry, Missed, Ring};
+use crate::sync::epoch::{Guard, pin_to, unpinned};
+use crossbeam_epoch::LocalHandle;
+use loom::sync::Arc;
+use loom::thread;
+
+/// A record's fixed part here is its value; its text is the value's digits.
+fn ring(capacity: usize, segment_len: usize) -> Arc<Ring<u64>> {
+    Arc::new(Ring::new(Geometry::new(capacity, 0, segment_len, 64)))
+}
+
+fn append(ring: &Ring<u64>, guard: &Guard, value: u64) -> u64 {
+    ring.append(guard, value, ring.text([&value.to_string(), "", ""]))
+}
+
+/// The run after `after`, checked: consecutive, and no record torn.
+fn read(ring: &Ring<u64>, guard: Guard, after: u64) -> Result<Vec<u64>, Missed> {
+    let run = ring.read(guard, after, 100)?;
+    let values = (0..run.len()).map(|index| {
+        let (seq, value, text) = run.get(index);
+        assert_eq!(seq, after + 1 + index as u64);
+        assert_eq!(text, value.to_string(), "torn");
+        value
+    });
+    Ok(values.collect())
+}
+
+/// Lets the epoch move on and reclaim what it can.
+fn reclaim(handle: &LocalHandle) {
+    for _ in 0..3 {
+        pin_to(handle).flush();
+    }
+}
+
+/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 3.
+///
+/// Catches `claim_not_atomic`, `publish_a_relaxed`, `publish_b_relaxed`, `stamp_before_record`.
+#[test]
+fn two_writers_and_a_reader() {
+    explore("two_writers_and_a_reader", 3, || {
+        let ring = ring(4, 1);
+        let writers = [10, 20].map(|value| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), value))
+        });
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
+        let [a, b] = writers.map(|writer| writer.join().expect("the writer ends"));
+        assert_eq!(a + b, 3, "seqs 1 and 2, once each");
+        let all = read(&ring, unpinned(), 0).expect("in the window");
+        assert_eq!(all, if a == 1 { [10, 20] } else { [20, 10] });
+        assert!(all.starts_with(&seen), "{seen:?} then {all:?}");
+    });
+}
+
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 3.
+///
+/// Catches `install_a_relaxed`, `install_b_relaxed`.
+#[test]
+fn racing_installation() {
+    explore("racing_installation", 3, || {
+        let ring = ring(4, 4);
+        let [writer, other] = [10, 20].map(|value| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), value))
+        });
+        read(&ring, unpinned(), 0).expect("in the window");
+        writer.join().expect("the writer ends");
+        other.join().expect("the other writer ends");
+        assert_eq!(read(&ring, unpinned(), 0).expect("in the window").len(), 2);
+        let memory = ring.memory();
+        assert_eq!((memory.allocated - memory.pooled, memory.awaiting), (1, 0), "one is live");
+    });
+}
+
+/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 4.
+///
+/// Catches `publish_front_to_back`.
+#[test]
+fn a_batch_is_whole() {
+    explore("a_batch_is_whole", 4, || {
+        let ring = ring(8, 2);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut claim = ring.claim(3);
+                for value in (1..=3).rev() {
+                    claim.publish_last(&unpinned(), value, ring.text([&value.to_string(), "", ""]));
+                }
+                claim.finish(&unpinned());
+            })
+        };
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
+        assert!(seen.is_empty() || seen == [1, 2, 3], "half a batch: {seen:?}");
+        writer.join().expect("the writer ends");
+    });
+}
+
+/// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
+/// and the books balance. 2 threads, the real epoch, bound 1.
+///
+/// Catches `late_writer_installs`.
+#[test]
+fn a_lapped_late_writer() {
+    explore("a_lapped_late_writer", 1, || {
+        let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
+        let late = {
+            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
+            thread::spawn(move || {
+                let mut claim = ring.claim(1);
+                let handle = epoch.register();
+                let guard = pin_to(&handle);
+                claim.publish_last(&guard, 1, ring.text(["1", "", ""]));
+                claim.finish(&guard);
+            })
+        };
+        let handle = epoch.register();
+        // Three positions: the fourth append takes the place of the first.
+        let appended: Vec<_> = (2..=5).map(|value| (append(&ring, &pin_to(&handle), value), value)).collect();
+        let seen_by_now = |(seq, value)| match read(&ring, pin_to(&handle), seq - 1) {
+            Ok(values) => assert_eq!(values.first(), Some(&value), "seq {seq} was overwritten"),
+            Err(missed) => assert!(matches!(missed, Missed::Evicted(window) if window.oldest > seq)),
+        };
+        appended.iter().copied().for_each(seen_by_now);
+        late.join().expect("the late writer ends");
+        appended.iter().copied().for_each(seen_by_now);
+        assert!(ring.superseded() <= 1);
+        assert_eq!((ring.last(), ring.head(&pin_to(&handle))), (5, 5));
+    });
+}
+
+/// R4: a reader holds a run while a writer laps it, retires its segment, and reclamation is forced: what it holds does
+/// not change. 2 threads, the real epoch, bound 1.
+///
+/// Catches `reclaim_at_once`.
+#[test]
+fn a_pinned_reader_against_reuse() {
+    explore("a_pinned_reader_against_reuse", 1, || {
+        let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
+        let handle = epoch.register();
+        append(&ring, &pin_to(&handle), 1);
+        let reader = {
+            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
+            thread::spawn(move || {
+                let handle = epoch.register();
+                match read(&ring, pin_to(&handle), 0) {
+                    Ok(values) => assert_eq!(values.first(), Some(&1)),
+                    Err(missed) => assert!(matches!(missed, Missed::Evicted(_))),
+                }
+            })
+        };
+        // Three positions: 4 retires the segment of 1, and 5 may get it to write in.
+        for value in 2..=4 {
+            append(&ring, &pin_to(&handle), value);
+        }
+        reclaim(&handle);
+        append(&ring, &pin_to(&handle), 5);
+        reader.join().expect("the reader ends");
+    });
+}
+
+/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 3.
+///
+/// Catches `settle_a_relaxed`, `settle_b_relaxed`.
+#[test]
+fn what_head_promises_can_be_read() {
+    explore("what_head_promises_can_be_read", 3, || {
+        let ring = ring(4, 4);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, &unpinned(), 1))
+        };
+        let observer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.head(&unpinned()))
+        };
+        let head = ring.head(&unpinned());
+        let seen = read(&ring, unpinned(), 0).expect("in the window");
+        assert!(seen.len() as u64 >= head, "head is {head}, and {} can be read", seen.len());
+        writer.join().expect("the writer ends");
+        observer.join().expect("the observer ends");
+    });
+}
+
+/// R6: what is in the window can be read, at every point of every lap. 1 thread.
+///
+/// Catches `too_few_segments`.
+#[test]
+fn the_window_is_there() {
+    explore("the_window_is_there", 0, || {
+        let (ring, epoch) = (ring(3, 2), Epoch::new());
+        let handle = epoch.register();
+        for value in 1..=9_u64 {
+            append(&ring, &pin_to(&handle), value);
+            let oldest = ring.window().oldest;
+            assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));
+        }
+    });
+}

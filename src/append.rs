@@ -1,0 +1,143 @@
+#![forbid(unsafe_code)]
+//! From changes to records: everything that can fail, allocate or take long happens here, before a seq is claimed.
+
+use crate::event::{Change, Data};
+use crate::record::Meta;
+use crate::ring::{Ring, Text};
+use crate::sync::epoch::Guard;
+use serde_json::Value;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// What a thread keeps from one append to the next, so that appending allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    /// Data that had to be written out as text.
+    written: Vec<u8>,
+    /// The changes of a batch, all done but for the claim.
+    staged: Vec<Staged>,
+}
+
+/// One change of a batch, ready to be published.
+struct Staged {
+    meta: Meta,
+    /// Where its data lies in the scratch, if it was written there.
+    written: Option<Range<usize>>,
+    /// Its text, if it is too long for a slot.
+    spilled: Option<Box<str>>,
+}
+
+/// More scratch than this is given back after use: one huge change does not stay in every thread's memory.
+const KEPT_SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Lends the thread's scratch, empty.
+fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+    // Taken out while in use: a thread that is being torn down gets one of its own.
+    let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
+    let result = work(&mut scratch);
+    scratch.written.clear();
+    scratch.written.shrink_to(KEPT_SCRATCH);
+    scratch.staged.clear();
+    scratch.staged.shrink_to(KEPT_SCRATCH / size_of::<Staged>());
+    // Where there is no place to keep it any more, it is dropped.
+    let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
+    result
+}
+
+/// Appends one change. Returns its seq.
+#[inline]
+pub(crate) fn one(
+    ring: &Ring<Meta>,
+    change: &Change<'_>,
+    timestamp: u64,
+    pin: impl FnOnce() -> Guard,
+) -> u64 {
+    let append = |json: &str| {
+        let meta = Meta::new(change, json.len(), timestamp);
+        let text = ring.text([change.entity, change.row_id, json]);
+        ring.append(&pin(), meta, text)
+    };
+    match &change.data {
+        Data::None => append(""),
+        Data::Raw(raw) => append(raw.get()),
+        Data::Owned(raw) => append(raw.get()),
+        Data::Value(value) => with_scratch(|scratch| {
+            write_out(&mut scratch.written, value);
+            append(as_text(&scratch.written))
+        }),
+    }
+}
+
+/// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after the last.
+pub(crate) fn batch(
+    ring: &Ring<Meta>,
+    changes: &[Change<'_>],
+    timestamp: u64,
+    pin: impl FnOnce() -> Guard,
+) -> Range<u64> {
+    with_scratch(|scratch| {
+        let Scratch { written, staged } = scratch;
+        // Of a batch longer than the window, the front has left it before it could be seen.
+        let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
+        for change in changes {
+            staged.push(stage(change, timestamp, written));
+        }
+        let written = as_text(written);
+        for (change, staged) in changes.iter().zip(&mut *staged).skip(unseen) {
+            if let Text::Spilled(text) = ring.text(parts(change, staged, written)) {
+                staged.spilled = Some(text);
+            }
+        }
+        let guard = pin();
+        let mut claim = ring.claim(changes.len() as u64);
+        for (change, staged) in changes.iter().zip(staged).skip(unseen).rev() {
+            let text = match staged.spilled.take() {
+                Some(text) => Text::Spilled(text),
+                None => Text::Inline(parts(change, staged, written)),
+            };
+            claim.publish_last(&guard, staged.meta, text);
+        }
+        claim.supersede_last(unseen as u64);
+        let first = claim.finish(&guard);
+        first..first + changes.len() as u64
+    })
+}
+
+/// Writes a change's data out if it is no text yet, and checks its length.
+fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
+    let start = scratch.len();
+    let (written, data_len) = match &change.data {
+        Data::None => (None, 0),
+        Data::Raw(raw) => (None, raw.get().len()),
+        Data::Owned(raw) => (None, raw.get().len()),
+        Data::Value(value) => {
+            write_out(scratch, value);
+            (Some(start..scratch.len()), scratch.len() - start)
+        }
+    };
+    Staged { meta: Meta::new(change, data_len, timestamp), written, spilled: None }
+}
+
+/// The text of a staged change, in its parts.
+fn parts<'a>(change: &'a Change<'_>, staged: &Staged, written: &'a str) -> [&'a str; 3] {
+    let json = match (&change.data, &staged.written) {
+        (_, Some(range)) => &written[range.clone()],
+        (Data::Raw(raw), None) => raw.get(),
+        (Data::Owned(raw), None) => raw.get(),
+        (Data::None | Data::Value(_), None) => "",
+    };
+    [change.entity, change.row_id, json]
+}
+
+fn write_out(scratch: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(scratch, value)
+        .unwrap_or_else(|error| unreachable!("a Value has string keys, and a Vec takes every byte: {error}"));
+}
+
+fn as_text(written: &[u8]) -> &str {
+    std::str::from_utf8(written).unwrap_or_else(|error| unreachable!("serde_json writes UTF-8: {error}"))
+}

@@ -1,0 +1,188 @@
+#![forbid(unsafe_code)]
+//! What a read returns: consecutive events, in place.
+
+use crate::clock::Rfc3339;
+use crate::cursor::{Cursor, Incarnation, SyncCursor};
+use crate::event::EventRef;
+use crate::record::{JsonWriter, Meta};
+use crate::ring::Run;
+use crate::wire::PullResponse;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+/// Consecutive events of a log, read in place, without a copy.
+///
+/// A batch is *pinned*: while it lives, memory that the log gives up is not used again, by this log or another of the process. It
+/// holds up nobody's appends and nobody's reads, and costs memory only: drop it when you are done, before
+/// waiting for anything. It stays on its thread (`!Send`).
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{Change, ChangeLog};
+///
+/// let log = ChangeLog::new();
+/// log.append_change(&Change::insert("Todo", "t1"));
+/// log.append_change(&Change::delete("Todo", "t1"));
+///
+/// let batch = log.read(0, 100)?;
+/// for event in &batch {
+///     println!("{} {} {:?}", event.seq(), event.row_id(), event.kind());
+/// }
+/// assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (2, 2, false));
+/// # Ok::<(), ringlog::Resync>(())
+/// ```
+#[derive(Debug)]
+pub struct Batch<'log> {
+    run: Run<'log, Meta>,
+    incarnation: Incarnation,
+}
+
+impl<'log> Batch<'log> {
+    pub(crate) fn new(run: Run<'log, Meta>, incarnation: Incarnation) -> Self {
+        Self { run, incarnation }
+    }
+
+    /// The events, in the order of their seqs.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { run: &self.run, front: 0, back: self.run.len() }
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.run.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where to read on: after the last event, or where this read began if there are none.
+    ///
+    /// It names the log's incarnation, so that another log refuses it.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { seq: self.last_seq(), incarnation: Some(self.incarnation) }
+    }
+
+    /// Whether a further event was there to be read when this batch was taken.
+    pub fn has_more(&self) -> bool {
+        self.run.has_more()
+    }
+
+    /// The batch as the seed's owned type.
+    ///
+    /// Copies every string and parses every event's data; see [`EventRef::to_event`].
+    pub fn to_response(&self) -> PullResponse {
+        let mut time = Rfc3339::default();
+        let owned = |event: EventRef<'_>| event.to_event_at(time.text(event.timestamp_millis()).to_owned());
+        PullResponse {
+            changes: self.iter().map(owned).collect(),
+            cursor: SyncCursor { last_seq: self.last_seq() },
+            has_more: self.has_more(),
+        }
+    }
+
+    /// Appends the batch to `out` as the JSON of a [`PullResponse`].
+    ///
+    /// The data of an event is copied as the text that was appended.
+    ///
+    /// ```
+    /// # let log = ringlog::ChangeLog::new();
+    /// let mut out = Vec::new();
+    /// log.read(0, 100)?.write_json(&mut out);
+    /// assert_eq!(out, br#"{"changes":[],"cursor":{"last_seq":0},"has_more":false}"#);
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"changes":["#);
+        let mut writer = JsonWriter::new(out);
+        for event in self {
+            writer.event(&event);
+            writer.byte(b',');
+        }
+        if !self.is_empty() {
+            out.pop();
+        }
+        out.extend_from_slice(br#"],"cursor":{"last_seq":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(self.last_seq()).as_bytes());
+        out.extend_from_slice(br#"},"has_more":"#);
+        out.extend_from_slice(if self.has_more() { b"true}" } else { b"false}" });
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.run.first() - 1 + self.len() as u64
+    }
+}
+
+/// As a [`PullResponse`], with each event's data as the text that was appended. Made for `serde_json`;
+/// [`write_json`](Batch::write_json) writes the same bytes sooner.
+impl Serialize for Batch<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut response = serializer.serialize_struct("PullResponse", 3)?;
+        response.serialize_field("changes", &Changes(self))?;
+        response.serialize_field("cursor", &SyncCursor { last_seq: self.last_seq() })?;
+        response.serialize_field("has_more", &self.has_more())?;
+        response.end()
+    }
+}
+
+struct Changes<'a>(&'a Batch<'a>);
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0)
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch<'_> {
+    type Item = EventRef<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The events of a [`Batch`].
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    run: &'a Run<'a, Meta>,
+    front: usize,
+    back: usize,
+}
+
+impl<'a> Iter<'a> {
+    fn get(&self, index: usize) -> EventRef<'a> {
+        let (seq, meta, text) = self.run.get(index);
+        EventRef { seq, meta, text }
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = EventRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<EventRef<'a>> {
+        (self.front < self.back).then(|| {
+            self.front += 1;
+            self.get(self.front - 1)
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.back - self.front, Some(self.back - self.front))
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        (self.front < self.back).then(|| {
+            self.back -= 1;
+            self.get(self.back)
+        })
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+impl std::iter::FusedIterator for Iter<'_> {}

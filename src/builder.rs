@@ -1,0 +1,160 @@
+#![forbid(unsafe_code)]
+//! How a log is set up.
+
+use crate::clock::Clock;
+use crate::cursor::Incarnation;
+use crate::error::ConfigError;
+use crate::log::ChangeLog;
+use crate::ring::{Geometry, MIN_SLOT_SIZE};
+use std::sync::Arc;
+
+/// The most events that a log can keep, and the most op ids that it can remember.
+pub const MAX_CAPACITY: usize = 1 << 28;
+
+/// The highest seq that a log can start after: JavaScript clients count exactly up to 2^53 - 1.
+pub const MAX_BASE_SEQ: u64 = (1 << 53) - 1;
+
+/// The largest slot, in bytes.
+pub(crate) const MAX_SLOT_SIZE: usize = 4096;
+
+/// Room for 150 bytes of text in three cache lines: most changes of most applications.
+const DEFAULT_SLOT_SIZE: usize = 192;
+
+/// Slots in a segment, at most: 48 KiB of default slots. Larger segments are retired less often and wait longer to be reused.
+const MAX_SEGMENT_LEN: usize = 256;
+
+/// What a cursor at 0 gets once events have left the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum FreshCursor {
+    /// A [`Resync`](crate::Resync), as any other cursor behind the window: a fresh client must load the rows first.
+    #[default]
+    Resync,
+    /// What is left: for readers that want the latest events and no state.
+    Tail,
+}
+
+/// Sets up a [`ChangeLog`].
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{ChangeLog, ConfigError, MAX_CAPACITY};
+///
+/// let log = ChangeLog::builder().capacity(100_000).base_seq(1_000_000).build()?;
+/// assert_eq!(log.oldest_seq(), 1_000_001);
+///
+/// let error = ChangeLog::builder().capacity(usize::MAX).build().unwrap_err();
+/// assert_eq!(error, ConfigError::Capacity { given: usize::MAX });
+/// assert!(error.to_string().contains(&MAX_CAPACITY.to_string()));
+/// # Ok::<(), ConfigError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct Builder {
+    pub(crate) capacity: usize,
+    pub(crate) op_id_capacity: usize,
+    pub(crate) base_seq: u64,
+    pub(crate) slot_size: usize,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) clock: Clock,
+    pub(crate) fresh_cursor: FreshCursor,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            capacity: 10_000,
+            op_id_capacity: 10_000,
+            base_seq: 0,
+            slot_size: DEFAULT_SLOT_SIZE,
+            incarnation: None,
+            clock: Clock::default(),
+            fresh_cursor: FreshCursor::default(),
+        }
+    }
+}
+
+impl Builder {
+    /// How many events the log keeps: exactly the last so many. 10,000 unless said otherwise, at most [`MAX_CAPACITY`].
+    ///
+    /// With 0 it keeps none: every cursor behind the last seq gets a resync.
+    pub fn capacity(mut self, events: usize) -> Self {
+        self.capacity = events;
+        self
+    }
+
+    /// How many completed op ids the log remembers. 10,000 unless said otherwise, at most [`MAX_CAPACITY`].
+    pub fn op_id_capacity(mut self, op_ids: usize) -> Self {
+        self.op_id_capacity = op_ids;
+        self
+    }
+
+    /// The seq after which this log starts; 0 unless said otherwise, at most [`MAX_BASE_SEQ`].
+    ///
+    /// Put above every seq that was handed out before, it makes clients with bare cursors of earlier lifetimes resync.
+    pub fn base_seq(mut self, seq: u64) -> Self {
+        self.base_seq = seq;
+        self
+    }
+
+    /// Bytes that a slot takes, 64 to 4,096, rounded up to whole cache lines of 64; 192 unless said otherwise.
+    ///
+    /// A slot has a head of 40 bytes. A record whose entity, row id and data do not fit the rest has them in a heap block of
+    /// its own, which costs an allocation an append. The window's memory is `capacity` slots and a few hundred more.
+    pub fn slot_size(mut self, bytes: usize) -> Self {
+        self.slot_size = bytes;
+        self
+    }
+
+    /// The log's incarnation; a new random one unless said otherwise. For a log that goes on where a stored one ended.
+    pub fn incarnation(mut self, incarnation: Incarnation) -> Self {
+        self.incarnation = Some(incarnation);
+        self
+    }
+
+    /// Where timestamps come from: a function that returns milliseconds since 1970.
+    ///
+    /// The system's coarse clock unless said otherwise. It is asked once for each append or batch, before a seq is
+    /// claimed; what lies after the year 9999 is taken for its end.
+    pub fn clock(mut self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.clock = Clock::Custom(Arc::new(clock));
+        self
+    }
+
+    /// What a cursor at 0 gets once events have left the window; a resync unless said otherwise.
+    pub fn fresh_cursor(mut self, answer: FreshCursor) -> Self {
+        self.fresh_cursor = answer;
+        self
+    }
+
+    /// Builds the log. Memory for events is taken as the window fills.
+    ///
+    /// # Errors
+    /// If a measure is out of its range; the error names it, and the range.
+    ///
+    /// # Panics
+    /// If the operating system has no random bytes for an incarnation.
+    pub fn build(self) -> Result<ChangeLog, ConfigError> {
+        let Self { capacity, op_id_capacity, base_seq, slot_size, .. } = self;
+        if capacity > MAX_CAPACITY {
+            return Err(ConfigError::Capacity { given: capacity });
+        }
+        if op_id_capacity > MAX_CAPACITY {
+            return Err(ConfigError::OpIdCapacity { given: op_id_capacity });
+        }
+        if !(MIN_SLOT_SIZE..=MAX_SLOT_SIZE).contains(&slot_size) {
+            return Err(ConfigError::SlotSize { given: slot_size });
+        }
+        if base_seq > MAX_BASE_SEQ {
+            return Err(ConfigError::BaseSeq { given: base_seq });
+        }
+        Ok(ChangeLog::from_builder(self))
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        // About eight segments to a small window, so that the two spare ones are not most of its memory.
+        let segment_len = self.capacity.div_ceil(8).next_power_of_two().clamp(4, MAX_SEGMENT_LEN);
+        Geometry::new(self.capacity, self.base_seq, segment_len, self.slot_size)
+    }
+}

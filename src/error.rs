@@ -1,0 +1,172 @@
+#![forbid(unsafe_code)]
+//! What can go wrong, and what to do then.
+
+use crate::builder::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
+use crate::cursor::{Incarnation, SyncCursor};
+use crate::ring::MIN_SLOT_SIZE;
+use std::fmt;
+
+/// Why [`ChangeLog::pull`](crate::ChangeLog::pull) has nothing to give, as the seed says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullError {
+    /// The changes after the cursor cannot be told. Load the rows anew, then pull from the log's head.
+    ResyncRequired {
+        /// The oldest seq that can still be pulled.
+        oldest_seq: u64,
+        /// The cursor that was asked for.
+        cursor: SyncCursor,
+    },
+}
+
+impl fmt::Display for PullError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::ResyncRequired { oldest_seq, cursor } = self;
+        write!(
+            f,
+            "resync required: cursor {} is out of reach, the oldest event is {oldest_seq}; load the rows anew",
+            cursor.last_seq
+        )
+    }
+}
+
+impl std::error::Error for PullError {}
+
+impl From<Resync> for PullError {
+    fn from(resync: Resync) -> Self {
+        Self::ResyncRequired {
+            oldest_seq: resync.oldest_seq,
+            cursor: SyncCursor { last_seq: resync.requested },
+        }
+    }
+}
+
+/// The changes after a cursor cannot be told: the reader must load the rows anew and read on from there.
+///
+/// The same cursor will get the same answer: it does not come back into reach. What does work: take
+/// [`head`](Self::head) (or the log's head at the moment of loading), load the rows, then read from that seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resync {
+    /// Why.
+    pub reason: ResyncReason,
+    /// The seq of the cursor that was asked for.
+    pub requested: u64,
+    /// The oldest seq that can still be read; `last_seq + 1` when none can, or when the cursor lies ahead.
+    pub oldest_seq: u64,
+    /// The log's head: the highest seq below which nothing is unpublished.
+    pub head: u64,
+    /// The log's incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// Why a reader must [`Resync`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResyncReason {
+    /// Events after the cursor have left the window.
+    Evicted,
+    /// The cursor lies after every seq that this log has handed out: it is another log's.
+    Ahead,
+    /// The cursor names another incarnation.
+    OtherLog,
+}
+
+impl ResyncReason {
+    /// A word for logs and wire formats: `"evicted"`, `"ahead"`, `"other_log"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Ahead => "ahead",
+            Self::OtherLog => "other_log",
+        }
+    }
+}
+
+impl Resync {
+    /// How many events between the cursor and the oldest one are gone; 0 when the cursor is not of this log and nobody can know.
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    /// let log = ChangeLog::with_capacity(2);
+    /// for row in ["a", "b", "c", "d", "e"] {
+    ///     log.append_change(&Change::delete("Todo", row));
+    /// }
+    /// let resync = log.read(1, 100).unwrap_err();
+    /// assert_eq!((resync.oldest_seq, resync.missed()), (4, 2), "2 and 3 are gone");
+    /// ```
+    pub fn missed(&self) -> u64 {
+        match self.reason {
+            ResyncReason::Evicted => self.oldest_seq.saturating_sub(self.requested.saturating_add(1)),
+            ResyncReason::Ahead | ResyncReason::OtherLog => 0,
+        }
+    }
+}
+
+impl fmt::Display for Resync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requested, oldest_seq, head, incarnation, .. } = self;
+        match self.reason {
+            ResyncReason::Evicted => write!(
+                f,
+                "resync required: {} events after seq {requested} have left the window, which starts at {oldest_seq}",
+                self.missed()
+            )?,
+            ResyncReason::Ahead => {
+                write!(f, "resync required: seq {requested} lies ahead of the log: it is another log's")?;
+            }
+            ResyncReason::OtherLog => write!(
+                f,
+                "resync required: the cursor at seq {requested} belongs to another log than {incarnation}"
+            )?,
+        }
+        write!(f, "; load the rows anew and read on from there (head is {head})")
+    }
+}
+
+impl std::error::Error for Resync {}
+
+/// Why a [`Builder`](crate::Builder) cannot build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `capacity` is more than [`MAX_CAPACITY`].
+    Capacity {
+        /// What was asked for.
+        given: usize,
+    },
+    /// `op_id_capacity` is more than [`MAX_CAPACITY`].
+    OpIdCapacity {
+        /// What was asked for.
+        given: usize,
+    },
+    /// `slot_size` is out of range.
+    SlotSize {
+        /// What was asked for.
+        given: usize,
+    },
+    /// `base_seq` is more than [`MAX_BASE_SEQ`].
+    BaseSeq {
+        /// What was asked for.
+        given: u64,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Capacity { given } => {
+                write!(f, "capacity must be in 0..={MAX_CAPACITY} (MAX_CAPACITY), not {given}")
+            }
+            Self::OpIdCapacity { given } => {
+                write!(f, "op_id_capacity must be in 0..={MAX_CAPACITY} (MAX_CAPACITY), not {given}")
+            }
+            Self::SlotSize { given } => {
+                write!(f, "slot_size must be in {MIN_SLOT_SIZE}..={MAX_SLOT_SIZE} bytes, not {given}")
+            }
+            Self::BaseSeq { given } => {
+                write!(f, "base_seq must be in 0..={MAX_BASE_SEQ} (below 2^53), not {given}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

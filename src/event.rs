@@ -1,0 +1,254 @@
+#![forbid(unsafe_code)]
+//! What goes into the log ([`Change`]) and what comes out ([`ChangeEvent`], [`EventRef`]).
+
+use crate::record::Meta;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// What happened to a row.
+///
+/// In JSON: `"insert"`, `"update"`, `"delete"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// The row came to be.
+    Insert,
+    /// The row got new data.
+    Update,
+    /// The row is gone.
+    Delete,
+}
+
+impl ChangeKind {
+    /// The kind as it stands in JSON, without the quotes.
+    ///
+    /// ```
+    /// assert_eq!(ringlog::ChangeKind::Insert.as_str(), "insert");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One event of the log, owned.
+///
+/// [`EventRef`] is the same without copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeEvent {
+    /// Its sequence number: 1, 2, 3… in the order of the log.
+    pub seq: u64,
+    /// The kind of thing that changed, a table say.
+    pub entity: String,
+    /// Which one of them.
+    pub row_id: String,
+    /// What happened to it.
+    pub kind: ChangeKind,
+    /// Its data after the change. Absent, and absent from the JSON, when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// When it was appended: RFC 3339, UTC, milliseconds (`2026-11-22T07:09:00.123Z`).
+    pub timestamp: String,
+}
+
+/// One change on its way into the log, borrowed from the caller.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{Change, ChangeLog};
+/// use serde_json::{json, value::RawValue};
+///
+/// #[derive(serde::Serialize)]
+/// struct Todo<'a> { title: &'a str }
+///
+/// let log = ChangeLog::new();
+/// let text: &RawValue = serde_json::from_str(r#"{"title":"text that is JSON already"}"#)?;
+/// log.append_change(&Change::insert("Todo", "t1").raw(text));
+/// log.append_change(&Change::update("Todo", "t1").value(&json!({"title": "a value"})));
+/// log.append_change(&Change::update("Todo", "t1").data(&Todo { title: "anything that serialises" })?);
+/// log.append_change(&Change::delete("Todo", "t1"));
+/// assert_eq!(log.last_seq(), 4);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Change<'a> {
+    pub(crate) entity: &'a str,
+    pub(crate) row_id: &'a str,
+    pub(crate) kind: ChangeKind,
+    pub(crate) data: Data<'a>,
+}
+
+/// The data of a [`Change`], as it was given.
+#[derive(Debug, Clone)]
+pub(crate) enum Data<'a> {
+    None,
+    Value(&'a Value),
+    Raw(&'a RawValue),
+    Owned(Box<RawValue>),
+}
+
+impl<'a> Change<'a> {
+    /// A change of the given kind, without data.
+    #[inline]
+    pub const fn new(kind: ChangeKind, entity: &'a str, row_id: &'a str) -> Self {
+        Self { entity, row_id, kind, data: Data::None }
+    }
+
+    /// The row came to be.
+    #[inline]
+    pub const fn insert(entity: &'a str, row_id: &'a str) -> Self {
+        Self::new(ChangeKind::Insert, entity, row_id)
+    }
+
+    /// The row got new data.
+    #[inline]
+    pub const fn update(entity: &'a str, row_id: &'a str) -> Self {
+        Self::new(ChangeKind::Update, entity, row_id)
+    }
+
+    /// The row is gone.
+    #[inline]
+    pub const fn delete(entity: &'a str, row_id: &'a str) -> Self {
+        Self::new(ChangeKind::Delete, entity, row_id)
+    }
+
+    /// With data that is JSON text already: the cheapest form. The text goes out again as it came in, byte for byte.
+    #[inline]
+    pub fn raw(self, data: &'a RawValue) -> Self {
+        Self { data: Data::Raw(data), ..self }
+    }
+
+    /// With data that is a [`Value`]. It is written out as text when the change is appended.
+    #[inline]
+    pub fn value(self, data: &'a Value) -> Self {
+        Self { data: Data::Value(data), ..self }
+    }
+
+    /// With data of any type that serialises.
+    ///
+    /// # Errors
+    /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its own.
+    pub fn data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
+        Ok(Self { data: Data::Owned(serde_json::value::to_raw_value(data)?), ..self })
+    }
+}
+
+/// One event of a [`Batch`](crate::Batch), borrowed from the log.
+#[derive(Clone, Copy)]
+pub struct EventRef<'a> {
+    pub(crate) seq: u64,
+    pub(crate) meta: Meta,
+    pub(crate) text: &'a str,
+}
+
+impl<'a> EventRef<'a> {
+    /// Its sequence number.
+    #[inline]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The kind of thing that changed.
+    #[inline]
+    pub fn entity(&self) -> &'a str {
+        &self.text[..self.meta.entity_end()]
+    }
+
+    /// Which one of them.
+    #[inline]
+    pub fn row_id(&self) -> &'a str {
+        &self.text[self.meta.entity_end()..self.meta.row_id_end()]
+    }
+
+    /// What happened to it.
+    #[inline]
+    pub fn kind(&self) -> ChangeKind {
+        self.meta.kind
+    }
+
+    /// Its data as JSON text, exactly as it was appended.
+    ///
+    /// Free; [`data`](Self::data) checks the text once more.
+    #[inline]
+    pub fn data_json(&self) -> Option<&'a str> {
+        // JSON text is never empty: an empty rest means no data.
+        Some(&self.text[self.meta.row_id_end()..]).filter(|json| !json.is_empty())
+    }
+
+    /// Its data as a [`RawValue`], ready to be serialised or parsed.
+    ///
+    /// `serde_json` has no way to borrow a `RawValue` from text known to be JSON: this scans the text, without
+    /// building anything. Use [`data_json`](Self::data_json) where text will do.
+    #[inline]
+    pub fn data(&self) -> Option<&'a RawValue> {
+        self.data_json().map(|json| match serde_json::from_str(json) {
+            Ok(raw) => raw,
+            Err(error) => unreachable!("data was JSON when it was appended: {error}"),
+        })
+    }
+
+    /// When it was appended, in milliseconds since 1970-01-01T00:00:00Z.
+    #[inline]
+    pub fn timestamp_millis(&self) -> u64 {
+        self.meta.timestamp
+    }
+
+    /// The event as the seed's owned type.
+    ///
+    /// JSON text that a [`Value`] cannot hold (a number beyond `f64`, nesting deeper than 128, half a surrogate pair; only
+    /// [`Change::raw`] lets such text in) becomes a `Value::String` of the text.
+    pub fn to_event(&self) -> ChangeEvent {
+        self.to_event_at(crate::clock::rfc3339(self.meta.timestamp))
+    }
+
+    /// The event, with its timestamp written out.
+    pub(crate) fn to_event_at(self, timestamp: String) -> ChangeEvent {
+        ChangeEvent {
+            seq: self.seq,
+            entity: self.entity().to_owned(),
+            row_id: self.row_id().to_owned(),
+            kind: self.kind(),
+            data: self
+                .data_json()
+                .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))),
+            timestamp,
+        }
+    }
+}
+
+impl std::fmt::Debug for EventRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRef")
+            .field("seq", &self.seq)
+            .field("entity", &self.entity())
+            .field("row_id", &self.row_id())
+            .field("kind", &self.kind())
+            .field("data", &self.data_json())
+            .field("timestamp_millis", &self.timestamp_millis())
+            .finish()
+    }
+}
+
+/// As [`ChangeEvent`], with the data as the text that was appended. Made for `serde_json`.
+impl Serialize for EventRef<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let data = self.data();
+        let mut event = serializer.serialize_struct("ChangeEvent", 5 + usize::from(data.is_some()))?;
+        event.serialize_field("seq", &self.seq)?;
+        event.serialize_field("entity", self.entity())?;
+        event.serialize_field("row_id", self.row_id())?;
+        event.serialize_field("kind", &self.kind())?;
+        match data {
+            Some(data) => event.serialize_field("data", data)?,
+            None => event.skip_field("data")?,
+        }
+        event.serialize_field("timestamp", &crate::clock::rfc3339(self.meta.timestamp))?;
+        event.end()
+    }
+}

@@ -1,0 +1,339 @@
+#![forbid(unsafe_code)]
+//! The log: one front for ring, records and op ids.
+
+use crate::append;
+use crate::batch::Batch;
+use crate::builder::{Builder, FreshCursor};
+use crate::clock::Clock;
+use crate::cursor::{Cursor, Incarnation, SyncCursor};
+use crate::error::{PullError, Resync, ResyncReason};
+use crate::event::{Change, ChangeKind};
+use crate::op_ids::OpIds;
+use crate::record::Meta;
+use crate::ring::{Missed, Ring};
+use crate::stats::Stats;
+use crate::sync::epoch;
+use crate::sync::{AtomicU64, Ordering};
+use crate::wire::{PullResponse, PullSummary};
+use serde_json::Value;
+use std::ops::RangeInclusive;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+/// A log of the latest changes: any number of threads append, any number read, nobody waits for anybody.
+///
+/// Each change gets the next sequence number. The log keeps exactly the last `capacity` of them; who asks for what came
+/// before is told to [`Resync`]. Share it in an `Arc`.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{ChangeKind, ChangeLog, SyncCursor};
+/// use serde_json::json;
+///
+/// let log = ChangeLog::new();
+/// let seq = log.append("Todo", "t1", ChangeKind::Insert, Some(json!({"title": "write it down"})));
+/// assert_eq!(seq, 1);
+///
+/// let response = log.pull(&SyncCursor::beginning(), 100)?;
+/// assert_eq!(response.changes[0].row_id, "t1");
+/// assert_eq!(response.cursor.last_seq, 1);
+/// # Ok::<(), ringlog::PullError>(())
+/// ```
+#[derive(Debug)]
+pub struct ChangeLog {
+    ring: Ring<Meta>,
+    op_ids: OpIds,
+    incarnation: Incarnation,
+    clock: Clock,
+    fresh_cursor: FreshCursor,
+    resyncs: Resyncs,
+}
+
+/// How many reads were refused, by reason.
+#[derive(Debug, Default)]
+struct Resyncs {
+    evicted: AtomicU64,
+    ahead: AtomicU64,
+    other_log: AtomicU64,
+}
+
+/// What can panic (a clock of the user's, a record beyond the limit) does so before a seq is claimed, and leaves the log as
+/// it was.
+impl RefUnwindSafe for ChangeLog {}
+impl UnwindSafe for ChangeLog {}
+
+impl Default for ChangeLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Making a log.
+impl ChangeLog {
+    /// A log that keeps 10,000 events and remembers 10,000 op ids.
+    pub fn new() -> Self {
+        Self::from_builder(Builder::default())
+    }
+
+    /// A log that keeps `events` events and remembers 10,000 op ids.
+    ///
+    /// # Panics
+    /// If `events` is more than [`MAX_CAPACITY`](crate::MAX_CAPACITY).
+    pub fn with_capacity(events: usize) -> Self {
+        Self::builder().capacity(events).build().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A log set up in detail.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// `builder` holds measures in their ranges.
+    pub(crate) fn from_builder(builder: Builder) -> Self {
+        Self {
+            ring: Ring::new(builder.geometry()),
+            op_ids: OpIds::new(builder.op_id_capacity),
+            incarnation: builder.incarnation.unwrap_or_else(Incarnation::random),
+            clock: builder.clock,
+            fresh_cursor: builder.fresh_cursor,
+            resyncs: Resyncs::default(),
+        }
+    }
+}
+
+/// Appending.
+impl ChangeLog {
+    /// Appends a change. Returns its seq.
+    ///
+    /// The seed's call. [`append_change`](Self::append_change) takes JSON text, and any type that serialises.
+    ///
+    /// # Panics
+    /// If entity, row id and data together are longer than [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is
+    /// claimed, the log goes on as if nothing had been asked.
+    ///
+    /// # Complexity
+    /// As [`append_change`](Self::append_change).
+    #[expect(clippy::needless_pass_by_value, reason = "the seed's signature")]
+    pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
+        let change = Change::new(kind, entity, row_id);
+        match &data {
+            Some(value) => self.append_change(&change.value(value)),
+            None => self.append_change(&change),
+        }
+    }
+
+    /// Appends a change. Returns its seq.
+    ///
+    /// It is visible to every read that begins after this returns, as soon as all earlier seqs are
+    /// published: at once, unless another writer stalled half-way.
+    ///
+    /// # Panics
+    /// If entity, row id and data together are longer than [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is
+    /// claimed, the log goes on as if nothing had been asked.
+    ///
+    /// # Complexity
+    /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
+    /// 256 appends, which is lock-free. Allocates nothing once the window is full, unless the change is too long for a
+    /// slot (see [`Builder::slot_size`]).
+    #[inline]
+    pub fn append_change(&self, change: &Change<'_>) -> u64 {
+        append::one(&self.ring, change, self.clock.now(), epoch::pin)
+    }
+
+    /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
+    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; an empty range for no changes.
+    ///
+    /// # Panics
+    /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
+    ///
+    /// # Complexity
+    /// As [`append_change`](Self::append_change) for each change, at a fraction of the fixed cost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let log = ChangeLog::new();
+    /// let seqs = log.append_batch(&[Change::delete("Todo", "t1"), Change::delete("Todo", "t2")]);
+    /// assert_eq!(seqs, 1..=2);
+    /// ```
+    pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
+        let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
+        seqs.start..=seqs.end - 1
+    }
+}
+
+/// Reading.
+impl ChangeLog {
+    /// The events after a cursor, in place: a contiguous run of at most `limit`, up to the first that is not published yet.
+    ///
+    /// # Errors
+    /// [`Resync`] if the events after the cursor have left the window, or if the cursor is not of this log.
+    ///
+    /// # Complexity
+    /// Proportional to the number of events returned, whatever the capacity. Wait-free, except for a cursor at 0 under
+    /// [`FreshCursor::Tail`], which is tried again a few times when writers go round the whole window meanwhile.
+    ///
+    /// # Examples
+    ///
+    /// See [`Batch`].
+    pub fn read(&self, cursor: impl Into<Cursor>, limit: usize) -> Result<Batch<'_>, Resync> {
+        let cursor = cursor.into();
+        if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
+            return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
+        }
+        let run = match self.ring.read(epoch::pin(), cursor.seq, limit) {
+            Err(Missed::Evicted(_)) if cursor.seq == 0 && self.fresh_cursor == FreshCursor::Tail => {
+                Ok(self.ring.read_tail(limit, epoch::pin))
+            }
+            result => result,
+        };
+        match run {
+            Ok(run) => Ok(Batch::new(run, self.incarnation)),
+            Err(Missed::Evicted(window)) => {
+                Err(self.resync(ResyncReason::Evicted, cursor.seq, window.oldest))
+            }
+            Err(Missed::Ahead(window)) => Err(self.resync(ResyncReason::Ahead, cursor.seq, window.last + 1)),
+        }
+    }
+
+    /// The events after a cursor, at most `limit`, owned.
+    ///
+    /// The seed's call: copies every string and parses every event's data. [`read`](Self::read) does neither, and
+    /// [`pull_json`](Self::pull_json) writes the JSON that this would be turned into.
+    ///
+    /// # Errors
+    /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the cursor lies ahead of the
+    /// log.
+    ///
+    /// # Complexity
+    /// As [`read`](Self::read), and the copying.
+    pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
+        Ok(self.read(cursor, limit)?.to_response())
+    }
+
+    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`.
+    ///
+    /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
+    /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
+    /// [`append`](Self::append). Text given to [`Change::raw`] goes out with its own spaces, key order and numbers.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `out` is left as it was.
+    ///
+    /// # Complexity
+    /// As [`read`](Self::read), and the copying. No [`Value`] is built.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{ChangeKind, ChangeLog, SyncCursor};
+    ///
+    /// let log = ChangeLog::new();
+    /// log.append("Todo", "t1", ChangeKind::Delete, None);
+    /// let mut body = Vec::new();
+    /// let summary = log.pull_json(0, 100, &mut body).unwrap();
+    /// assert_eq!(summary.cursor.last_seq, 1);
+    /// assert_eq!(body, serde_json::to_vec(&log.pull(&SyncCursor::beginning(), 100).unwrap())?);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn pull_json(
+        &self,
+        cursor: impl Into<Cursor>,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<PullSummary, Resync> {
+        let batch = self.read(cursor, limit)?;
+        batch.write_json(out);
+        Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
+    }
+
+    #[cold]
+    fn resync(&self, reason: ResyncReason, requested: u64, oldest_seq: u64) -> Resync {
+        let count = match reason {
+            ResyncReason::Evicted => &self.resyncs.evicted,
+            ResyncReason::Ahead => &self.resyncs.ahead,
+            ResyncReason::OtherLog => &self.resyncs.other_log,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Resync { reason, requested, oldest_seq, head: self.head(), incarnation: self.incarnation }
+    }
+}
+
+/// Where the log stands.
+impl ChangeLog {
+    /// The highest seq below which nothing is unpublished: what a reader that has read everything has as its cursor.
+    ///
+    /// # Complexity
+    /// Proportional to the events published since anyone last asked, at most the capacity.
+    pub fn head(&self) -> u64 {
+        self.ring.head(&epoch::pin())
+    }
+
+    /// The highest seq handed out. Its event, and some before it, may not be published yet.
+    pub fn last_seq(&self) -> u64 {
+        self.ring.last()
+    }
+
+    /// The oldest seq in the window; `last_seq() + 1` when there is none.
+    pub fn oldest_seq(&self) -> u64 {
+        self.ring.window().oldest
+    }
+
+    /// The log's incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// How many seqs are in the window.
+    pub fn len(&self) -> usize {
+        let window = self.ring.window();
+        (window.last + 1 - window.oldest) as usize
+    }
+
+    /// Whether the window is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The log's counters.
+    ///
+    /// # Complexity
+    /// As [`head`](Self::head).
+    pub fn stats(&self) -> Stats {
+        let head = self.head();
+        let window = self.ring.window();
+        let memory = self.ring.memory();
+        Stats {
+            appended: window.last - self.ring.geometry().base_seq(),
+            superseded: self.ring.superseded(),
+            retained: window.last + 1 - window.oldest,
+            head,
+            oldest: window.oldest,
+            unpublished: window.last.saturating_sub(head),
+            resyncs_evicted: self.resyncs.evicted.load(Ordering::Relaxed),
+            resyncs_ahead: self.resyncs.ahead.load(Ordering::Relaxed),
+            resyncs_other_log: self.resyncs.other_log.load(Ordering::Relaxed),
+            segments_allocated: memory.allocated,
+            segments_live: memory.allocated.saturating_sub(memory.pooled + memory.awaiting),
+            segments_pooled: memory.pooled,
+            segments_awaiting_reclaim: memory.awaiting,
+            slot_bytes: memory.allocated * memory.segment_bytes,
+            spilled_bytes: memory.spilled_bytes,
+        }
+    }
+}
+
+/// Op ids.
+impl ChangeLog {
+    /// Whether this op id is among the last `op_id_capacity` that were completed.
+    pub fn has_seen_op_id(&self, op_id: &str) -> bool {
+        self.op_ids.contains(op_id)
+    }
+
+    /// Remembers an op id as completed. Does nothing if it is remembered already.
+    pub fn remember_op_id(&self, op_id: &str) {
+        self.op_ids.remember(op_id);
+    }
+}

@@ -1,0 +1,124 @@
+#![forbid(unsafe_code)]
+//! Where a seq lives, and which seqs are in the window. Arithmetic only.
+
+/// The fixed measures of a ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    capacity: u64,
+    base_seq: u64,
+    segment_shift: u32,
+    positions: usize,
+    slot_size: usize,
+}
+
+/// The seqs that can be read, seen at one moment: `oldest..=last`, empty when `oldest` is `last + 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) oldest: u64,
+    pub(crate) last: u64,
+}
+
+impl Geometry {
+    /// A ring that keeps `capacity` records after `base_seq`, in segments of `segment_len` (a power of
+    /// two) slots of `slot_size` bytes.
+    pub(crate) fn new(capacity: usize, base_seq: u64, segment_len: usize, slot_size: usize) -> Self {
+        debug_assert!(segment_len.is_power_of_two());
+        // Two more than the window needs: with one, a segment could be replaced while the window's oldest
+        // seq is its neighbour's first; the second keeps the installer a whole segment away from readers there (R6).
+        let spare = if cfg!(ringlog_fault = "too_few_segments") { 0 } else { 2 };
+        Self {
+            capacity: capacity as u64,
+            base_seq,
+            segment_shift: segment_len.trailing_zeros(),
+            positions: (capacity.div_ceil(segment_len) + spare).max(1),
+            slot_size,
+        }
+    }
+
+    /// How many segments the window needs, and so how many positions there are.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The seq before the first.
+    pub(crate) fn base_seq(&self) -> u64 {
+        self.base_seq
+    }
+
+    pub(crate) fn slot_size(&self) -> usize {
+        self.slot_size
+    }
+
+    /// Slots in a segment.
+    #[inline]
+    pub(crate) fn segment_len(&self) -> usize {
+        1 << self.segment_shift
+    }
+
+    /// How many segments `to` lies after the segment of `from`.
+    #[inline]
+    pub(crate) fn segments_between(&self, from: u64, to: u64) -> usize {
+        ((to >> self.segment_shift) - (from >> self.segment_shift)) as usize
+    }
+
+    /// The first seq of the segment that covers `seq`.
+    #[inline]
+    pub(crate) fn base_of(&self, seq: u64) -> u64 {
+        seq >> self.segment_shift << self.segment_shift
+    }
+
+    /// The index of `seq`'s slot in its segment.
+    #[inline]
+    pub(crate) fn offset_of(&self, seq: u64) -> usize {
+        (seq & ((1 << self.segment_shift) - 1)) as usize
+    }
+
+    /// The position whose segment covers `seq`.
+    #[inline]
+    pub(crate) fn position_of(&self, seq: u64) -> usize {
+        ((seq >> self.segment_shift) % self.positions as u64) as usize
+    }
+
+    /// The window when `last` is the highest seq handed out.
+    #[inline]
+    pub(crate) fn window(&self, last: u64) -> Window {
+        Window { oldest: (last + 1).saturating_sub(self.capacity).max(self.base_seq + 1), last }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_seq_has_one_place(shift in 0_u32..9, capacity in 0_usize..5000, seq in 1_u64..1 << 53) {
+            let g = Geometry::new(capacity, 0, 1 << shift, 64);
+            prop_assert_eq!(g.base_of(seq) + g.offset_of(seq) as u64, seq);
+            prop_assert!(g.offset_of(seq) < g.segment_len());
+            prop_assert!(g.position_of(seq) < g.positions());
+            prop_assert_eq!(g.position_of(seq), g.position_of(g.base_of(seq)));
+        }
+
+        /// R6: when the first seq of the segment one round later is handed out, the segment is out of the window.
+        #[test]
+        fn a_replaced_segment_is_out_of_the_window(shift in 0_u32..9, capacity in 0_usize..5000, seq in 1_u64..1 << 53) {
+            let g = Geometry::new(capacity, 0, 1 << shift, 64);
+            let newest_of_old = g.base_of(seq) + g.segment_len() as u64 - 1;
+            let replacing = g.base_of(seq) + (g.positions() * g.segment_len()) as u64;
+            prop_assert_eq!(g.position_of(replacing), g.position_of(seq));
+            prop_assert!(g.window(replacing).oldest > newest_of_old);
+        }
+
+        #[test]
+        fn the_window_holds_the_last_capacity_seqs(capacity in 0_usize..100, base_seq in 0_u64..100, offered in 0_u64..300) {
+            let window = Geometry::new(capacity, base_seq, 4, 64).window(base_seq + offered);
+            prop_assert_eq!(window.last + 1 - window.oldest, offered.min(capacity as u64));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The ring: a fixed window of the latest records, written by many, read by many, locked by nobody.
+//!
+//! It knows no event. A record is a fixed part `M` (copied) and a text (bytes that are UTF-8); its number
+//! is its *seq*. Seqs are handed out by one atomic counter, densely, and never twice.
+//!
+//! # State
+//!
+//! ```text
+//!   last ──► 1000          positions: N = ceil(capacity / S) + 2 epoch pointers
+//!                           ┌──────────┬──────────┬──────────┬──────────┐
+//!   seq ─► segment ─► slot  │ base 768 │ base 896 │ base 512 │ base 640 │    S = 128
+//!        (seq / S) % N      └────┬─────┴──────────┴──────────┴──────────┘
+//!                                ▼
+//!                          segment: base, S slots      slot: stamp, fixed part, text or pointer to it
+//! ```
+//!
+//! `last` is the highest seq handed out. A *segment* covers the S seqs from its `base`. A *slot* belongs to
+//! one seq in each life of its segment, and holds that seq's record exactly when its *stamp* equals the seq.
+//! The *window* is the last `capacity` seqs: what lies before it is out of reach, whatever memory still holds.
+//! A text that does not fit the slot lives in one heap block that the slot owns (it is *spilled*).
+//!
+//! # Protocol by role
+//!
+//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the claim: the text is laid
+//! out or spilled, the epoch pinned. Then: claim seqs with one `fetch_add`; find the segment; write the
+//! record; store the stamp. Seqs claimed together are published **back to front**: a reader stops at the first
+//! slot that is not stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
+//! after, and then all the others are stamped too.
+//!
+//! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment (from the
+//! pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who loses the race gives its
+//! segment back and uses the winner's. Who wins retires the old one.
+//!
+//! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position: it was
+//! lapped. Its record is dropped and counted as *superseded*. If it had found its segment before stalling, it
+//! finishes its write there: the segment may be retired, but is not reused while the writer is pinned. In neither
+//! case can it touch a slot of a newer seq.
+//!
+//! *Reader* ([`Run`]). Pins, checks its start against the window, and walks the slots while stamp and seq
+//! agree. If it meets a newer segment on the way, everything that it was after has left the window (R6), so it starts over
+//! and is told so by the window check: a walk is repeated at most once.
+//!
+//! *Reclaimer.* A retired segment is handed to the epoch; when every guard that could have seen it is gone,
+//! its spilled texts are freed and it goes to a small pool for its next life, or back to the allocator when the pool is
+//! full. Stamps are not reset: a stale stamp is smaller than every seq of a later life.
+//!
+//! # Invariants
+//!
+//! - **R1** Every seq is handed out once; only its owner writes its slot.
+//! - **R2** The base of the segment in a position only ever grows; the base of a reachable segment never changes.
+//! - **R3** A record is read only after an Acquire load of its stamp that returned its seq.
+//! - **R4** Segment memory is touched only under a guard pinned before its pointer was loaded, and reused only
+//!   after every such guard is gone.
+//! - **R5** Claim → publish runs no code of users and nothing that can panic.
+//! - **R6** A segment is replaced only when all its seqs are out of the window.
+//!
+//! R6 is arithmetic. A segment with base *b* is replaced by one with base ≥ *b* + N·S, on behalf of a seq ≥ that, so
+//! `last` ≥ *b* + N·S and the window starts at `last` + 1 − capacity ≥ *b* + N·S + 1 − capacity. With
+//! N ≥ capacity / S + 2 this is past *b* + 2·S: the segment and one more lie behind it.
+//!
+//! # Barriers
+//!
+//! Everything not named here is `Relaxed`. Each name stands at both ends, in [`order`].
+//!
+//! | name | earlier | later | what it carries |
+//! | --- | --- | --- | --- |
+//! | publish | writer: stamp store, Release (A) | reader: stamp load, Acquire (B) | the record, and for a batch all records behind it (R3) |
+//! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
+//! | settle | observer: `settled` max, Release (A) | observer: `settled` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
+//! | pin | reader or writer: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
+//!
+//! **`last` needs no ordering.** It is only ever changed by `fetch_add`, which reads the latest value in
+//! any ordering, so seqs are dense and unique (R1). Its readers need one thing: not to miss what they have
+//! proof of. A reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
+//! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥ *c*, so it is never told
+//! that its own cursor lies ahead. The same through *install*: who meets a newer segment sees a `last` that puts
+//! the older one out of the window.
+//!
+//! **Late writer against installer, both orders.** Both act on one position, the late writer loading, the installer
+//! swapping. (1) The load comes first: the writer holds the older segment, under a guard pinned before the
+//! load, so that memory is not reused before it lets go (R4), and its slot has no other owner (R1). (2) The
+//! swap comes first: the load returns the newer segment, whose base says so (install), and the record is dropped. There is no
+//! third case, because the writer decides on the segment that it loaded and on nothing else.
+//!
+//! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected pointer was
+//! loaded under the guard still held, and memory is not reused under it (R4).
+//!
+//! # Sources
+//!
+//! Stamped slots and the gap at which readers stop: the LMAX Disruptor's sequencer. Refusing the lapped writer
+//! rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the next lap is refused, here the late one.
+//! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`.
+
+mod geometry;
+mod reader;
+mod segment;
+mod slot;
+mod writer;
+
+pub(crate) use geometry::{Geometry, Window};
+pub(crate) use reader::{Missed, Run};
+pub(crate) use slot::{MIN_SLOT_SIZE, Text};
+
+use crate::sync::epoch::{self, Atomic};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+use segment::{Depot, Segment};
+
+/// The orderings of the barrier table, by name. `A` is the earlier end, `B` the later.
+mod order {
+    use crate::sync::Ordering;
+
+    /// The ordering, or `Relaxed` in a build that is broken on purpose.
+    const fn unless(fault: bool, ordering: Ordering) -> Ordering {
+        if fault { Ordering::Relaxed } else { ordering }
+    }
+
+    pub(super) const PUBLISH_A: Ordering =
+        unless(cfg!(ringlog_fault = "publish_a_relaxed"), Ordering::Release);
+    pub(super) const PUBLISH_B: Ordering =
+        unless(cfg!(ringlog_fault = "publish_b_relaxed"), Ordering::Acquire);
+    pub(super) const INSTALL_A: Ordering =
+        unless(cfg!(ringlog_fault = "install_a_relaxed"), Ordering::Release);
+    pub(super) const INSTALL_B: Ordering =
+        unless(cfg!(ringlog_fault = "install_b_relaxed"), Ordering::Acquire);
+    pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
+    pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
+}
+
+/// The window of the latest records. See the module's essay.
+pub(crate) struct Ring<M: Copy + Send + Sync> {
+    /// The highest seq handed out, alone on its cache line: every writer writes it.
+    last: CachePadded<AtomicU64>,
+    /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not read by writers.
+    settled: CachePadded<AtomicU64>,
+    geometry: Geometry,
+    positions: Box<[Atomic<Segment<M>>]>,
+    depot: Arc<Depot<M>>,
+    /// Records dropped because their writer was lapped.
+    superseded: AtomicU64,
+}
+
+/// What the ring's memory is doing, in segments (and bytes of spilled text).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Held by the allocator's account: live, pooled and awaiting reclaim together.
+    pub(crate) allocated: u64,
+    pub(crate) pooled: u64,
+    /// Retired, but some guard may still look at them.
+    pub(crate) awaiting: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) spilled_bytes: u64,
+}
+
+impl<M: Copy + Send + Sync> Ring<M> {
+    /// An empty ring. Its segments are allocated as the window fills.
+    pub(crate) fn new(geometry: Geometry) -> Self {
+        Self {
+            last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
+            settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
+            positions: (0..geometry.positions()).map(|_| Atomic::null()).collect(),
+            depot: Arc::new(Depot::new(&geometry)),
+            superseded: AtomicU64::new(0),
+            geometry,
+        }
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The highest seq handed out.
+    #[inline]
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// How many records were dropped because the ring had gone round before they were written.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        self.depot.memory()
+    }
+}
+
+impl<M: Copy + Send + Sync> Drop for Ring<M> {
+    fn drop(&mut self) {
+        for position in &mut self.positions {
+            let segment = std::mem::replace(position, Atomic::null());
+            // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a position has not been
+            // retired (R4).
+            drop(unsafe { segment.try_into_owned() });
+        }
+        // Retired segments are with the epoch, which moves on only when somebody pins: do so now, so that a
+        // dropped ring's memory does not wait for the next one's use. Two advances make garbage free to go.
+        for _ in 0..3 {
+            epoch::pin().flush();
+        }
+    }
+}
+
+impl<M: Copy + Send + Sync> std::fmt::Debug for Ring<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("last", &self.last())
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,222 @@
+//! The reading side: the window, runs of records, the head.
+
+use super::segment::Segment;
+use super::{Ring, Window, order};
+use crate::sync::Ordering;
+use crate::sync::epoch::Guard;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// Why nothing can be read after a seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// The seq lies after every seq handed out.
+    Ahead(Window),
+    /// The seq after it has left the window.
+    Evicted(Window),
+}
+
+/// Consecutive published records, pinned: they stay where they are while the run lives.
+pub(crate) struct Run<'r, M: Copy + Send + Sync> {
+    ring: &'r Ring<M>,
+    first: u64,
+    len: usize,
+    more: bool,
+    /// The segments of the run, in order; most runs lie in one or two.
+    first_segment: Option<NonNull<Segment<M>>>,
+    other_segments: Vec<NonNull<Segment<M>>>,
+    /// Keeps the segments alive (R4): they were loaded under it.
+    #[expect(dead_code, reason = "held, not used")]
+    guard: Guard,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// What the position of a seq holds, seen from that seq.
+enum Found<'g, M: Copy> {
+    Segment(&'g Segment<M>),
+    /// Not installed yet.
+    NotYet,
+    /// A later lap's: the seq is out of the window (R6).
+    Newer,
+}
+
+/// The walk met a later lap.
+struct Lapped;
+
+impl<M: Copy + Send + Sync> Ring<M> {
+    /// The seqs that can be read now.
+    #[inline]
+    pub(crate) fn window(&self) -> Window {
+        self.geometry.window(self.last())
+    }
+
+    /// The published records after seq `after`: a contiguous run of at most `limit`, up to the first that is not
+    /// published yet.
+    ///
+    /// Wait-free: a walk that meets a later lap is repeated, and the window check of the repetition fails (R6).
+    pub(crate) fn read(&self, mut guard: Guard, after: u64, limit: usize) -> Result<Run<'_, M>, Missed> {
+        loop {
+            let window = self.window();
+            if after > window.last {
+                return Err(Missed::Ahead(window));
+            }
+            if after + 1 < window.oldest {
+                return Err(Missed::Evicted(window));
+            }
+            match self.walk(guard, after + 1, limit, window.last) {
+                Ok(run) => return Ok(run),
+                Err((Lapped, again)) => guard = again,
+            }
+        }
+    }
+
+    /// The published records from the start of the window, wherever that is by the time they are read.
+    ///
+    /// Writers that go round the whole window between one look and the next make it start over, a few times; then
+    /// it returns an empty run where the window starts now, to be read on from.
+    pub(crate) fn read_tail(&self, limit: usize, pin: impl Fn() -> Guard) -> Run<'_, M> {
+        const ATTEMPTS: usize = 8;
+        for _ in 0..ATTEMPTS {
+            if let Ok(run) = self.read(pin(), self.window().oldest - 1, limit) {
+                return run;
+            }
+        }
+        Run::empty(self, self.window().oldest, true, pin())
+    }
+
+    /// The published records from `first`, at most `limit` of them and none after `last`.
+    #[inline]
+    fn walk(&self, guard: Guard, first: u64, limit: usize, last: u64) -> Result<Run<'_, M>, (Lapped, Guard)> {
+        let mut segments = (None, Vec::new());
+        let end = first.saturating_add(limit as u64).min(last + 1);
+        let mut seq = first;
+        while seq < end {
+            let segment = match self.find(seq, &guard) {
+                Found::Segment(segment) => segment,
+                Found::NotYet => break,
+                Found::Newer => return Err((Lapped, guard)),
+            };
+            let stop = (self.geometry.base_of(seq) + self.geometry.segment_len() as u64).min(end);
+            let from = seq;
+            while seq < stop && segment.holds(self.geometry.offset_of(seq), seq) {
+                seq += 1;
+            }
+            if seq > from {
+                match segments.0 {
+                    None => segments.0 = Some(NonNull::from(segment)),
+                    Some(_) => segments.1.push(NonNull::from(segment)),
+                }
+            }
+            if seq < stop {
+                break;
+            }
+        }
+        let more = match self.find(seq, &guard) {
+            Found::Segment(segment) if seq <= last => segment.holds(self.geometry.offset_of(seq), seq),
+            Found::Newer => return Err((Lapped, guard)),
+            _ => false,
+        };
+        let (first_segment, other_segments) = segments;
+        let len = (seq - first) as usize;
+        Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
+    }
+
+    /// What is in the position of `seq`.
+    #[inline]
+    fn find<'g>(&self, seq: u64, guard: &'g Guard) -> Found<'g, M> {
+        let position = &self.positions[self.geometry.position_of(seq)];
+        // SAFETY: loaded with install:B under the guard (R4).
+        let Some(segment) = (unsafe { position.load(order::INSTALL_B, guard).as_ref() }) else {
+            return Found::NotYet;
+        };
+        // SAFETY: as above.
+        let found = unsafe { segment.base() };
+        match found.cmp(&self.geometry.base_of(seq)) {
+            std::cmp::Ordering::Equal => Found::Segment(segment),
+            std::cmp::Ordering::Less => Found::NotYet,
+            std::cmp::Ordering::Greater => Found::Newer,
+        }
+    }
+
+    /// The highest seq below which nothing is unpublished.
+    ///
+    /// Walks on from where the last call of any thread got to: amortised one stamp a record, at most a
+    /// window's worth.
+    pub(crate) fn head(&self, guard: &Guard) -> u64 {
+        let last = self.last();
+        let mut seq = self.settled.load(order::SETTLE_B).max(self.geometry.window(last).oldest - 1);
+        let from = seq;
+        while seq < last {
+            match self.find(seq + 1, guard) {
+                Found::Segment(segment) if segment.holds(self.geometry.offset_of(seq + 1), seq + 1) => {
+                    seq += 1;
+                }
+                // What has left the window counts as settled, and so does all before it.
+                Found::Newer => seq = seq.max(self.window().oldest - 1),
+                _ => break,
+            }
+        }
+        if seq > from {
+            self.settled.fetch_max(seq, order::SETTLE_A);
+        }
+        seq
+    }
+
+    /// Notes that records were dropped because the ring had gone round before they were written.
+    #[cold]
+    pub(super) fn count_superseded(&self, count: u64) {
+        self.superseded.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl<'r, M: Copy + Send + Sync> Run<'r, M> {
+    /// No records, before seq `first`.
+    fn empty(ring: &'r Ring<M>, first: u64, more: bool, guard: Guard) -> Self {
+        let (first_segment, other_segments) = (None, Vec::new());
+        Self { ring, first, len: 0, more, first_segment, other_segments, guard, not_send: PhantomData }
+    }
+
+    /// The seq of the first record, if there is one: the one after the seq asked for.
+    #[inline]
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether a further published record followed when the run was taken.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// The record at `index`, and its seq.
+    ///
+    /// # Panics
+    /// If `index` is not less than [`len`](Self::len).
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> (u64, M, &str) {
+        assert!(index < self.len, "index {index} of a run of {}", self.len);
+        let geometry = &self.ring.geometry;
+        let seq = self.first + index as u64;
+        let segment = match geometry.segments_between(self.first, seq) {
+            0 => self.first_segment,
+            nth => Some(self.other_segments[nth - 1]),
+        };
+        let Some(segment) = segment else { unreachable!("a run with records has a segment") };
+        // SAFETY: loaded under `self.guard` (R4).
+        let segment = unsafe { segment.as_ref() };
+        // SAFETY: the walk saw this seq's stamp (R3); the guard lives as long as the borrow of `self`.
+        let (fixed, text) = unsafe { segment.read(geometry.offset_of(seq)) };
+        (seq, fixed, text)
+    }
+}
+
+impl<M: Copy + Send + Sync> std::fmt::Debug for Run<'_, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("first", &self.first).field("len", &self.len).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+//! A run of slots, and the depot that hands segments out and takes them back.
+
+use super::Memory;
+use super::geometry::Geometry;
+use super::slot::{CACHE_LINE, Slot, Text};
+use crate::sync::epoch::{Guard, Shared};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Pool, UnsafeCell};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// S slots for the seqs `base..base + S`.
+///
+/// While it is reachable (between its installation and the end of the last guard that could have
+/// loaded its pointer), `base` does not change (R2) and each slot is written at most once, by the owner of its
+/// seq (R1).
+pub(super) struct Segment<M: Copy> {
+    base: UnsafeCell<u64>,
+    /// Whether some slot of this life holds a spilled text, so that reclaiming the others need not touch every slot.
+    spilled: AtomicBool,
+    slots: NonNull<u8>,
+    len: usize,
+    stride: usize,
+    records: PhantomData<M>,
+}
+
+// SAFETY: the slots are memory that the segment owns; `M` and text travel with it.
+unsafe impl<M: Copy + Send> Send for Segment<M> {}
+// SAFETY: shared access writes a slot once, before its stamp, and reads it after (R1, R3).
+unsafe impl<M: Copy + Send + Sync> Sync for Segment<M> {}
+
+impl<M: Copy> Segment<M> {
+    fn new(len: usize, stride: usize) -> Self {
+        let layout = Self::layout(len, stride);
+        // SAFETY: the layout is not empty: a segment has slots, and a slot has bytes.
+        let Some(slots) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let (base, spilled) = (UnsafeCell::new(0), AtomicBool::new(false));
+        let segment = Self { base, spilled, slots, len, stride, records: PhantomData };
+        for index in 0..len {
+            // SAFETY: fresh memory of our own.
+            unsafe { segment.slot(index).init() };
+        }
+        segment
+    }
+
+    #[expect(clippy::expect_used, reason = "checked once by `Geometry`'s limits, at the first allocation")]
+    fn layout(len: usize, stride: usize) -> Layout {
+        // Two lines: processors prefetch lines in pairs.
+        Layout::from_size_align(len * stride, 2 * CACHE_LINE).expect("a segment's size fits an isize")
+    }
+
+    /// The first seq that this segment covers.
+    ///
+    /// # Safety
+    /// The segment is reachable for the caller (R4): its pointer was loaded with install:B under a guard.
+    #[inline]
+    pub(super) unsafe fn base(&self) -> u64 {
+        // SAFETY: R2: not written while reachable; install carries the value that was written before.
+        self.base.with(|base| unsafe { *base })
+    }
+
+    /// Whether the slot at `index` holds `seq`'s record.
+    #[inline]
+    pub(super) fn holds(&self, index: usize, seq: u64) -> bool {
+        // SAFETY: `&self` keeps the slots alive.
+        unsafe { self.slot(index).holds(seq) }
+    }
+
+    /// The record in the slot at `index`.
+    ///
+    /// # Safety
+    /// [`holds`](Self::holds) returned true for it (R3), and the segment stays reachable for `'g` (R4).
+    #[inline]
+    pub(super) unsafe fn read<'g>(&self, index: usize) -> (M, &'g str) {
+        // SAFETY: the caller's.
+        unsafe { self.slot(index).read() }
+    }
+
+    /// Writes and publishes `seq`'s record in the slot at `index`. Returns the bytes spilled.
+    ///
+    /// # Safety
+    /// The caller owns `seq`, writes it for the first time (R1), and this segment covers it, at `index`.
+    #[inline]
+    pub(super) unsafe fn write(&self, index: usize, seq: u64, fixed: M, text: Text<'_>) -> usize {
+        // Noted before the stamp, so that whoever reclaims the slot knows: it does so after the writer's guard ended.
+        if matches!(text, Text::Spilled(_)) {
+            self.spilled.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's; `&self` keeps the slot alive.
+        unsafe { self.slot(index).write(seq, fixed, text) }
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> Slot<M> {
+        debug_assert!(index < self.len);
+        // SAFETY: within the allocation of `len` strides.
+        let address = unsafe { self.slots.add(index * self.stride) };
+        // SAFETY: a stride of our allocation, aligned like its start: strides are whole cache lines.
+        unsafe { Slot::at(address, self.stride) }
+    }
+
+    /// Frees the spilled texts of this life. Returns their bytes.
+    ///
+    /// # Safety
+    /// The segment is nobody else's (R4), and this is the last act of its life.
+    unsafe fn free_spilled(&mut self) -> usize {
+        if !self.spilled.swap(false, Ordering::Relaxed) {
+            return 0;
+        }
+        let base = self.base.with(|base| {
+            // SAFETY: ours alone.
+            unsafe { *base }
+        });
+        let mut bytes = 0;
+        for (index, seq) in (base..base + self.len as u64).enumerate() {
+            let slot = self.slot(index);
+            // A slot that was not written in this life has a stamp of an earlier one, or none.
+            // SAFETY: ours alone.
+            if unsafe { slot.stamp() } == seq {
+                // SAFETY: published in this life, ours alone, and `spilled` is reset: not freed again.
+                bytes += unsafe { slot.free_spilled() };
+            }
+        }
+        bytes
+    }
+}
+
+impl<M: Copy> Drop for Segment<M> {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`, and its last act.
+        unsafe { self.free_spilled() };
+        for index in 0..self.len {
+            // SAFETY: made by `init` in `new`, and ours alone.
+            unsafe { self.slot(index).deinit() };
+        }
+        // SAFETY: allocated in `new` with this layout, freed once.
+        unsafe { dealloc(self.slots.as_ptr(), Self::layout(self.len, self.stride)) };
+    }
+}
+
+/// Where segments come from and go back to: a bounded pool before the allocator, and the books.
+pub(super) struct Depot<M: Copy> {
+    pool: Pool<Box<Segment<M>>>,
+    segment_len: usize,
+    stride: usize,
+    allocated: AtomicU64,
+    retired: AtomicU64,
+    reclaimed: AtomicU64,
+    spilled_bytes: AtomicU64,
+}
+
+impl<M: Copy + Send + Sync> Depot<M> {
+    pub(super) fn new(geometry: &Geometry) -> Self {
+        Self {
+            // Segments come back in bursts, when the epoch moves: enough for a burst, little beside the window.
+            pool: Pool::new((geometry.positions() / 16).clamp(2, 64)),
+            segment_len: geometry.segment_len(),
+            stride: Slot::<M>::stride(geometry.slot_size()),
+            allocated: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
+            reclaimed: AtomicU64::new(0),
+            spilled_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The longest text that a slot holds itself.
+    #[inline]
+    pub(super) fn inline(&self) -> usize {
+        Slot::<M>::inline(self.stride)
+    }
+
+    /// A segment for the seqs from `base`, nobody else's until it is installed.
+    #[expect(
+        clippy::unnecessary_box_returns,
+        reason = "it lives in its box, from one installation to the next"
+    )]
+    pub(super) fn take(&self, base: u64) -> Box<Segment<M>> {
+        let segment = self.pool.pop().unwrap_or_else(|| {
+            self.allocated.fetch_add(1, Ordering::Relaxed);
+            Box::new(Segment::new(self.segment_len, self.stride))
+        });
+        // SAFETY: ours alone: fresh, or reclaimed after the last guard that could have seen it (R4).
+        segment.base.with_mut(|old| unsafe { *old = base });
+        segment
+    }
+
+    /// Takes a segment back that nobody else can reach and that holds no spilled text.
+    pub(super) fn give_back(&self, segment: Box<Segment<M>>) {
+        if let Err(surplus) = self.pool.push(segment) {
+            drop(surplus);
+            self.allocated.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hands `segment`, just unlinked from its position, to the epoch: it comes back when every guard that
+    /// could have loaded its pointer is gone (R4).
+    pub(super) fn retire(depot: &Arc<Self>, segment: Shared<'_, Segment<M>>, guard: &Guard) {
+        depot.retired.fetch_add(1, Ordering::Relaxed);
+        if cfg!(ringlog_fault = "reclaim_at_once") {
+            // SAFETY: none: this is the fault.
+            depot.reclaim(unsafe { segment.into_owned() }.into_box());
+            return;
+        }
+        let depot = Arc::clone(depot);
+        let reclaim = move || {
+            // SAFETY: the compare-and-swap that unlinked the segment made it ours to retire, once; this runs when no
+            // guard is left that could have loaded it.
+            let segment = unsafe { segment.into_owned() };
+            depot.reclaim(segment.into_box());
+        };
+        // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment are `Send`.
+        unsafe { guard.defer_unchecked(reclaim) };
+    }
+
+    /// Ends the life of a segment that nobody can reach any more.
+    fn reclaim(&self, mut segment: Box<Segment<M>>) {
+        // SAFETY: the box is the only way to it.
+        let freed = unsafe { segment.free_spilled() };
+        self.spilled_bytes.fetch_sub(freed as u64, Ordering::Relaxed);
+        self.reclaimed.fetch_add(1, Ordering::Relaxed);
+        self.give_back(segment);
+    }
+
+    #[cold]
+    pub(super) fn count_spilled(&self, bytes: usize) {
+        self.spilled_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        // Reclaimed before retired: the difference never shows below zero.
+        let reclaimed = self.reclaimed.load(Ordering::Relaxed);
+        Memory {
+            allocated: self.allocated.load(Ordering::Relaxed),
+            pooled: self.pool.len() as u64,
+            awaiting: self.retired.load(Ordering::Relaxed).saturating_sub(reclaimed),
+            segment_bytes: (self.segment_len * self.stride) as u64,
+            spilled_bytes: self.spilled_bytes.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The ring alone, with writers stopped at any point: claiming and publishing are two calls here.
+
+use super::*;
+use crate::sync::epoch::pin;
+
+const SLOT: usize = 64;
+
+/// A ring of small segments whose records are a number and its text.
+fn ring(capacity: usize, segment_len: usize) -> Ring<u64> {
+    Ring::new(Geometry::new(capacity, 0, segment_len, SLOT))
+}
+
+fn append(ring: &Ring<u64>, value: u64) -> u64 {
+    ring.append(&pin(), value, ring.text([&value.to_string(), "", ""]))
+}
+
+/// What a reader after `after` gets: seqs and values, checked against each other's text.
+fn read(ring: &Ring<u64>, after: u64, limit: usize) -> Result<Vec<(u64, u64)>, Missed> {
+    let run = ring.read(pin(), after, limit)?;
+    let records = (0..run.len()).map(|index| {
+        let (seq, value, text) = run.get(index);
+        assert_eq!(text, value.to_string(), "the record of seq {seq} is torn");
+        (seq, value)
+    });
+    Ok(records.collect())
+}
+
+/// `values` with the seqs from `first`.
+fn numbered(first: u64, values: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    (first..).zip(values).collect()
+}
+
+#[test]
+fn records_come_back_across_segment_edges() {
+    let ring = ring(10, 4);
+    for value in 100..110 {
+        append(&ring, value);
+    }
+    for after in 0..=10 {
+        assert_eq!(read(&ring, after, 100), Ok(numbered(after + 1, 100 + after..110)));
+    }
+    assert_eq!(read(&ring, 2, 3), Ok(numbered(3, 102..105)));
+}
+
+#[test]
+fn the_window_is_exact_whatever_the_segments_hold() {
+    for capacity in 0..20 {
+        let ring = ring(capacity, 4);
+        for value in 1..=50 {
+            append(&ring, value);
+            let oldest = (value + 1).saturating_sub(capacity as u64).max(1);
+            assert_eq!(read(&ring, oldest - 1, 100), Ok(numbered(oldest, oldest..=value)));
+            if oldest > 1 {
+                let window = Window { oldest, last: value };
+                assert_eq!(read(&ring, oldest - 2, 100), Err(Missed::Evicted(window)));
+            }
+            assert_eq!(read(&ring, value + 1, 100), Err(Missed::Ahead(Window { oldest, last: value })));
+        }
+    }
+}
+
+#[test]
+fn a_stalled_writer_holds_back_what_comes_after_it_and_nothing_else() {
+    let ring = ring(8, 4);
+    append(&ring, 1);
+    let mut stalled = ring.claim(1);
+    for value in 3..=5 {
+        append(&ring, value);
+    }
+    assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "readers stop before the gap");
+    assert_eq!((ring.head(&pin()), ring.last()), (1, 5));
+    stalled.publish_last(&pin(), 2, ring.text(["2", "", ""]));
+    assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=5)));
+    assert_eq!(ring.head(&pin()), 5);
+}
+
+#[test]
+fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
+    let ring = ring(4, 2);
+    let mut stalled = ring.claim(1);
+    let laps = 10 * ring.geometry().positions() as u64 * 2;
+    for value in 2..=laps {
+        append(&ring, value);
+    }
+    let before = read(&ring, laps - 4, 100);
+    stalled.publish_last(&pin(), 1, ring.text(["1", "", ""]));
+    assert_eq!(ring.superseded(), 1);
+    assert_eq!(read(&ring, laps - 4, 100), before);
+    assert_eq!(before, Ok(numbered(laps - 3, laps - 3..=laps)));
+    assert_eq!(ring.head(&pin()), laps, "a gap that left the window holds nobody back");
+}
+
+#[test]
+fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
+    let ring = ring(2, 1);
+    let guard = pin();
+    let mut stalled = ring.claim(1);
+    let mut installed = false;
+    assert!(ring.segment_for(1, &guard, &mut installed).is_some());
+    for value in 2..=40 {
+        append(&ring, value);
+    }
+    stalled.publish_last(&guard, 1, ring.text(["1", "", ""]));
+    assert_eq!(read(&ring, 38, 100), Ok(numbered(39, 39..=40)));
+}
+
+#[test]
+fn a_batch_is_seen_whole_or_not_at_all() {
+    let ring = ring(16, 4);
+    append(&ring, 1);
+    let guard = pin();
+    let mut claim = ring.claim(6);
+    for value in (2..=7).rev() {
+        assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "before {value} is published");
+        claim.publish_last(&guard, value, ring.text([&value.to_string(), "", ""]));
+    }
+    claim.finish(&guard);
+    assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=7)));
+}
+
+#[test]
+fn a_reader_keeps_what_it_read_while_writers_go_round() {
+    let ring = ring(4, 2);
+    for value in 1..=4 {
+        append(&ring, value);
+    }
+    let run = ring.read(pin(), 0, 100).expect("in the window");
+    for value in 5..=1000 {
+        append(&ring, value);
+    }
+    let held: Vec<_> = (0..run.len()).map(|index| run.get(index)).collect();
+    assert_eq!(held, [(1, 1, "1"), (2, 2, "2"), (3, 3, "3"), (4, 4, "4")]);
+    assert!(ring.memory().awaiting > 100, "its memory waits for it: {:?}", ring.memory());
+}
+
+#[test]
+fn long_texts_are_spilled_and_freed_once() {
+    let ring = ring(4, 2);
+    let long = "x".repeat(1000);
+    for value in 0..100 {
+        ring.append(&pin(), value, ring.text(["<", if value % 3 == 0 { &long } else { "short" }, ">"]));
+    }
+    let run = ring.read(pin(), 97, 100).expect("in the window");
+    assert_eq!(run.get(0).2, "<short>");
+    assert_eq!(run.get(2).2, format!("<{long}>"));
+    drop(run);
+    // Garbage goes when the epoch has moved on; other tests' threads may hold it for a moment.
+    let spilled = || ring.memory().spilled_bytes;
+    for _ in 0..10_000 {
+        if spilled() <= 4 * 1002 {
+            return;
+        }
+        pin().flush();
+        std::thread::yield_now();
+    }
+    panic!("{} spilled bytes are kept for a window of 4", spilled());
+}
+
+#[test]
+fn has_more_tells_whether_a_published_record_follows() {
+    let ring = ring(8, 4);
+    let more = |after, limit| ring.read(pin(), after, limit).expect("in the window").has_more();
+    assert!(!more(0, 0));
+    append(&ring, 1);
+    assert!(more(0, 0));
+    assert!(!more(0, 1));
+    let mut stalled = ring.claim(1);
+    append(&ring, 3);
+    assert!(!more(0, 1), "the next seq is not published");
+    stalled.publish_last(&pin(), 2, ring.text(["2", "", ""]));
+    assert!(more(0, 1));
+    assert!(more(0, 2));
+    assert!(!more(0, 3));
+}
+
+#[test]
+fn a_ring_may_start_anywhere_below_2_to_the_53() {
+    let base = (1 << 53) - 1;
+    let ring = Ring::<u64>::new(Geometry::new(3, base, 2, SLOT));
+    assert_eq!(ring.head(&pin()), base);
+    for value in base + 1..=base + 10 {
+        assert_eq!(append(&ring, value), value);
+    }
+    assert_eq!(read(&ring, base + 7, 100), Ok(numbered(base + 8, base + 8..=base + 10)));
+    assert!(matches!(read(&ring, 5, 100), Err(Missed::Evicted(_))));
+}

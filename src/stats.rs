@@ -1,0 +1,58 @@
+#![forbid(unsafe_code)]
+//! What a log has done and what it holds, in plain numbers.
+
+use serde::Serialize;
+
+/// A log's counters, taken one after the other while others go on: each is true, together they may be a moment apart.
+///
+/// Counting costs appends and reads nothing: what is counted on the way is counted where something rare happens anyway.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{Change, ChangeLog};
+///
+/// let log = ChangeLog::with_capacity(2);
+/// for row in ["a", "b", "c"] {
+///     log.append_change(&Change::delete("Todo", row));
+/// }
+/// let stats = log.stats();
+/// assert_eq!((stats.appended, stats.retained, stats.oldest, stats.head), (3, 2, 2, 3));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Seqs handed out.
+    pub appended: u64,
+    /// Of these, events that nobody could ever read: the log had gone a whole window past their seq before their writer,
+    /// stalled, could write them; or the batch that they came in was longer than the window.
+    pub superseded: u64,
+    /// Seqs in the window.
+    pub retained: u64,
+    /// The highest seq below which nothing is unpublished.
+    pub head: u64,
+    /// The oldest seq in the window, `appended + 1` (after the base) when it is empty.
+    pub oldest: u64,
+    /// Seqs handed out after `head`: what readers cannot see yet, because it or something before it is still being
+    /// written. If this grows and `head` stands still, a writer is stalled.
+    pub unpublished: u64,
+    /// Reads refused because events after their cursor had left the window.
+    pub resyncs_evicted: u64,
+    /// Reads refused because their cursor lay ahead of the log.
+    pub resyncs_ahead: u64,
+    /// Reads refused because their cursor named another incarnation.
+    pub resyncs_other_log: u64,
+    /// Segments allocated: live, pooled and awaiting reclaim.
+    pub segments_allocated: u64,
+    /// Segments that hold the window.
+    pub segments_live: u64,
+    /// Segments that wait to be used again.
+    pub segments_pooled: u64,
+    /// Segments that are out of the window, but that a reader or writer may still be looking at. If this grows,
+    /// somebody keeps a [`Batch`](crate::Batch).
+    pub segments_awaiting_reclaim: u64,
+    /// Bytes of slots in all allocated segments.
+    pub slot_bytes: u64,
+    /// Bytes of records that were too long for their slots and lie in heap blocks of their own.
+    pub spilled_bytes: u64,
+}

@@ -1,0 +1,44 @@
+//! What comes over the wire: arbitrary bytes never panic, the seed's types agree on what is a message, and what
+//! parses says the same when it is written and read again.
+
+use pylon_sync as seed;
+use ringlog::Cursor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Takes bytes as each thing that a client or another server may send.
+pub(crate) fn check(bytes: &[u8]) {
+    same_message::<ringlog::PushRequest, seed::PushRequest>(bytes);
+    same_message::<ringlog::ClientChange, seed::ClientChange>(bytes);
+    same_message::<ringlog::PullResponse, seed::PullResponse>(bytes);
+    same_message::<ringlog::ChangeEvent, seed::ChangeEvent>(bytes);
+    same_message::<ringlog::ChangeKind, seed::ChangeKind>(bytes);
+    same_message::<ringlog::SyncCursor, seed::SyncCursor>(bytes);
+    if let Ok(text) = str::from_utf8(bytes) {
+        a_token_is_written_as_it_was_read(text);
+    }
+}
+
+/// Both parse or neither does, and both write the same bytes, which parse to the same again.
+fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + DeserializeOwned>(bytes: &[u8]) {
+    let (ours, theirs) = (serde_json::from_slice::<Ours>(bytes), serde_json::from_slice::<Theirs>(bytes));
+    match (ours, theirs) {
+        (Ok(ours), Ok(theirs)) => {
+            let written = serde_json::to_string(&ours).expect("it was parsed from JSON");
+            assert_eq!(written, serde_json::to_string(&theirs).expect("it was parsed from JSON"));
+            let again = serde_json::from_str::<Ours>(&written).expect("it was written by us");
+            assert_eq!(written, serde_json::to_string(&again).expect("it was parsed from JSON"));
+        }
+        (Err(ours), Err(theirs)) => assert_eq!(ours.to_string(), theirs.to_string()),
+        (ours, theirs) => panic!("ours parsed: {:?}, the seed's: {:?}", ours.is_ok(), theirs.is_ok()),
+    }
+}
+
+/// There is one way to write a cursor: what parses is what would be written, as a string and in JSON.
+fn a_token_is_written_as_it_was_read(text: &str) {
+    let Ok(cursor) = text.parse::<Cursor>() else { return };
+    assert_eq!(cursor.to_string(), text);
+    let json = serde_json::to_string(&cursor).expect("a string");
+    assert_eq!(json, format!("\"{text}\""));
+    assert_eq!(serde_json::from_str::<Cursor>(&json).expect("it was written by us"), cursor);
+}

@@ -1,0 +1,293 @@
+//! Memory: bounded while the log runs, none taken by an append in steady state, all of it given back.
+//!
+//! This program counts its own allocations, so its tests run one at a time.
+
+use ringlog::{Change, ChangeKind, ChangeLog, SyncCursor};
+use serde_json::json;
+use serde_json::value::RawValue;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// The system's allocator, with the books kept.
+struct Counting;
+
+/// Bytes that are allocated right now.
+static OUTSTANDING: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    /// Allocations that this thread has made.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn note(layout: Layout, sign: i64) {
+    let size = i64::try_from(layout.size()).unwrap_or(i64::MAX);
+    OUTSTANDING.fetch_add(sign * size, Ordering::Relaxed);
+    if sign > 0 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    }
+}
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout, 1);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note(layout, 1);
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same there.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        note(layout, -1);
+        // SAFETY: the memory came from `System`, with this layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Keeps the other tests of this program away.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn allocations_of<T>(work: impl FnOnce() -> T) -> u64 {
+    let before = ALLOCATIONS.get();
+    let result = work();
+    let count = ALLOCATIONS.get() - before;
+    drop(result);
+    count
+}
+
+/// The memory of this process that is resident, where the system tells it.
+fn resident() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<i64>().ok()? * 1024)
+}
+
+fn append(log: &ChangeLog, appends: u64) {
+    for _ in 0..appends {
+        log.append("Todo", "t1", ChangeKind::Insert, None);
+    }
+}
+
+const MIB: i64 = 1 << 20;
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.into()).expect("JSON")
+}
+
+#[test]
+fn memory_is_flat_over_ten_million_appends_with_readers_running() {
+    let _alone = alone();
+    let log = ChangeLog::with_capacity(10_000);
+    let data = raw(r#"{"title":"Buy milk","done":false,"position":12345}"#);
+    // One record in eight is too long for its slot.
+    let spilled = raw(&format!("\"{}\"", "x".repeat(400)));
+    let done = AtomicBool::new(false);
+    let write = |appends: u64| {
+        for number in 0..appends {
+            let data = if number % 8 == 0 { &spilled } else { &data };
+            log.append_change(&Change::update("Todo", "01890a5d-ac96-774b-bcce-b302099a8057").raw(data));
+        }
+    };
+    let read = || {
+        let mut read = 0;
+        while !done.load(Ordering::Relaxed) {
+            let cursor = log.head().saturating_sub(100);
+            read += log
+                .read(cursor, 100)
+                .map_or(0, |batch| batch.iter().filter(|event| event.seq() > cursor).count());
+            thread::yield_now();
+        }
+        read
+    };
+    thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        let both = |appends| {
+            thread::scope(|scope| {
+                scope.spawn(|| write(appends));
+                scope.spawn(|| write(appends));
+            });
+        };
+        both(500_000);
+        let (warm, heap, pages) = (log.stats(), OUTSTANDING.load(Ordering::Relaxed), resident());
+        both(4_500_000);
+        let (end, heap_after, pages_after) = (log.stats(), OUTSTANDING.load(Ordering::Relaxed), resident());
+        done.store(true, Ordering::Relaxed);
+
+        assert_eq!(end.appended, 10_000_000);
+        assert!(heap_after < heap + 8 * MIB, "heap: {heap}, then {heap_after}");
+        if let (Some(before), Some(after)) = (pages, pages_after) {
+            assert!(after < before + 16 * MIB, "resident: {before}, then {after}");
+        }
+        println!("{warm:?}\n{end:?}\nheap {heap} {heap_after}, resident {pages:?} {pages_after:?}");
+        for reader in readers {
+            assert!(reader.join().expect("a reader") > 0);
+        }
+    });
+}
+
+/// An append allocates nothing, but for one that opens a segment: the collector takes the segment before it with a
+/// node of its own.
+#[test]
+fn an_append_allocates_nothing_in_steady_state() {
+    let _alone = alone();
+    let log = ChangeLog::with_capacity(1_000);
+    let value = json!({ "title": "Buy milk", "done": false, "tags": [1, 2.5, null] });
+    let text = raw(r#"{"title":"Buy milk"}"#);
+    let by_text = Change::insert("Todo", "t1").raw(&text);
+    let by_value = Change::update("Todo", "t1").value(&value);
+    let batch = [by_text.clone(), by_value.clone(), Change::delete("Todo", "t1")];
+    let append = || {
+        log.append("Todo", "t1", ChangeKind::Delete, None);
+        log.append_change(&by_text);
+        log.append_change(&by_value);
+        log.append_batch(&batch);
+    };
+    for _ in 0..10_000 {
+        append();
+    }
+    let (before, warm) = (log.stats(), log.last_seq());
+    let count = allocations_of(|| (0..50_000).for_each(|_| append()));
+    let segment_len = before.slot_bytes / before.segments_allocated / 192;
+    let opened = (log.last_seq() - warm) / segment_len;
+    assert!(count <= opened + 1, "{count} allocations in 300,000 appends, which opened {opened} segments");
+    assert_eq!(log.stats().segments_allocated, before.segments_allocated);
+}
+
+/// A run that spans two segments takes a list of them, and JSON a text for the date; no event takes anything.
+#[test]
+fn a_read_and_a_warm_pull_json_allocate_nothing_for_an_event() {
+    let _alone = alone();
+    let log = ChangeLog::with_capacity(1_000);
+    for _ in 0..1_000 {
+        log.append("Todo", "t1", ChangeKind::Insert, Some(json!({ "title": "\"Buy\" milk" })));
+    }
+    let mut out = Vec::new();
+    let mut pull = || {
+        out.clear();
+        log.pull_json(500, 100, &mut out).expect("in the window").count
+    };
+    let read = || {
+        let batch = log.read(500, 100).expect("in the window");
+        batch.iter().map(|event| event.row_id().len()).sum::<usize>()
+    };
+    assert_eq!((pull(), read()), (100, 200));
+    assert!(allocations_of(read) <= 1, "a read");
+    assert!(allocations_of(&mut pull) <= 2, "a pull_json into a warm buffer");
+    assert_eq!(allocations_of(|| (log.head(), log.len(), log.oldest_seq(), log.stats())), 0);
+    assert!(allocations_of(|| log.pull(&SyncCursor { last_seq: 500 }, 100)) > 100, "the counter counts");
+}
+
+#[test]
+fn with_capacity_takes_no_memory_for_events_that_are_not_there() {
+    let _alone = alone();
+    let before = OUTSTANDING.load(Ordering::Relaxed);
+    let log = ChangeLog::with_capacity(1_000_000);
+    let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
+    assert!(taken < MIB, "{taken}");
+    append(&log, 1_000);
+    let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
+    assert!(taken < 2 * MIB, "{taken}");
+}
+
+#[test]
+fn a_dropped_log_gives_everything_back() {
+    let _alone = alone();
+    let before = settled();
+    for (capacity, appends) in [(0, 2_000), (1, 3_000), (100, 50), (100, 5_000), (3_000, 20_000)] {
+        let log = ChangeLog::with_capacity(capacity);
+        for number in 0..appends {
+            log.append("Todo", &number.to_string(), ChangeKind::Insert, Some(json!({ "n": number })));
+            log.remember_op_id(&number.to_string());
+        }
+        drop(log);
+        same(before, settled());
+    }
+}
+
+#[test]
+fn spilled_records_are_freed_exactly_once() {
+    let _alone = alone();
+    let name = long_name();
+    let before = settled();
+    let log = ChangeLog::with_capacity(100);
+    for _ in 0..3_000 {
+        log.append("Todo", &name, ChangeKind::Insert, None);
+    }
+    // The window, what its segments still hold beyond it, and what waits for the epoch.
+    let held = (OUTSTANDING.load(Ordering::Relaxed) - before) / LONG;
+    assert!((100..=2_000).contains(&held), "{held} of 3,000 are held");
+    drop(log);
+    same(before, settled());
+}
+
+#[test]
+fn everything_is_freed_after_threads_that_read_and_wrote() {
+    let _alone = alone();
+    let name = long_name();
+    let before = settled();
+    let log = Arc::new(ChangeLog::with_capacity(50));
+    let writers = (0..3).map(|_| {
+        let (log, name) = (Arc::clone(&log), name.clone());
+        thread::spawn(move || {
+            for number in 0..1_500 {
+                let row_id = if number % 3 == 0 { &name } else { "r1" };
+                log.append("Todo", row_id, ChangeKind::Insert, None);
+            }
+        })
+    });
+    let readers = (0..3).map(|_| {
+        let (log, name) = (Arc::clone(&log), name.clone());
+        thread::spawn(move || {
+            while log.head() < 4_500 {
+                if let Ok(batch) = log.read(log.head().saturating_sub(20), 20) {
+                    assert!(batch.iter().all(|event| event.row_id() == "r1" || event.row_id() == name));
+                }
+            }
+        })
+    });
+    let threads: Vec<_> = writers.chain(readers).collect();
+    // The log is dropped by whichever thread is last.
+    drop(log);
+    for thread in threads {
+        thread.join().expect("a thread");
+    }
+    same(before, settled());
+}
+
+/// The length of a record that spills, and of which a single one too many or too few shows.
+const LONG: i64 = 64 * 1024;
+
+/// A name of that length.
+fn long_name() -> String {
+    "x".repeat(usize::try_from(LONG).expect("it is small"))
+}
+
+/// The outstanding bytes once nothing waits to be reclaimed any more: the collector moves on when others pin it.
+fn settled() -> i64 {
+    let mut least = i64::MAX;
+    for _ in 0..20 {
+        let other = ChangeLog::with_capacity(1);
+        append(&other, 2_000);
+        drop(other);
+        least = least.min(OUTSTANDING.load(Ordering::Relaxed));
+    }
+    least
+}
+
+fn same(before: i64, after: i64) {
+    let difference = after - before;
+    assert!(difference.abs() < LONG / 2, "{difference} bytes left over");
+}

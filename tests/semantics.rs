@@ -1,0 +1,545 @@
+//! What a user sees, a test for each row of the table "Semantics" of the guarantees, named after it, and what
+//! bad input gets. All of it on the public API.
+
+use ringlog::{
+    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, FreshCursor, Incarnation, MAX_CAPACITY,
+    MAX_RECORD_LEN, PullError, Resync, ResyncReason, SyncCursor,
+};
+use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+/// A log of so many events, after so many appends.
+fn log_of(capacity: usize, appends: u64) -> ChangeLog {
+    let log = ChangeLog::with_capacity(capacity);
+    append(&log, appends);
+    log
+}
+
+fn append(log: &ChangeLog, appends: u64) {
+    for _ in 0..appends {
+        log.append("Row", "r1", ChangeKind::Update, None);
+    }
+}
+
+fn seqs(batch: &Batch<'_>) -> Vec<u64> {
+    batch.iter().map(|event| event.seq()).collect()
+}
+
+fn resync_from(log: &ChangeLog, cursor: impl Into<Cursor>) -> Resync {
+    log.read(cursor, usize::MAX).expect_err("a resync")
+}
+
+// Rows of the table.
+
+#[test]
+fn seqs_are_dense_and_start_at_one() {
+    let log = ChangeLog::with_capacity(10);
+    for expected in 1..=1_000 {
+        let change = Change::update("Row", "r1");
+        let seq = match expected % 3 {
+            0 => log.append("Row", "r1", ChangeKind::Insert, None),
+            1 => log.append_change(&change),
+            _ => *log.append_batch(&[change]).start(),
+        };
+        assert_eq!(seq, expected);
+    }
+}
+
+#[test]
+fn seqs_start_after_base_seq() {
+    let log = ChangeLog::builder().base_seq(1_000_000).build().unwrap();
+    assert_eq!(
+        (log.last_seq(), log.head(), log.oldest_seq(), log.len()),
+        (1_000_000, 1_000_000, 1_000_001, 0)
+    );
+    assert_eq!(log.append("Row", "r1", ChangeKind::Insert, None), 1_000_001);
+    assert_eq!(
+        log.append_batch(&[Change::delete("Row", "r1"), Change::delete("Row", "r2")]),
+        1_000_002..=1_000_003
+    );
+    assert_eq!(seqs(&log.read(1_000_000, 9).unwrap()), [1_000_001, 1_000_002, 1_000_003]);
+    assert_eq!(resync_from(&log, 999_999).oldest_seq, 1_000_001, "what came before is not there");
+    assert_eq!(resync_from(&log, 0).reason, ResyncReason::Evicted);
+}
+
+#[test]
+fn an_append_that_returned_before_another_began_has_the_lower_seq() {
+    let log = Arc::new(ChangeLog::with_capacity(64));
+    let (to_other, from_first) = mpsc::channel();
+    let (to_first, from_other) = mpsc::channel();
+    let other = thread::spawn({
+        let log = Arc::clone(&log);
+        move || {
+            for theirs in from_first {
+                let ours = log.append("Row", "r2", ChangeKind::Update, None);
+                assert!(ours > theirs);
+                to_first.send(ours).unwrap();
+            }
+        }
+    });
+    let mut last = 0;
+    for _ in 0..1_000 {
+        let ours = log.append("Row", "r1", ChangeKind::Update, None);
+        assert!(ours > last);
+        to_other.send(ours).unwrap();
+        last = from_other.recv().unwrap();
+    }
+    drop(to_other);
+    other.join().unwrap();
+    assert_eq!(last, 2_000);
+}
+
+#[test]
+fn a_pull_is_the_contiguous_run_right_after_the_cursor_at_most_limit() {
+    let log = log_of(1_000, 700);
+    for cursor in (0..700).step_by(50) {
+        for limit in [1, 2, 99, 255, 256, 257, 600] {
+            let until = 700.min(cursor + limit as u64);
+            let batch = log.read(cursor, limit).unwrap();
+            assert_eq!(seqs(&batch), (cursor + 1..=until).collect::<Vec<_>>());
+            assert_eq!(batch.cursor(), Cursor { seq: until, incarnation: Some(log.incarnation()) });
+            assert_eq!(batch.has_more(), until < 700);
+        }
+    }
+}
+
+#[test]
+fn a_cursor_ahead_of_last_seq_is_a_resync() {
+    let log = log_of(10, 5);
+    assert!(log.read(5, 10).unwrap().is_empty(), "a cursor at last_seq has simply seen everything");
+    for ahead in [6, 7, 1 << 53, u64::MAX] {
+        let resync = resync_from(&log, ahead);
+        assert_eq!((resync.reason, resync.oldest_seq), (ResyncReason::Ahead, 6));
+        assert_eq!((resync.requested, resync.head), (ahead, 5));
+        let PullError::ResyncRequired { oldest_seq, cursor } =
+            log.pull(&SyncCursor { last_seq: ahead }, 10).unwrap_err();
+        assert_eq!((oldest_seq, cursor.last_seq), (6, ahead));
+    }
+    assert_eq!(resync_from(&ChangeLog::new(), 1).oldest_seq, 1, "also when nothing was ever appended");
+}
+
+#[test]
+fn a_cursor_older_than_the_oldest_retained_is_a_resync() {
+    let log = log_of(4, 10);
+    assert_eq!(seqs(&log.read(6, 10).unwrap()), [7, 8, 9, 10], "the edge itself is served");
+    for old in [1, 4, 5] {
+        let resync = resync_from(&log, old);
+        assert_eq!((resync.reason, resync.oldest_seq), (ResyncReason::Evicted, 7));
+        assert_eq!((resync.requested, resync.head), (old, 10));
+        assert_eq!(resync.missed(), 6 - old);
+        let PullError::ResyncRequired { oldest_seq, cursor } =
+            log.pull(&SyncCursor { last_seq: old }, 10).unwrap_err();
+        assert_eq!((oldest_seq, cursor.last_seq), (7, old));
+    }
+}
+
+#[test]
+fn cursor_0_after_eviction_is_a_resync() {
+    let log = log_of(4, 4);
+    assert_eq!(seqs(&log.read(0, 10).unwrap()), [1, 2, 3, 4], "not before something was evicted");
+    append(&log, 1);
+    assert_eq!(resync_from(&log, 0).oldest_seq, 2);
+    assert!(log.pull(&SyncCursor::beginning(), 10).is_err());
+}
+
+#[test]
+fn cursor_0_after_eviction_is_the_tail_where_the_builder_says_so() {
+    let log = ChangeLog::builder().capacity(4).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    append(&log, 10);
+    assert_eq!(seqs(&log.read(0, 10).unwrap()), [7, 8, 9, 10]);
+    assert_eq!(seqs(&log.read(0, 2).unwrap()), [7, 8]);
+    assert_eq!(log.pull(&SyncCursor::beginning(), 10).unwrap().changes[0].seq, 7);
+    assert_eq!(resync_from(&log, 1).reason, ResyncReason::Evicted, "only a fresh cursor is served so");
+    assert_eq!(resync_from(&log, 11).reason, ResyncReason::Ahead);
+}
+
+#[test]
+fn a_cursor_of_another_incarnation_is_a_resync() {
+    let (log, other) = (log_of(10, 5), log_of(10, 5));
+    assert_ne!(log.incarnation(), other.incarnation());
+    let theirs = other.read(2, 1).unwrap().cursor();
+    assert_eq!(seqs(&other.read(theirs, 9).unwrap()), [4, 5]);
+    let resync = resync_from(&log, theirs);
+    assert_eq!((resync.reason, resync.requested), (ResyncReason::OtherLog, 3));
+    assert_eq!((resync.oldest_seq, resync.head, resync.incarnation), (1, 5, log.incarnation()));
+    assert!(log.pull_json(theirs, 9, &mut Vec::new()).is_err());
+
+    let token = theirs.to_string();
+    assert_eq!(token, format!("{}.3", other.incarnation()), "it travels as a string");
+    assert_eq!(token.parse::<Cursor>().unwrap(), theirs);
+}
+
+#[test]
+fn a_bare_cursor_has_no_incarnation_and_is_not_checked() {
+    let log = log_of(10, 5);
+    assert_eq!(seqs(&log.read(SyncCursor { last_seq: 3 }, 9).unwrap()), [4, 5]);
+    assert_eq!(seqs(&log.read(&SyncCursor { last_seq: 3 }, 9).unwrap()), [4, 5]);
+    assert_eq!(seqs(&log.read(Cursor { seq: 3, incarnation: None }, 9).unwrap()), [4, 5]);
+}
+
+#[test]
+fn an_incarnation_can_be_given() {
+    let incarnation = Incarnation::random();
+    let log = ChangeLog::builder().incarnation(incarnation).build().unwrap();
+    append(&log, 2);
+    assert_eq!(log.incarnation(), incarnation);
+    assert_eq!(log.read(Cursor { seq: 1, incarnation: Some(incarnation) }, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn exactly_the_last_capacity_seqs_are_retained() {
+    for capacity in [1, 2, 3, 63, 64, 65, 255, 256, 257, 300, 512, 513] {
+        let log = ChangeLog::with_capacity(capacity);
+        for last in 1..=3 * capacity as u64 + 2 {
+            append(&log, 1);
+            let oldest = last.saturating_sub(capacity as u64) + 1;
+            assert_eq!((log.last_seq(), log.head(), log.oldest_seq()), (last, last, oldest));
+            assert_eq!((log.len() as u64, log.is_empty()), (last + 1 - oldest, false));
+            assert_eq!(log.read(oldest - 1, usize::MAX).unwrap().len(), log.len());
+            assert_eq!(log.read(last - 1, usize::MAX).unwrap().len(), 1);
+            if oldest > 1 {
+                assert_eq!(resync_from(&log, oldest - 2).oldest_seq, oldest);
+            }
+        }
+    }
+}
+
+#[test]
+fn capacity_0_retains_nothing_and_says_so() {
+    let log = log_of(0, 0);
+    assert!(log.read(0, 9).unwrap().is_empty(), "nothing was lost yet");
+    append(&log, 3);
+    assert_eq!((log.len(), log.is_empty(), log.last_seq(), log.oldest_seq()), (0, true, 3, 4));
+    for behind in 0..3 {
+        let resync = resync_from(&log, behind);
+        assert_eq!((resync.reason, resync.oldest_seq), (ResyncReason::Evicted, 4));
+        assert!(log.pull(&SyncCursor { last_seq: behind }, 9).is_err());
+        assert!(log.pull(&SyncCursor { last_seq: behind }, 0).is_err());
+    }
+    let answer = log.pull(&SyncCursor { last_seq: 3 }, 9).unwrap();
+    assert_eq!((answer.changes.len(), answer.cursor.last_seq, answer.has_more), (0, 3, false));
+    assert_eq!(log.append_batch(&[Change::delete("Row", "r1"), Change::delete("Row", "r2")]), 4..=5);
+    assert_eq!(resync_from(&log, 4).oldest_seq, 6);
+}
+
+#[test]
+fn memory_is_taken_as_the_window_fills() {
+    let log = ChangeLog::with_capacity(100_000);
+    assert_eq!(log.stats().segments_allocated, 0, "not up front");
+    append(&log, 1);
+    assert_eq!(log.stats().segments_allocated, 1);
+    append(&log, 50_000);
+    let half = log.stats().segments_allocated;
+    append(&log, 100_000);
+    assert!(half >= 50_000 / 256 && log.stats().segments_allocated > half);
+}
+
+#[test]
+fn limit_0_has_no_changes_and_leaves_the_cursor() {
+    let log = log_of(4, 10);
+    for (cursor, more) in [(6, true), (9, true), (10, false)] {
+        let answer = log.pull(&SyncCursor { last_seq: cursor }, 0).unwrap();
+        assert_eq!((answer.changes.len(), answer.cursor.last_seq, answer.has_more), (0, cursor, more));
+        let batch = log.read(cursor, 0).unwrap();
+        assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (0, cursor, more));
+        let mut json = Vec::new();
+        let summary = log.pull_json(cursor, 0, &mut json).unwrap();
+        assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, cursor, more));
+        let text = format!(r#"{{"changes":[],"cursor":{{"last_seq":{cursor}}},"has_more":{more}}}"#);
+        assert_eq!(String::from_utf8(json).unwrap(), text);
+    }
+    assert_eq!(log.read(5, 0).unwrap_err().oldest_seq, 7, "a resync comes first");
+    assert_eq!(log.read(11, 0).unwrap_err().oldest_seq, 11);
+}
+
+#[test]
+fn has_more_tells_whether_a_further_event_is_there() {
+    let log = log_of(300, 300);
+    for limit in [1, 43, 44, 45, 46] {
+        assert_eq!(log.read(255, limit).unwrap().has_more(), limit < 45);
+    }
+    let batch = log.read(299, 1).unwrap();
+    assert!(!batch.has_more());
+    append(&log, 1);
+    assert!(!batch.has_more(), "a batch tells how it was when it was read");
+    assert!(log.read(299, 1).unwrap().has_more());
+}
+
+#[test]
+fn an_append_that_has_returned_is_visible() {
+    let log = Arc::new(ChangeLog::with_capacity(1 << 16));
+    let appenders: Vec<_> = (0..4)
+        .map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || (0..5_000).map(|_| log.append("Row", "r1", ChangeKind::Update, None)).max())
+        })
+        .collect();
+    let last = appenders.into_iter().map(|thread| thread.join().unwrap()).max().unwrap();
+    assert_eq!(last, Some(20_000));
+    assert_eq!((log.head(), log.last_seq()), (20_000, 20_000), "all earlier seqs are published");
+    assert_eq!(seqs(&log.read(0, usize::MAX).unwrap()), (1..=20_000).collect::<Vec<_>>());
+
+    // In one thread, each append is there when it returns.
+    for _ in 0..1_000 {
+        let seq = log.append("Row", "r1", ChangeKind::Update, None);
+        assert_eq!(seqs(&log.read(seq - 1, 9).unwrap()), [seq]);
+        assert_eq!(log.head(), seq);
+    }
+}
+
+#[test]
+fn a_batch_is_contiguous_and_whole() {
+    let log = ChangeLog::with_capacity(1_000);
+    append(&log, 250);
+    let rows: Vec<String> = (0..600).map(|row| row.to_string()).collect();
+    let changes: Vec<_> = rows.iter().map(|row| Change::insert("Row", row)).collect();
+    assert_eq!(log.append_batch(&changes), 251..=850);
+    let batch = log.read(250, usize::MAX).unwrap();
+    assert_eq!(batch.iter().map(|event| event.row_id()).collect::<Vec<_>>(), rows);
+    assert_eq!(log.read(250, 100).unwrap().len(), 100, "a limit cuts it");
+    assert_eq!(log.append("Row", "r1", ChangeKind::Insert, None), 851);
+}
+
+#[test]
+fn a_batch_longer_than_the_window_leaves_its_end() {
+    for capacity in [0, 1, 3, 300] {
+        let log = ChangeLog::with_capacity(capacity);
+        let rows: Vec<String> = (1..=1_000).map(|row| row.to_string()).collect();
+        let changes: Vec<_> = rows.iter().map(|row| Change::insert("Row", row)).collect();
+        assert_eq!(log.append_batch(&changes), 1..=1_000);
+        assert_eq!((log.head(), log.len()), (1_000, capacity));
+        let batch = log.read(1_000 - capacity as u64, usize::MAX).unwrap();
+        assert_eq!(batch.len(), capacity);
+        assert!(batch.iter().all(|event| event.row_id() == event.seq().to_string()));
+    }
+}
+
+#[test]
+fn an_empty_batch_takes_no_seq() {
+    let log = log_of(10, 3);
+    assert!(log.append_batch(&[]).is_empty());
+    assert_eq!(log.last_seq(), 3);
+    assert_eq!(log.append("Row", "r1", ChangeKind::Insert, None), 4);
+    assert!(ChangeLog::new().append_batch(&[]).is_empty());
+}
+
+#[test]
+fn a_timestamp_is_a_date_with_milliseconds() {
+    let millis = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&millis);
+    let log = ChangeLog::builder().clock(move || clock.load(Ordering::Relaxed)).build().unwrap();
+    let dates = [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_795_331_349_123, "2026-11-22T07:09:09.123Z"),
+        (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+        (4_102_444_799_999, "2099-12-31T23:59:59.999Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+    ];
+    for (seq, (at, date)) in (1..).zip(dates) {
+        millis.store(at, Ordering::Relaxed);
+        log.append("Row", "r1", ChangeKind::Update, Some(json!({ "at": at })));
+        let batch = log.read(seq - 1, 1).unwrap();
+        assert_eq!(batch.iter().next().unwrap().timestamp_millis(), at);
+        assert_eq!(batch.to_response().changes[0].timestamp, date);
+        assert_eq!(log.pull(&SyncCursor { last_seq: seq - 1 }, 1).unwrap().changes[0].timestamp, date);
+        let mut json = Vec::new();
+        batch.write_json(&mut json);
+        assert!(String::from_utf8(json).unwrap().contains(&format!(r#""timestamp":"{date}""#)));
+    }
+}
+
+#[test]
+fn a_timestamp_is_the_time_of_the_append() {
+    let now = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let log = ChangeLog::new();
+    let before = now();
+    log.append("Row", "r1", ChangeKind::Insert, None);
+    let at = log.read(0, 1).unwrap().iter().next().unwrap().timestamp_millis();
+    // The coarse clock ticks every few milliseconds.
+    assert!((before - 1_000..=now()).contains(&at), "{before} {at}");
+}
+
+#[test]
+fn exactly_the_most_recent_op_ids_are_remembered() {
+    for capacity in [1, 2, 3, 100, 1_000] {
+        let log = ChangeLog::builder().op_id_capacity(capacity).build().unwrap();
+        for last in 0..3 * capacity {
+            log.remember_op_id(&last.to_string());
+            log.remember_op_id(&last.to_string());
+            let oldest = (last + 1).saturating_sub(capacity);
+            assert!(log.has_seen_op_id(&last.to_string()));
+            assert!(log.has_seen_op_id(&oldest.to_string()));
+            assert!(oldest == 0 || !log.has_seen_op_id(&(oldest - 1).to_string()));
+        }
+        let remembered = (0..3 * capacity).filter(|op_id| log.has_seen_op_id(&op_id.to_string())).count();
+        assert_eq!(remembered, capacity);
+    }
+}
+
+#[test]
+fn the_default_is_ten_thousand_events_and_op_ids() {
+    let log = log_of(10_000, 0);
+    for log in [ChangeLog::new(), ChangeLog::builder().build().unwrap(), log] {
+        append(&log, 10_001);
+        assert_eq!((log.len(), log.oldest_seq()), (10_000, 2));
+        (0..=10_000).for_each(|op_id| log.remember_op_id(&op_id.to_string()));
+        assert!(!log.has_seen_op_id("0"));
+        assert!((1..=10_000).all(|op_id| log.has_seen_op_id(&op_id.to_string())));
+    }
+}
+
+#[test]
+fn a_dropped_log_leaves_other_logs_alone() {
+    // That every record is dropped exactly once is counted in `memory.rs`.
+    let kept = log_of(300, 0);
+    for round in 0..20 {
+        let dropped = log_of(300, 700);
+        let other = thread::spawn(move || {
+            let batch = dropped.read(600, 50).unwrap();
+            (batch.len(), batch.iter().next_back().unwrap().seq())
+        });
+        append(&kept, 100);
+        assert_eq!(other.join().unwrap(), (50, 650));
+        assert_eq!(kept.read(round * 100, 100).unwrap().len(), 100);
+    }
+}
+
+// Bad input.
+
+fn refusal(build: Result<ChangeLog, ConfigError>) -> String {
+    build.expect_err("a configuration that is refused").to_string()
+}
+
+#[test]
+fn a_capacity_beyond_the_limit_is_refused_by_name() {
+    let words = refusal(ChangeLog::builder().capacity(MAX_CAPACITY + 1).build());
+    assert!(words.contains("capacity") && words.contains(&MAX_CAPACITY.to_string()), "{words}");
+    assert!(words.contains(&(MAX_CAPACITY + 1).to_string()), "{words}");
+    refusal(ChangeLog::builder().capacity(usize::MAX).build());
+    assert!(ChangeLog::builder().capacity(MAX_CAPACITY).build().is_ok());
+}
+
+#[test]
+fn with_capacity_panics_with_the_words_of_the_builder() {
+    let words = refusal(ChangeLog::builder().capacity(MAX_CAPACITY + 1).build());
+    let panic = std::panic::catch_unwind(|| ChangeLog::with_capacity(MAX_CAPACITY + 1)).err().unwrap();
+    let panic = panic.downcast_ref::<String>().expect("a message");
+    assert!(panic.contains(&words), "{panic}");
+}
+
+#[test]
+fn a_base_seq_beyond_what_javascript_can_hold_is_refused_by_name() {
+    let limit = 1 << 53;
+    for seq in [limit, limit + 1, u64::MAX] {
+        let words = refusal(ChangeLog::builder().base_seq(seq).build());
+        assert!(words.contains("base_seq") && words.contains(&seq.to_string()), "{words}");
+        assert!(words.contains(&(limit - 1).to_string()) || words.contains("2^53"), "{words}");
+    }
+    assert!(ChangeLog::builder().base_seq(limit - 1).build().is_ok());
+}
+
+#[test]
+fn a_slot_size_out_of_range_is_refused_by_name() {
+    for size in [0, 1, 1 << 40, usize::MAX] {
+        let words = refusal(ChangeLog::builder().slot_size(size).build());
+        assert!(words.contains("slot_size") && words.contains(&size.to_string()), "{words}");
+    }
+    assert!(ChangeLog::builder().slot_size(256).build().is_ok());
+}
+
+#[test]
+fn a_record_beyond_the_limit_is_refused_before_a_seq_is_claimed() {
+    let log = log_of(10, 1);
+    let huge = String::from_utf8(vec![0; MAX_RECORD_LEN]).unwrap();
+    let refused = |append: &dyn Fn()| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)).unwrap_err();
+        let words = panic.downcast_ref::<String>().expect("a message");
+        assert!(words.contains(&MAX_RECORD_LEN.to_string()), "{words}");
+        assert_eq!((log.last_seq(), log.head()), (1, 1));
+    };
+    refused(&|| {
+        log.append_change(&Change::insert("E", &huge));
+    });
+    refused(&|| {
+        log.append_change(&Change::insert(&huge, "r"));
+    });
+    refused(&|| {
+        log.append(&huge, &huge, ChangeKind::Delete, None);
+    });
+    refused(&|| {
+        log.append_batch(&[Change::insert("E", "r"), Change::insert(&huge, "r")]);
+    });
+    assert_eq!(log.append("E", "r", ChangeKind::Insert, None), 2, "and the log goes on");
+    assert_eq!(seqs(&log.read(0, 9).unwrap()), [1, 2]);
+}
+
+#[test]
+fn long_strings_are_stored_whole() {
+    let log = ChangeLog::with_capacity(3);
+    for length in (0..600).chain([4_095, 4_096, 65_535, 65_536, 1 << 20]) {
+        let (entity, row_id) = ("é".repeat(length / 2), "r".repeat(length));
+        let data = json!({ "text": "\n".repeat(length) });
+        let seq = log.append(&entity, &row_id, ChangeKind::Insert, Some(data.clone()));
+        let event = log.pull(&SyncCursor { last_seq: seq - 1 }, 1).unwrap().changes.remove(0);
+        assert!(event.entity == entity && event.row_id == row_id && event.data == Some(data), "{length}");
+    }
+}
+
+struct Unwritable;
+
+impl serde::Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not today"))
+    }
+}
+
+#[test]
+fn text_that_is_no_json_cannot_be_appended() {
+    for text in ["", "{", "nul", "1.", "\"\n\"", "[1] 2"] {
+        assert!(serde_json::value::RawValue::from_string(text.into()).is_err(), "{text:?}");
+    }
+    let error = Change::insert("E", "r").data(&Unwritable).unwrap_err();
+    assert_eq!(error.to_string(), "not today");
+}
+
+#[test]
+fn text_that_no_value_holds_is_served_as_text_and_pulled_as_a_string() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for text in ["1e999", r#""\ud800""#, &deep] {
+        let log = ChangeLog::with_capacity(3);
+        let raw = serde_json::value::RawValue::from_string(text.into()).unwrap();
+        log.append_change(&Change::insert("E", "r").raw(&raw));
+        let pulled = log.pull(&SyncCursor::beginning(), 1).unwrap();
+        assert_eq!(pulled.changes[0].data, Some(json!(text)));
+        assert_eq!(log.read(0, 1).unwrap().iter().next().unwrap().data_json(), Some(text));
+        let mut json = Vec::new();
+        log.pull_json(0, 1, &mut json).unwrap();
+        assert!(String::from_utf8(json).unwrap().contains(&format!(r#""data":{text},"#)));
+    }
+}
+
+#[test]
+fn a_cursor_token_is_strict() {
+    let incarnation = "0123456789abcdef0123456789abcdef";
+    let token = format!("{incarnation}.18446744073709551615");
+    assert_eq!(token.parse::<Cursor>().unwrap().seq, u64::MAX);
+    assert_eq!(token.parse::<Cursor>().unwrap().to_string(), token);
+    assert_eq!("-.7".parse::<Cursor>().unwrap(), Cursor { seq: 7, incarnation: None });
+    assert_eq!(Cursor { seq: 7, incarnation: None }.to_string(), "-.7");
+    let bad =
+        ["", "7", ".7", "-", "-.", "-.-1", "-.+1", "-.07", "-. 7", "-.7 ", " -.7", "-.7.", "--.7", "-.x"];
+    for text in bad {
+        assert!(text.parse::<Cursor>().is_err(), "{text:?}");
+    }
+    for bad in [
+        "0123456789ABCDEF0123456789abcdef.7",
+        "0123456789abcdef0123456789abcde.7",
+        "0123456789abcdef0123456789abcdef0.7",
+    ] {
+        assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+    }
+    assert!(format!("{incarnation}.18446744073709551616").parse::<Cursor>().is_err(), "beyond u64");
+    assert!(format!("+{}.7", &incarnation[1..]).parse::<Cursor>().is_err(), "a sign is no digit");
+}

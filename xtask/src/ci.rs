@@ -1,0 +1,45 @@
+//! `cargo xtask ci`: everything that must hold before a change lands, cheapest first.
+
+use crate::{faults, fuzz, loom, shell};
+use std::fs;
+use std::time::Instant;
+
+/// The README tells a newcomer to run exactly this, and so does CI.
+const TESTS: &str = "cargo test --workspace";
+
+/// Stops at the first check that fails.
+pub(crate) fn run() -> Result<(), String> {
+    let start = Instant::now();
+    let cargo = |words: &str| shell::run(&mut shell::cargo(words));
+
+    cargo("fmt --all -- --check")?;
+    cargo("fmt --manifest-path fuzz/Cargo.toml -- --check")?;
+    cargo("clippy --workspace --all-targets -- -D warnings")?;
+    docs("doc --workspace --no-deps")?;
+    docs("doc --workspace --no-deps --document-private-items")?;
+    readme_names_the_tests()?;
+    cargo(TESTS.strip_prefix("cargo ").expect("a cargo command"))?;
+    cargo("build --release --examples")?;
+    cargo("run --release --example replay")?;
+    cargo("bench --no-run")?;
+    loom::run(&[])?;
+    faults::run(&[])?;
+    fuzz::short(10)?;
+
+    println!("everything holds, in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn docs(words: &str) -> Result<(), String> {
+    shell::run(shell::cargo(words).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The command that is run here and the one that the README gives must not drift apart.
+fn readme_names_the_tests() -> Result<(), String> {
+    let readme =
+        fs::read_to_string(shell::root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+    if readme.lines().any(|line| line.trim() == TESTS) {
+        return Ok(());
+    }
+    Err(format!("README.md has no line `{TESTS}`, which is what CI runs as the test command"))
+}

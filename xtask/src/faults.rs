@@ -1,0 +1,152 @@
+//! `cargo xtask faults`: a check that cannot fail proves nothing, so each model is shown to fail.
+//!
+//! The sources hold small faults behind `cfg(ringlog_fault = "name")`, which no release build sets. For each,
+//! the models are built with that fault alone, and the model of the table below must fail on it.
+
+use crate::{loom, shell};
+use shell::Outcome;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Each fault of the sources, and the model that must catch it. A row per `ringlog_fault` in `src/`, no more
+/// and no less: [`complete`] compares.
+const FAULTS: &[(&str, &str)] = &[
+    ("claim_not_atomic", "ring_models::two_writers_and_a_reader"),
+    ("publish_a_relaxed", "ring_models::two_writers_and_a_reader"),
+    ("publish_b_relaxed", "ring_models::two_writers_and_a_reader"),
+    ("stamp_before_record", "ring_models::two_writers_and_a_reader"),
+    ("install_a_relaxed", "ring_models::racing_installation"),
+    ("install_b_relaxed", "ring_models::racing_installation"),
+    ("publish_front_to_back", "ring_models::a_batch_is_whole"),
+    ("late_writer_installs", "ring_models::a_lapped_late_writer"),
+    ("reclaim_at_once", "ring_models::a_pinned_reader_against_reuse"),
+    ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
+    ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
+    ("too_few_segments", "ring_models::the_window_is_there"),
+    ("wait_light_fence", "wait_models::a_waiter_and_a_publisher"),
+    ("wait_look_fence", "wait_models::two_waiters_and_the_baton"),
+    ("wait_check_again", "wait_models::a_waiter_and_a_publisher"),
+    ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
+    ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
+];
+
+/// What a model may take. A model that runs longer has hung, and has caught nothing.
+const LIMIT: Duration = Duration::from_secs(600);
+
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    let filter = match args {
+        [] => "",
+        [filter] if !filter.starts_with('-') => filter,
+        _ => return Err("faults takes at most one FILTER".into()),
+    };
+    complete()?;
+    let rows: Vec<_> = FAULTS.iter().filter(|(fault, _)| fault.contains(filter)).collect();
+    if rows.is_empty() && !filter.is_empty() {
+        return Err(format!("no fault's name holds `{filter}`"));
+    }
+    sound(&rows.iter().map(|(_, model)| *model).collect())?;
+
+    let mut caught = 0;
+    for (fault, model) in &rows {
+        let models = build(Some(fault))?;
+        let start = Instant::now();
+        let (verdict, counts) = match run_model(&models, model)? {
+            Outcome::Failed => ("caught", 1),
+            Outcome::Succeeded => ("MISSED: the model passed", 0),
+            Outcome::Hung => ("MISSED: the model hung", 0),
+        };
+        caught += counts;
+        println!("  {fault:<28} {model:<56} {verdict} in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    println!("{caught} of {} faults caught", rows.len());
+    if caught == rows.len() { Ok(()) } else { Err("a fault went through: see above".into()) }
+}
+
+/// Checks that the models pass on the code as it is, else their failing on a fault would mean nothing.
+fn sound(names: &BTreeSet<&str>) -> Result<(), String> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let models = build(None)?;
+    for name in names {
+        let start = Instant::now();
+        match run_model(&models, name)? {
+            Outcome::Succeeded => {}
+            Outcome::Failed => {
+                return Err(format!("{name} fails without any fault: see {}", log().display()));
+            }
+            Outcome::Hung => return Err(format!("{name} hangs without any fault")),
+        }
+        println!("  {:<28} {name:<56} passes in {:.1} s", "(no fault)", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Builds the models, with a fault or without, and says where the program lies.
+///
+/// Only the crate of the models is compiled again: the flag is given to it alone.
+fn build(fault: Option<&str>) -> Result<PathBuf, String> {
+    let words = "rustc --quiet --profile bench --package loom-tests --lib --message-format json-render-diagnostics --";
+    let mut cargo = loom::with_loom(shell::cargo(words));
+    if let Some(fault) = fault {
+        cargo.args(["--cfg", &format!("ringlog_fault=\"{fault}\"")]);
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("the models do not build with the fault {fault:?}"));
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let key = "\"executable\":\"";
+    let program = stdout.lines().rev().find_map(|line| line.split_once(key)?.1.split('"').next());
+    program.map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
+}
+
+/// Runs one model, which must be there under exactly this name.
+fn run_model(models: &Path, name: &str) -> Result<Outcome, String> {
+    let list = Command::new(models).args([name, "--exact", "--list"]).output();
+    let list = list.map_err(|error| format!("{}: {error}", models.display()))?.stdout;
+    if !String::from_utf8_lossy(&list).lines().any(|line| line == format!("{name}: test")) {
+        return Err(format!("there is no model `{name}`"));
+    }
+    let mut command = Command::new(models);
+    command.args([name, "--exact"]).stdin(Stdio::null());
+    shell::run_within(&mut command, LIMIT, &log())
+}
+
+/// What the last model printed.
+fn log() -> PathBuf {
+    loom::target().join("last-model.log")
+}
+
+/// Checks that the table and the sources name the same faults.
+fn complete() -> Result<(), String> {
+    let table: BTreeSet<String> = FAULTS.iter().map(|(fault, _)| (*fault).to_string()).collect();
+    let mut sources = BTreeSet::new();
+    collect(&shell::root().join("src"), &mut sources)?;
+    if let Some(fault) = sources.difference(&table).next() {
+        return Err(format!("the fault `{fault}` of src/ has no row in xtask/src/faults.rs"));
+    }
+    match table.difference(&sources).next() {
+        Some(fault) => Err(format!("the fault `{fault}` of xtask/src/faults.rs is nowhere in src/")),
+        None => Ok(()),
+    }
+}
+
+/// Collects the names that follow `ringlog_fault = ` in the sources.
+fn collect(folder: &Path, names: &mut BTreeSet<String>) -> Result<(), String> {
+    let io = |error| format!("{}: {error}", folder.display());
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_dir() {
+            collect(&path, names)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).map_err(io)?;
+            let uses = text.split("ringlog_fault = \"").skip(1);
+            names.extend(uses.filter_map(|rest| rest.split('"').next()).map(String::from));
+        }
+    }
+    Ok(())
+}

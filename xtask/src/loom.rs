@@ -1,0 +1,41 @@
+//! `cargo xtask loom`: the models of the protocols, on the sources that ship.
+
+use crate::shell;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Turns every primitive behind `src/sync.rs`, and those of `crossbeam-epoch`, into loom's.
+const FLAGS: &str = "--cfg loom --cfg crossbeam_loom";
+
+/// Models whose names hold this word are only run with `--deep`.
+const DEEP: &str = "deep_";
+
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    let mut deep = false;
+    let mut filter = None;
+    for arg in args {
+        match arg.as_str() {
+            "--deep" => deep = true,
+            name if !name.starts_with('-') && filter.is_none() => filter = Some(name),
+            other => return Err(format!("loom takes [--deep] [FILTER], not `{other}`")),
+        }
+    }
+    let mut tests = with_loom(shell::cargo("test --release --package loom-tests --lib --"));
+    if !deep {
+        tests.args(["--skip", DEEP]);
+    }
+    shell::run(tests.args(filter))
+}
+
+/// Sets what every build of the models needs. Their own target directory keeps ordinary builds warm.
+pub(crate) fn with_loom(mut command: Command) -> Command {
+    command.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", target());
+    command
+}
+
+/// Where the models are built.
+pub(crate) fn target() -> PathBuf {
+    let ours =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
+    ours.join("loom")
+}

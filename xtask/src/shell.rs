@@ -1,0 +1,90 @@
+//! Running commands: each is printed before it runs and timed when it is done.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The root of the repository, wherever the command was given.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_path_buf()
+}
+
+/// A cargo command at the root of the repository, from words parted by blanks.
+pub(crate) fn cargo(words: &str) -> Command {
+    command("cargo", words)
+}
+
+/// Any command at the root of the repository, with nothing on standard input.
+pub(crate) fn command(program: &str, words: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(words.split_whitespace()).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// Prints the command, runs it and prints its time. Fails when it does.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let line = shown(command);
+    println!("$ {line}");
+    let start = Instant::now();
+    let status = command.status().map_err(|error| format!("cannot run `{line}`: {error}"))?;
+    let seconds = start.elapsed().as_secs_f64();
+    if status.success() {
+        println!("  ok in {seconds:.1} s\n");
+        return Ok(());
+    }
+    Err(format!("`{line}` after {seconds:.1} s: {status}"))
+}
+
+/// Whether a command is there and answers, with nothing printed.
+pub(crate) fn answers(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// What became of a command that had a time limit.
+pub(crate) enum Outcome {
+    Succeeded,
+    Failed,
+    /// It was ended at the limit.
+    Hung,
+}
+
+/// Runs a command for at most `limit`; what it prints goes to the file `log`.
+pub(crate) fn run_within(command: &mut Command, limit: Duration, log: &Path) -> Result<Outcome, String> {
+    let io = |error| format!("`{}`: {error}", shown(command));
+    let file = std::fs::File::create(log).map_err(io)?;
+    let copy = file.try_clone().map_err(io)?;
+    let line = shown(command);
+    let io = |error| format!("`{line}`: {error}");
+    let mut child = command.stdout(file).stderr(copy).spawn().map_err(io)?;
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().map_err(io)? {
+            return Ok(if status.success() { Outcome::Succeeded } else { Outcome::Failed });
+        }
+        if start.elapsed() > limit {
+            child.kill().and_then(|()| child.wait()).map_err(io)?;
+            return Ok(Outcome::Hung);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The command as one would type it: the variables it sets, the program, the arguments.
+fn shown(command: &Command) -> String {
+    let mut line = String::new();
+    for (name, value) in command.get_envs() {
+        let value = value.unwrap_or_default().to_string_lossy();
+        let _ = write!(line, "{}={} ", name.to_string_lossy(), quoted(&value));
+    }
+    line.push_str(&command.get_program().to_string_lossy());
+    for arg in command.get_args() {
+        let _ = write!(line, " {}", quoted(&arg.to_string_lossy()));
+    }
+    line
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{word}'") }
+}
