@@ -292,7 +292,7 @@ pub(crate) mod epoch {
 pub(crate) mod asymmetric {
     pub(crate) use imp::{heavy, light, prepare};
 
-    #[cfg(all(target_os = "linux", not(loom), not(ringlog_plain_fence)))]
+    #[cfg(all(target_os = "linux", not(loom), not(ringlog_gate = "plain")))]
     mod imp {
         use rustix::thread::{MembarrierCommand, membarrier};
         use std::sync::Once;
@@ -346,7 +346,7 @@ pub(crate) mod asymmetric {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(loom), not(ringlog_plain_fence))))]
+    #[cfg(not(all(target_os = "linux", not(loom), not(ringlog_gate = "plain"))))]
     mod imp {
         use super::super::{Ordering, fence};
 
@@ -360,5 +360,76 @@ pub(crate) mod asymmetric {
         pub(crate) fn heavy() {
             fence(Ordering::SeqCst);
         }
+    }
+}
+
+#[cfg(all(test, not(loom), target_os = "linux"))]
+mod tests {
+    use super::{AtomicU64, Ordering, asymmetric};
+    use crossbeam_utils::CachePadded;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use std::time::{Duration, Instant};
+
+    /// Moves the thread to the `nth` of the processors that it may run on, if there are so many.
+    fn run_on(nth: usize) {
+        let allowed = sched_getaffinity(None).expect("an affinity");
+        if let Some(cpu) = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).nth(nth) {
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            sched_setaffinity(None, &only).expect("one of those allowed");
+        }
+    }
+
+    /// Each side stores, fences and loads what the other stores, both at once. With too weak a fence on either side
+    /// they miss each other in one step of a hundred.
+    #[test]
+    fn a_light_and_a_heavy_fence_never_miss_each_other() {
+        const STEPS: u64 = 200_000;
+        const END: u64 = u64::MAX;
+        let [start, end, often, seldom, saw] = [(); 5].map(|()| CachePadded::new(AtomicU64::new(0)));
+        // Where the two sides share a processor, a step takes long, and shows nothing.
+        let enough = Instant::now() + Duration::from_secs(1);
+        asymmetric::prepare();
+
+        let light = |step| {
+            often.store(step, Ordering::Relaxed);
+            asymmetric::light();
+            saw.store(seldom.load(Ordering::Relaxed), Ordering::Relaxed);
+            end.store(step, Ordering::Release);
+        };
+        let heavy = |step: &u64| {
+            start.store(*step, Ordering::Release);
+            // The other side needs a moment, now shorter, now longer.
+            (0..step % 64).for_each(|_| std::hint::spin_loop());
+            seldom.store(*step, Ordering::Relaxed);
+            asymmetric::heavy();
+            let seen = often.load(Ordering::Relaxed);
+            while end.load(Ordering::Acquire) != *step {
+                std::hint::spin_loop();
+            }
+            seen == *step || saw.load(Ordering::Relaxed) == *step
+        };
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                run_on(0);
+                for step in 1.. {
+                    while start.load(Ordering::Acquire) < step {
+                        std::hint::spin_loop();
+                    }
+                    if start.load(Ordering::Relaxed) == END {
+                        break;
+                    }
+                    light(step);
+                }
+            });
+            let heavy = scope.spawn(|| {
+                run_on(1);
+                let missed = (1..=STEPS).take_while(|_| Instant::now() < enough).find(|step| !heavy(step));
+                start.store(END, Ordering::Release);
+                missed
+            });
+            heavy.join().expect("no panic")
+        });
+        assert_eq!(missed, None, "a step in which both sides missed the other's store");
     }
 }

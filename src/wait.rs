@@ -6,29 +6,30 @@
 //! # State
 //!
 //! `sleepers` is a queue ordered by the seq waited for, then by arrival, behind a lock that an append
-//! only ever *tries*. `wanted` is the first seq in it, or [`NOBODY`]. Only the holder of the lock stores
-//! `wanted`, and before it lets go `wanted` is again what the queue says.
+//! only ever *tries*. `wanted` is the seq at which there is something to do: the first in the queue. With nobody in
+//! the queue the gate *lingers* for the next [`LINGER`] seqs, `wanted` then saying (marked as such) until which, and
+//! after that it *rests*: `wanted` is [`AT_REST`]. Only the holder of the lock stores `wanted`.
 //!
 //! # Protocol, by role
 //!
-//! **Publisher** ([`Gate::published`]): publish, light fence (A), load `wanted`; nobody: done, and this is all
-//! that an append with nobody waiting pays. Else *look*.
+//! **Publisher** ([`Gate::published`]): publish, light fence (A), load `wanted`; at rest: done, and this is all
+//! that an append pays for waiters where there are none. Else *look*.
 //!
-//! **Look** ([`Gate::look`]): full fence (B), read head, load `wanted`; not visible yet: done. Else try the
+//! **Look** ([`Gate::look`]): full fence (B), load `wanted`, read head; nothing to do yet: done. Else try the
 //! lock; taken: done, since its holder will look when it has let go. Else take the first few sleepers
-//! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them.
+//! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them; if there are none, look again.
 //!
-//! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock, let go,
-//! fence (C), read head again; visible: leave. Else look, and sleep.
+//! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock and let go. If the
+//! gate was at rest, heavy fence (C). Look, then read head again; visible: leave. Else sleep.
 //!
 //! **Leaving** ([`Gate::leave`]), because the seq is visible, the wait timed out, or the future was dropped:
 //! out of the queue under the lock, let go, look.
 //!
-//! So two kinds of events oblige to look: *having held the lock* and *having been woken* (whoever was woken
+//! So two things oblige to look: *having held the lock* and *having been woken* (whoever was woken
 //! leaves, and whoever leaves has held the lock). That is the whole of the baton: an append wakes a few, each
 //! of them wakes a few more, and if it does not want to any longer, its `Drop` does it in its place. An
-//! append pays for [`FAN_OUT`] wake-ups at most, however many wait. Only those are woken whose seq is
-//! visible: a waiter for a seq far ahead sleeps on, and no wake-up goes round in circles.
+//! append pays for [`FAN_OUT`] wake-ups at most, however many wait, and never waits for the lock. Only those are woken
+//! whose seq is visible: a waiter for a seq far ahead sleeps on, and no wake-up goes round in circles.
 //!
 //! Wake-ups are hints: a waiter that is woken reads head again.
 //!
@@ -36,44 +37,50 @@
 //!
 //! | label | where | what | pairs with |
 //! | --- | --- | --- | --- |
-//! | A | `published` | light fence: the stamp's store, then the load of `wanted` | C |
-//! | B | `look` | full fence: whatever came before (a publish, letting go of the lock), then head and `wanted` | B, C |
-//! | C | `enter` | fence: the store of `wanted`, then head. Heavy if `wanted` was `NOBODY`, else full | A, B |
+//! | A | `published` | light fence: the stamp's store, then the load of `wanted` | B, C |
+//! | B | `look` | full fence: whatever came before (a publish, a change of the queue), then `wanted` and head | A, B |
+//! | C | `enter`, if the gate was at rest | heavy fence: the store of `wanted`, then B | A |
 //!
-//! Let a waiter W sleep: it has entered the queue for seq w and its check after C found head < w. Let P be
-//! the publisher whose publish is the last that head ≥ w needs, "last" in the order of the fences A and B (all
-//! full fences are in one total order). To show: someone takes W out of the queue.
+//! Let a waiter W sleep: it entered the queue for seq w, and the head that it read after its fence B was < w. To show:
+//! once head ≥ w, someone takes W out of the queue.
 //!
-//! *Plain fences.* A and C are both full fences, so one comes first.
+//! *First with A as a full fence.* All full fences are in one total order. Let P be the publisher whose A is the last
+//! among the publishes that head ≥ w needs. Either W's B or P's A comes first.
 //!
-//! 1. C before A. Then P's load of `wanted` sees W's store or a later one. As long as W is queued each of
-//!    those is ≤ w, so P looks. Its fence B comes after the fences of all the other publishes
-//!    that head ≥ w needs (P is the last), so it reads head ≥ w ≥ `wanted`, and goes for the lock.
-//!    1. It gets the lock. W is the first in the queue or another visible one is: someone is taken out.
-//!    2. It does not: some H holds the lock. When H has let go, it looks. If P's fence B comes before
-//!       H's, H sees head ≥ w, and is where P was. If H's comes first, H let go before P tried, and it was
-//!       not H whom P met. There are finitely many holders at any time, and the last of them looks unopposed.
-//! 2. A before C. Then W's check sees P's publish. It sees the others' as well, their fences being earlier
-//!    still. So the check found head ≥ w, and W did not sleep.
+//! 1. W's B comes first. Then P's loads of `wanted` see W's store or a later one. As long as W is queued these
+//!    say ≤ w, so P looks. All other publishes needed come before P's A, so it reads head ≥ w ≥ `wanted` and tries the
+//!    lock.
+//!    1. It gets the lock. W is the first in the queue, or another is whose seq is visible: someone is taken out.
+//!    2. It does not: some H holds the lock. When H has let go, H looks, unless it has taken someone out. If P's B
+//!       comes before H's, H finds what P found. If H's B comes first, H had let go before P tried, and it was not H
+//!       whom P met. So the last of these holders looks unopposed.
+//! 2. P's A comes first. Then W's read of head sees P's publish, and all the others, whose A are earlier still: it
+//!    was ≥ w, and W did not sleep.
 //!
-//! Whoever was taken out of the queue in W's place is awake, reads its head, leaves and looks: case 1 with
-//! the woken one instead of P. The queue before W is finite, and everyone who enters it later with a
-//! visible seq finds it visible in its own check. So W's turn comes.
+//! Whoever is taken out of the queue in W's place is woken, leaves and looks: case 1 with the woken one for P.
+//! The queue before W is finite, and whoever enters it later with a visible seq finds that out by itself. So W's turn comes.
 //!
-//! *The light fence.* With `membarrier`, A is no fence of P's own; instead each C that is *heavy* counts as
-//! a full fence of every thread at some moment while it lasts. Call that of P m. The cases are the same
-//! with m for A:
+//! *With A as a light fence*, P's two accesses are in program order only; what orders them is C, which acts as a full
+//! fence of every other thread at some moment while it lasts. P loads `wanted` once after A, and if that does not
+//! say that the gate is at rest, again after its B, a full fence that does for case 1 and 2 what A did. Remain the
+//! publishers that see the gate at rest and go away. Let P be one of them, and let F be the waiter that has set `wanted`
+//! to what P did not see, the gate having been at rest. F runs C. Let m be C's moment for P.
 //!
-//! 3. P loads `wanted` after m and sees a queue that is not empty: it looks, with a full fence B. Case 1.
-//! 4. P loads `NOBODY`, before m. Then its publish is before m too, and W's check, which comes after,
-//!    sees it: case 2. But that is only one of the publishes needed: let Q be another one, which was not so early,
-//!    loaded `wanted` ≤ w, and looked, but missed P's publish. A look that misses a store which m
-//!    makes visible comes before m. So Q's publish, before its fence B, comes before m as well, and W's check
-//!    sees both.
-//! 5. W was not the first, and its C is a plain fence. The first, F, found `NOBODY` and runs a heavy C, under
-//!    way perhaps. A publisher P that loads `NOBODY` and whose publish W's check missed is before F's m. F looks after
-//!    its C in any case (going to sleep, or leaving), sees P's publish, and sees W's store too: W's full fence comes
-//!    before W's check, which came before m. So F looks for W: case 1 with F for P.
+//! 3. P's load comes after m. Then it sees F's store, or a later one: if that says that the gate is at rest again, the
+//!    queue was empty meanwhile, and the same is said of the next F.
+//! 4. P's load comes before m, and so does its publish. After C, F looks: *F sees P's publish, and takes over P's duty
+//!    to look*, as everyone does who comes later. Who had read head without P's publish in it before F looked, and
+//!    thereby slept or went away? Waiters: these had entered the queue before their own B, which comes before F's, so F
+//!    sees them in `wanted`: case 1 with F for P. And publishers Q that looked, and missed P's publish: their own publish
+//!    comes before their B, which comes before F's, so F sees that as well.
+//!
+//! F itself is such a waiter, and cannot be kept from looking: between C and the look it runs no code but ours.
+//!
+//! # What it costs
+//!
+//! A heavy fence interrupts every processor that runs this process: microseconds, tens of them in a virtual machine. Were the gate
+//! to rest whenever the queue is empty, a follower that keeps up would run one for each event. So it lingers: a heavy
+//! fence comes at most once in [`LINGER`] appends, and while there are followers, appends pay a plain full fence instead.
 //!
 //! # What it does not do
 //!
@@ -90,11 +97,17 @@ use std::sync::PoisonError;
 use std::task::{Poll, Wake, Waker};
 use std::time::Instant;
 
-/// What `wanted` says while nobody sleeps. No seq is as high.
-const NOBODY: u64 = u64::MAX;
+/// Marks a `wanted` that says until which seq the gate lingers. No seq is as high.
+const LINGERING: u64 = 1 << 63;
+
+/// What `wanted` says when publishers need not look.
+const AT_REST: u64 = u64::MAX;
 
 /// The highest seq that can be waited for. A wait for more waits for this one.
-const FARTHEST: u64 = NOBODY - 1;
+const FARTHEST: u64 = LINGERING - 1;
+
+/// For how many seqs after the last sleeper has left the gate lingers. Few in a model, so that it comes to rest.
+const LINGER: u64 = if cfg!(loom) { 1 } else { 4096 };
 
 /// How many sleepers one look wakes at most: what an append pays with any number of them, and how many
 /// a woken one wakes in its turn. One in a model, so that passing the baton on matters.
@@ -107,12 +120,16 @@ pub(crate) trait Watched {
 
     /// The highest seq below which nothing is unpublished.
     fn head(&self) -> u64;
+
+    /// The highest seq handed out: nothing above it can be visible. Cheaper than `head`.
+    fn last(&self) -> u64;
 }
 
 /// Where waiters sleep. See the head of this module.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The first seq that a sleeper waits for, or `NOBODY`. On a cache line of its own: every append reads it.
+    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the gate lingers; or `AT_REST`. On a
+    /// cache line of its own: every append reads it.
     wanted: CachePadded<AtomicU64>,
     sleepers: Mutex<Sleepers>,
 }
@@ -133,17 +150,20 @@ pub(crate) struct Ticket {
 impl Gate {
     pub(crate) fn new() -> Self {
         asymmetric::prepare();
-        Self { wanted: CachePadded::new(AtomicU64::new(NOBODY)), sleepers: Mutex::new(Sleepers::default()) }
+        Self { wanted: CachePadded::new(AtomicU64::new(AT_REST)), sleepers: Mutex::new(Sleepers::default()) }
     }
 
-    /// Tells the gate that something was published. `head` is asked only if somebody sleeps.
+    /// Tells the gate that something was published in `log`.
     #[inline]
-    pub(crate) fn published(&self, head: impl Fn() -> u64) {
+    pub(crate) fn published(&self, log: &impl Watched) {
+        if cfg!(ringlog_gate = "none") {
+            return;
+        }
         if !cfg!(ringlog_fault = "wait_light_fence") {
             asymmetric::light(); // A
         }
-        if self.wanted.load(Ordering::Relaxed) != NOBODY {
-            self.look(&head);
+        if self.wanted.load(Ordering::Relaxed) != AT_REST {
+            self.look(log);
         }
     }
 
@@ -152,64 +172,74 @@ impl Gate {
         self.lock().queue.len()
     }
 
-    /// Wakes the first few sleepers whose seq is visible. Returns the head, as it is after a full fence.
+    /// Wakes the first few sleepers whose seq is visible, and lets the gate rest when it has lingered long enough.
     #[cold]
-    fn look(&self, head: &dyn Fn() -> u64) -> u64 {
+    fn look(&self, log: &impl Watched) {
         loop {
             if !cfg!(ringlog_fault = "wait_look_fence") {
                 fence(Ordering::SeqCst); // B
             }
-            let head = head();
-            if self.wanted.load(Ordering::Relaxed) > head {
-                return head;
+            let wanted = self.wanted.load(Ordering::Relaxed);
+            if wanted & !LINGERING > log.last() {
+                return;
             }
-            let Ok(mut sleepers) = self.sleepers.try_lock() else { return head };
+            let head = log.head();
+            if wanted > head && wanted < LINGERING {
+                return;
+            }
+            let Ok(mut sleepers) = self.sleepers.try_lock() else { return };
             let ready = sleepers.take_ready(head);
-            self.announce(&sleepers);
+            self.announce(&sleepers, log);
             drop(sleepers);
             // Whoever is woken will look. If nobody is, then we, who held the lock, must.
             if ready[0].is_some() || cfg!(ringlog_fault = "wait_hand_off") {
                 ready.into_iter().flatten().for_each(Waker::wake);
-                return head;
+                return;
             }
         }
     }
 
     /// Queues up for `seq`, or renews the waker of who is queued already. Its caller looks next.
-    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, waker: &Waker) {
+    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, waker: &Waker, log: &impl Watched) {
         // Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
         let waker = waker.clone();
         let mut sleepers = self.lock();
-        let first = sleepers.queue.is_empty();
         let replaced = sleepers.enter(ticket, seq, waker);
-        self.announce(&sleepers);
+        let before = self.announce(&sleepers, log);
         drop(sleepers);
         drop(replaced);
-        if first {
+        if before == AT_REST {
             asymmetric::heavy(); // C
         }
     }
 
     /// Leaves the queue, if queued, and passes on the wake-up, if woken.
-    fn leave(&self, ticket: &mut Option<Ticket>, head: &dyn Fn() -> u64) {
+    fn leave(&self, ticket: &mut Option<Ticket>, log: &impl Watched) {
         let Some(ticket) = ticket.take() else { return };
         let mut sleepers = self.lock();
         let waker = sleepers.queue.remove(&ticket);
-        self.announce(&sleepers);
+        self.announce(&sleepers, log);
         drop(sleepers);
         if cfg!(ringlog_fault = "wait_baton") {
             return;
         }
         drop(waker);
-        self.look(head);
+        self.look(log);
     }
 
-    /// Makes `wanted` say what the queue says. Its caller holds the lock.
-    fn announce(&self, sleepers: &Sleepers) {
-        let first = sleepers.queue.first_key_value().map_or(NOBODY, |(ticket, _)| ticket.seq);
-        if self.wanted.load(Ordering::Relaxed) != first {
-            self.wanted.store(first, Ordering::Relaxed);
+    /// Makes `wanted` say what the queue says, and returns what it said before. Its caller holds the lock.
+    fn announce(&self, sleepers: &Sleepers, log: &impl Watched) -> u64 {
+        let before = self.wanted.load(Ordering::Relaxed);
+        let now = match sleepers.queue.first_key_value() {
+            Some((first, _)) => first.seq,
+            None if before < LINGERING => LINGERING | (log.last() + LINGER),
+            None if before & !LINGERING <= log.last() => AT_REST,
+            None => before,
+        };
+        if now != before {
+            self.wanted.store(now, Ordering::Relaxed);
         }
+        before
     }
 
     fn lock(&self) -> MutexGuard<'_, Sleepers> {
@@ -247,12 +277,12 @@ impl Sleepers {
 ///
 /// `P` points to what is watched: a reference, or an `Arc` for a waiter that outlives the caller.
 #[derive(Debug)]
-pub(crate) struct Waiter<P: Deref<Target: Watched>> {
+pub(crate) struct Waiter<P: Deref<Target: Watched + Sized>> {
     watched: P,
     ticket: Option<Ticket>,
 }
 
-impl<P: Deref<Target: Watched>> Waiter<P> {
+impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
     pub(crate) fn new(watched: P) -> Self {
         Self { watched, ticket: None }
     }
@@ -265,20 +295,21 @@ impl<P: Deref<Target: Watched>> Waiter<P> {
     pub(crate) fn poll(&mut self, seq: u64, waker: &Waker) -> Poll<u64> {
         let seq = seq.min(FARTHEST);
         let Self { watched, ticket } = self;
-        let gate = watched.gate();
-        let head = || watched.head();
-        let mut reached = head();
-        if reached < seq {
-            gate.enter(ticket, seq, waker);
-            if !cfg!(ringlog_fault = "wait_check_again") {
-                reached = gate.look(&head);
+        let (log, gate) = (&**watched, watched.gate());
+        let mut head = log.head();
+        if head < seq {
+            gate.enter(ticket, seq, waker, log);
+            if cfg!(ringlog_fault = "wait_check_again") {
+                return Poll::Pending;
             }
-            if reached < seq {
+            gate.look(log);
+            head = log.head();
+            if head < seq {
                 return Poll::Pending;
             }
         }
-        gate.leave(ticket, &head);
-        Poll::Ready(reached)
+        gate.leave(ticket, log);
+        Poll::Ready(head)
     }
 
     /// Blocks until the head is at least `seq`, and returns it; `None` at the deadline.
@@ -304,11 +335,11 @@ impl<P: Deref<Target: Watched>> Waiter<P> {
     /// Stops waiting.
     pub(crate) fn cancel(&mut self) {
         let Self { watched, ticket } = self;
-        watched.gate().leave(ticket, &|| watched.head());
+        watched.gate().leave(ticket, &**watched);
     }
 }
 
-impl<P: Deref<Target: Watched>> Drop for Waiter<P> {
+impl<P: Deref<Target: Watched + Sized>> Drop for Waiter<P> {
     fn drop(&mut self) {
         self.cancel();
     }
