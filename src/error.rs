@@ -2,7 +2,7 @@
 //! What can go wrong, and what to do then.
 
 use crate::builder::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
-use crate::cursor::{Incarnation, SyncCursor};
+use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::ring::MIN_SLOT_SIZE;
 use std::fmt;
 
@@ -42,8 +42,9 @@ impl From<Resync> for PullError {
 
 /// The changes after a cursor cannot be told: the reader must load the rows anew and read on from there.
 ///
-/// The same cursor will get the same answer: it does not come back into reach. What does work: take
-/// [`head`](Self::head) (or the log's head at the moment of loading), load the rows, then read from that seq.
+/// Asking again with the same cursor does not help: what has left the window does not come back, and the place of a
+/// cursor from another log will never be its own here. What does work: load the rows, then read on from
+/// [`resume`](Self::resume).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resync {
     /// Why.
@@ -98,6 +99,28 @@ impl Resync {
             ResyncReason::Evicted => self.oldest_seq.saturating_sub(self.requested.saturating_add(1)),
             ResyncReason::Ahead | ResyncReason::OtherLog => 0,
         }
+    }
+}
+
+impl Resync {
+    /// Where to read on once the rows are loaded anew: the log's head when this answer was given.
+    ///
+    /// Load the rows *after* you got this, never before: then they hold every change up to here, perhaps some later
+    /// ones, which come once more and change nothing.
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    /// let log = ChangeLog::with_capacity(2);
+    /// for row in ["a", "b", "c"] {
+    ///     log.append_change(&Change::insert("Todo", row));
+    /// }
+    /// let resync = log.read(0, 100).unwrap_err();
+    /// // … load the rows from the database …
+    /// assert!(log.read(resync.resume(), 100)?.is_empty());
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn resume(&self) -> Cursor {
+        Cursor { seq: self.head, incarnation: Some(self.incarnation) }
     }
 }
 

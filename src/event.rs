@@ -201,8 +201,8 @@ impl<'a> EventRef<'a> {
 
     /// The event as the seed's owned type.
     ///
-    /// JSON text that a [`Value`] cannot hold (a number beyond `f64`, nesting deeper than 128, half a surrogate pair; only
-    /// [`Change::raw`] lets such text in) becomes a `Value::String` of the text.
+    /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a number beyond `f64`, half a
+    /// surrogate pair (only [`Change::raw`] lets these in), and what is nested deeper than 127, also if it came as a `Value`.
     pub fn to_event(&self) -> ChangeEvent {
         self.to_event_at(crate::clock::rfc3339(self.meta.timestamp))
     }

@@ -1,3 +1,9 @@
+// The first definition of a link counts: in the README, read as it is, these lead to files; here, to modules.
+//! [guarantees]: docs::guarantees
+//! [internals]: docs::internals
+//! [limitations]: docs::limitations
+//! [performance]: docs::performance
+//!
 #![doc = include_str!("../README.md")]
 
 mod append;
@@ -5,11 +11,14 @@ mod batch;
 mod builder;
 mod clock;
 mod cursor;
+pub mod docs;
 mod error;
 mod event;
 mod follow;
 mod log;
 mod op_ids;
+#[cfg(feature = "profile")]
+mod profile;
 mod query;
 mod record;
 mod ring;
@@ -27,6 +36,8 @@ pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use follow::FollowerStream;
 pub use follow::{Follower, Next, Visible};
 pub use log::ChangeLog;
+#[cfg(feature = "profile")]
+pub use profile::{Latency, LatencySnapshot};
 pub use query::{Filter, MAX_EXAMINED, Query};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;

@@ -9,6 +9,8 @@ use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::error::{PullError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
 use crate::op_ids::OpIds;
+#[cfg(feature = "profile")]
+use crate::profile::{Operation, Profile};
 use crate::query::Query;
 use crate::record::Meta;
 use crate::ring::{Missed, Ring};
@@ -50,6 +52,8 @@ pub struct ChangeLog {
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
     gate: Gate,
+    #[cfg(feature = "profile")]
+    pub(crate) profile: Profile,
 }
 
 /// How many reads were refused, by reason.
@@ -101,6 +105,8 @@ impl ChangeLog {
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
             gate: Gate::new(),
+            #[cfg(feature = "profile")]
+            profile: Profile::new(),
         }
     }
 }
@@ -137,18 +143,21 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
-    /// 256 appends, which is lock-free. Allocates nothing once the window is full, unless the change is too long for a
-    /// slot (see [`Builder::slot_size`]). With any number of sleeping followers it wakes four of them at most: they
-    /// wake the others.
+    /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
+    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]). With any number of sleeping followers it
+    /// wakes four of them at most: they wake the others.
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Append);
         let seq = append::one(&self.ring, change, self.clock.now(), epoch::pin);
         self.gate.published(self);
         seq
     }
 
     /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
-    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; an empty range for no changes.
+    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; for no changes an empty range, which
+    /// starts after the last seq.
     ///
     /// # Panics
     /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
@@ -166,6 +175,8 @@ impl ChangeLog {
     /// assert_eq!(seqs, 1..=2);
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::AppendBatch);
         let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
         self.gate.published(self);
         seqs.start..=seqs.end - 1
@@ -194,7 +205,14 @@ impl ChangeLog {
         cursor: impl Into<Cursor>,
         query: impl Into<Query<'q>>,
     ) -> Result<Batch<'_>, Resync> {
-        let (cursor, query) = (cursor.into(), query.into());
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Read);
+        self.read_from(cursor.into(), query.into())
+    }
+
+    /// What all reads come down to.
+    #[inline]
+    fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Batch<'_>, Resync> {
         let limit = Batch::stride(&query);
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
@@ -229,7 +247,9 @@ impl ChangeLog {
     /// # Complexity
     /// As [`read`](Self::read), and the copying.
     pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
-        Ok(self.read(cursor, limit)?.to_response())
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Pull);
+        Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
     /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`, or those that a
@@ -237,7 +257,8 @@ impl ChangeLog {
     ///
     /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
     /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
-    /// [`append`](Self::append). Text given to [`Change::raw`] goes out with its own spaces, key order and numbers.
+    /// [`append`](Self::append), unless the value is nested too deep to parse. Text given to [`Change::raw`] goes out with
+    /// its own spaces, key order and numbers.
     ///
     /// # Errors
     /// As [`read`](Self::read); `out` is left as it was.
@@ -264,7 +285,9 @@ impl ChangeLog {
         query: impl Into<Query<'q>>,
         out: &mut Vec<u8>,
     ) -> Result<PullSummary, Resync> {
-        let batch = self.read(cursor, query)?;
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::PullJson);
+        let batch = self.read_from(cursor.into(), query.into())?;
         batch.write_json(out);
         Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
     }
@@ -303,6 +326,19 @@ impl ChangeLog {
     /// Proportional to the events published since anyone last asked, at most the capacity.
     pub fn head(&self) -> u64 {
         self.ring.head(&epoch::pin())
+    }
+
+    /// Where a reader stands that has read everything: [`head`](Self::head), and the log's incarnation.
+    ///
+    /// For a client that starts from the rows: take this first, load the rows second, read on from here third.
+    ///
+    /// ```
+    /// let log = ringlog::ChangeLog::new();
+    /// assert!(log.read(log.cursor(), 100)?.is_empty());
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn cursor(&self) -> Cursor {
+        Cursor { seq: self.head(), incarnation: Some(self.incarnation) }
     }
 
     /// The highest seq handed out. Its event, and some before it, may not be published yet.

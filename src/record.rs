@@ -79,19 +79,24 @@ fn is_plain(text: &str) -> bool {
     if let Some(last) = bytes.last_chunk::<8>() {
         // The last word may overlap the one before it.
         bytes.as_chunks::<8>().0.iter().fold(word(last), |found, chunk| found | word(chunk)) == 0
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let [first, last] = [first, last].map(|chunk| u64::from(u32::from_le_bytes(*chunk)));
+        escapes(first | last << 32) == 0
     } else {
-        let mut padded = [b' '; 8];
-        padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        word(&padded) == 0
+        // Three at most: each in a word of spaces.
+        bytes.iter().all(|&byte| escapes(u64::from(byte) | SPACES << 8) == 0)
     }
 }
+
+/// Eight bytes of 1, and eight spaces.
+const ONES: u64 = u64::MAX / 0xff;
+const SPACES: u64 = ONES * b' ' as u64;
 
 /// Not 0 if a byte of `word` needs escaping in JSON: a quote, a backslash, or less than a space.
 ///
 /// Eight bytes at once, after "Bit Twiddling Hacks" by Sean Eron Anderson (`haszero`, `hasless`).
 #[inline]
 fn escapes(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
     let less_than = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
     let quotes = less_than(word ^ (ONES * u64::from(b'"')), 1);
     let backslashes = less_than(word ^ (ONES * u64::from(b'\\')), 1);

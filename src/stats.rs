@@ -24,8 +24,9 @@ use serde::Serialize;
 pub struct Stats {
     /// Seqs handed out.
     pub appended: u64,
-    /// Of these, events that nobody could ever read: the log had gone a whole window past their seq before their writer,
-    /// stalled, could write them; or the batch that they came in was longer than the window.
+    /// Of these, events that were dropped unwritten, because the segment of their seq had been replaced: their writer had
+    /// stalled for a whole lap, or the batch that they came in was longer than the window. A writer that is late by less
+    /// writes its event where no read looks any more, and is not counted.
     pub superseded: u64,
     /// Seqs in the window.
     pub retained: u64,

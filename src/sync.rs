@@ -8,7 +8,7 @@ pub(crate) use imp::*;
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
     /// Parking, which loom has its own of.
@@ -39,9 +39,6 @@ mod imp {
             write(self.0.get())
         }
     }
-
-    /// A bounded lock-free queue, for memory that waits to be used again.
-    pub(crate) type Pool<T> = crossbeam_queue::ArrayQueue<T>;
 }
 
 #[cfg(loom)]
@@ -49,7 +46,7 @@ mod imp {
     pub(crate) use lock::{Mutex, MutexGuard};
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
     /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock makes it
     /// run without the lock, and forgets the token.

@@ -6,8 +6,9 @@ use ringlog::{
     MAX_RECORD_LEN, PullError, Resync, ResyncReason, SyncCursor,
 };
 use serde_json::json;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 /// A log of so many events, after so many appends.
@@ -391,6 +392,17 @@ fn the_default_is_ten_thousand_events_and_op_ids() {
 }
 
 #[test]
+fn a_batch_stays_on_its_thread() {
+    // Does not compile if `Batch` is `Send`: then it is not clear which of the two is meant.
+    trait UnlessSend<Which> {
+        const HOLDS: bool = true;
+    }
+    impl<T: ?Sized> UnlessSend<()> for T {}
+    impl<T: ?Sized + Send> UnlessSend<u8> for T {}
+    const { assert!(<Batch<'static> as UnlessSend<_>>::HOLDS) };
+}
+
+#[test]
 fn a_dropped_log_leaves_other_logs_alone() {
     // That every record is dropped exactly once is counted in `memory.rs`.
     let kept = log_of(300, 0);
@@ -518,6 +530,70 @@ fn text_that_no_value_holds_is_served_as_text_and_pulled_as_a_string() {
         log.pull_json(0, 1, &mut json).unwrap();
         assert!(String::from_utf8(json).unwrap().contains(&format!(r#""data":{text},"#)));
     }
+}
+
+#[test]
+fn a_value_nested_too_deep_to_parse_is_pulled_as_its_text() {
+    let nested = |depth| (1..depth).fold(json!([]), |inner, _| json!([inner]));
+    let log = ChangeLog::with_capacity(3);
+    for (depth, comes_back) in [(127, nested(127)), (128, json!(nested(128).to_string()))] {
+        let seq = log.append("E", "r", ChangeKind::Insert, Some(nested(depth)));
+        let pulled = log.pull(&SyncCursor { last_seq: seq - 1 }, 1).unwrap();
+        assert_eq!(pulled.changes[0].data, Some(comes_back), "{depth} deep");
+        let batch = log.read(seq - 1, 1).unwrap();
+        assert_eq!(batch.iter().next().unwrap().data_json(), Some(&*nested(depth).to_string()));
+    }
+}
+
+#[test]
+fn a_clock_that_panics_or_appends_does_no_harm() {
+    let log: Arc<OnceLock<ChangeLog>> = Arc::default();
+    let inner = Arc::downgrade(&log);
+    let asked = AtomicU64::new(0);
+    let clock = move || match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => panic!("no time yet"),
+        1 => {
+            let log = inner.upgrade().expect("it is asked by the log");
+            log.get().expect("it is built").append("Inner", "r", ChangeKind::Insert, Some(json!("inner")))
+        }
+        _ => 7,
+    };
+    let log = log.get_or_init(|| ChangeLog::builder().clock(clock).build().unwrap());
+    assert!(std::panic::catch_unwind(|| log.append("E", "r", ChangeKind::Insert, None)).is_err());
+    assert_eq!((log.last_seq(), log.head(), log.len()), (0, 0, 0));
+    assert_eq!(log.append("Outer", "r", ChangeKind::Insert, Some(json!("outer"))), 2);
+    let batch = log.read(0, 9).unwrap();
+    let entities: Vec<_> = batch.iter().map(|event| (event.entity(), event.data_json())).collect();
+    assert_eq!(entities, [("Inner", Some(r#""inner""#)), ("Outer", Some(r#""outer""#))]);
+}
+
+#[test]
+fn a_thread_that_is_being_torn_down_can_still_append_and_read() {
+    struct AtExit(Arc<ChangeLog>);
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            for _ in 0..100 {
+                let data = Some(json!({ "at": "exit" }));
+                let seq = self.0.append("E", "r", ChangeKind::Insert, data);
+                assert_eq!(self.0.read(seq - 1, 1).unwrap().len(), 1);
+            }
+        }
+    }
+    // One is made before the thread has used the log and one after, so that one of them is dropped last.
+    thread_local! {
+        static EARLY: RefCell<Option<AtExit>> = const { RefCell::new(None) };
+        static LATE: RefCell<Option<AtExit>> = const { RefCell::new(None) };
+    }
+    let log = Arc::new(ChangeLog::with_capacity(10));
+    let ours = Arc::clone(&log);
+    thread::spawn(move || {
+        EARLY.set(Some(AtExit(Arc::clone(&ours))));
+        append(&ours, 1);
+        LATE.set(Some(AtExit(ours)));
+    })
+    .join()
+    .unwrap();
+    assert_eq!((log.last_seq(), log.head(), log.len()), (201, 201, 10));
 }
 
 #[test]

@@ -270,6 +270,84 @@ fn check_stats(log: &ChangeLog, offered: u64, accounts: &[Account]) {
     println!("{} of {offered} seen, {stats:?}", seen.len());
 }
 
+/// Nothing but appends, as fast as they go: two writers that meet at the counter get two seqs.
+#[test]
+fn every_seq_is_handed_out_once() {
+    must_end(|| {
+        let log = ChangeLog::with_capacity(100);
+        let (change, batch) =
+            (Change::delete("Row", "r1"), [Change::delete("Row", "r1"), Change::delete("Row", "r2")]);
+        let append = |mine: &mut Vec<u64>| {
+            for _ in 0..100_000 {
+                mine.push(log.append_change(&change));
+            }
+            for _ in 0..20_000 {
+                mine.extend(log.append_batch(&batch));
+            }
+        };
+        let mut seqs = Vec::new();
+        thread::scope(|scope| {
+            let write = || {
+                let mut mine = Vec::new();
+                append(&mut mine);
+                assert!(mine.is_sorted_by(|a, b| a < b), "seqs against program order");
+                mine
+            };
+            let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
+            for writer in writers {
+                seqs.extend(writer.join().expect("a writer"));
+            }
+        });
+        seqs.sort_unstable();
+        assert!(seqs.iter().copied().eq(1..=WRITERS * 140_000));
+        assert_eq!(log.last_seq(), WRITERS * 140_000);
+    });
+}
+
+/// What `head` names can be read, until it has left the window: no late writer takes it away again.
+#[test]
+fn what_head_promises_can_be_read() {
+    must_end(|| {
+        for capacity in [1, 8, 100] {
+            let log = ChangeLog::with_capacity(capacity);
+            let done = AtomicBool::new(false);
+            let observe = || {
+                let mut last_head = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let head = log.head();
+                    assert!(head >= last_head, "head went back from {last_head} to {head}");
+                    last_head = head;
+                    match log.read(head.max(1) - 1, 1) {
+                        Ok(batch) => {
+                            assert!(head == 0 || batch.len() == 1, "{head} was published, and is gone");
+                        }
+                        Err(resync) => assert_eq!(resync.reason, ResyncReason::Evicted),
+                    }
+                }
+            };
+            let append = || {
+                for _ in 0..150_000 {
+                    log.append_change(&Change::delete("Row", "r1"));
+                }
+            };
+            thread::scope(|scope| {
+                let observers = [scope.spawn(observe), scope.spawn(observe)];
+                let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(append)).collect();
+                for writer in writers {
+                    writer.join().expect("a writer");
+                }
+                done.store(true, Ordering::Relaxed);
+                for observer in observers {
+                    observer.join().expect("an observer");
+                }
+            });
+            println!("{:?}", log.stats());
+            assert_eq!(log.head(), WRITERS * 150_000);
+            assert_eq!(log.read(log.oldest_seq() - 1, usize::MAX).expect("the window").len(), capacity);
+        }
+    });
+}
+
 /// A reader that keeps a batch keeps what it borrows, whatever the writers do meanwhile.
 #[test]
 fn a_batch_that_is_kept_stays_as_it_was() {

@@ -22,6 +22,8 @@ fn append(ring: &Ring<u64>, guard: &Guard, value: u64) -> u64 {
 /// The run after `after`, checked: consecutive, and no record torn.
 fn read(ring: &Ring<u64>, guard: Guard, after: u64) -> Result<Vec<u64>, Missed> {
     let run = ring.read(guard, after, 100)?;
+    // loom switches threads at atomic operations only: here is one, between taking the run and looking at it.
+    ring.last();
     let values = (0..run.len()).map(|index| {
         let (seq, value, text) = run.get(index);
         assert_eq!(seq, after + 1 + index as u64);
@@ -38,12 +40,12 @@ fn reclaim(handle: &LocalHandle) {
     }
 }
 
-/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 3.
+/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 4: 19,420 executions.
 ///
 /// Catches `claim_not_atomic`, `publish_a_relaxed`, `publish_b_relaxed`, `stamp_before_record`.
 #[test]
 fn two_writers_and_a_reader() {
-    explore("two_writers_and_a_reader", 3, || {
+    explore("two_writers_and_a_reader", 4, || {
         let ring = ring(4, 1);
         let writers = [10, 20].map(|value| {
             let ring = Arc::clone(&ring);
@@ -58,12 +60,12 @@ fn two_writers_and_a_reader() {
     });
 }
 
-/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 3.
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 33,233 executions.
 ///
 /// Catches `install_a_relaxed`, `install_b_relaxed`.
 #[test]
 fn racing_installation() {
-    explore("racing_installation", 3, || {
+    explore("racing_installation", 4, || {
         let ring = ring(4, 4);
         let [writer, other] = [10, 20].map(|value| {
             let ring = Arc::clone(&ring);
@@ -78,12 +80,32 @@ fn racing_installation() {
     });
 }
 
-/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 4.
+/// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the other may find it for
+/// the next one. 2 threads, bound 4: 246 executions.
+///
+/// Catches `pool_a_relaxed`, `pool_b_relaxed`.
+#[test]
+fn a_pooled_segment_changes_hands() {
+    explore("a_pooled_segment_changes_hands", 4, || {
+        let ring = ring(8, 2);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || [10, 20].map(|value| append(&ring, &unpinned(), value)))
+        };
+        let mut seqs = [30, 40].map(|value| append(&ring, &unpinned(), value)).to_vec();
+        seqs.extend(writer.join().expect("the writer ends"));
+        seqs.sort_unstable();
+        assert_eq!(seqs, [1, 2, 3, 4]);
+        assert_eq!(read(&ring, unpinned(), 0).expect("in the window").len(), 4);
+    });
+}
+
+/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 5: 90 executions.
 ///
 /// Catches `publish_front_to_back`.
 #[test]
 fn a_batch_is_whole() {
-    explore("a_batch_is_whole", 4, || {
+    explore("a_batch_is_whole", 5, || {
         let ring = ring(8, 2);
         let writer = {
             let ring = Arc::clone(&ring);
@@ -102,74 +124,72 @@ fn a_batch_is_whole() {
 }
 
 /// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
-/// and the books balance. 2 threads, the real epoch, bound 1.
+/// and the books balance. 2 threads, the real epoch, bound 2, 2,369 executions: the late
+/// writer is stopped anywhere, and the lapper once.
 ///
 /// Catches `late_writer_installs`.
 #[test]
 fn a_lapped_late_writer() {
-    explore("a_lapped_late_writer", 1, || {
+    explore("a_lapped_late_writer", 2, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
-        let late = {
-            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
-            thread::spawn(move || {
-                let mut claim = ring.claim(1);
-                let handle = epoch.register();
-                let guard = pin_to(&handle);
-                claim.publish_last(&guard, 1, ring.text(["1", "", ""]));
-                claim.finish(&guard);
-            })
-        };
-        let handle = epoch.register();
-        // Three positions: the fourth append takes the place of the first.
-        let appended: Vec<_> = (2..=5).map(|value| (append(&ring, &pin_to(&handle), value), value)).collect();
-        let seen_by_now = |(seq, value)| match read(&ring, pin_to(&handle), seq - 1) {
-            Ok(values) => assert_eq!(values.first(), Some(&value), "seq {seq} was overwritten"),
-            Err(missed) => assert!(matches!(missed, Missed::Evicted(window) if window.oldest > seq)),
-        };
-        appended.iter().copied().for_each(seen_by_now);
-        late.join().expect("the late writer ends");
-        appended.iter().copied().for_each(seen_by_now);
-        assert!(ring.superseded() <= 1);
-        assert_eq!((ring.last(), ring.head(&pin_to(&handle))), (5, 5));
-    });
-}
-
-/// R4: a reader holds a run while a writer laps it, retires its segment, and reclamation is forced: what it holds does
-/// not change. 2 threads, the real epoch, bound 1.
-///
-/// Catches `reclaim_at_once`.
-#[test]
-fn a_pinned_reader_against_reuse() {
-    explore("a_pinned_reader_against_reuse", 1, || {
-        let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
-        let handle = epoch.register();
-        append(&ring, &pin_to(&handle), 1);
-        let reader = {
+        let mut late = ring.claim(1);
+        let lapper = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
-                match read(&ring, pin_to(&handle), 0) {
-                    Ok(values) => assert_eq!(values.first(), Some(&1)),
-                    Err(missed) => assert!(matches!(missed, Missed::Evicted(_))),
+                // Three positions: 4 takes the place of 1.
+                for value in 2..=4 {
+                    append(&ring, &pin_to(&handle), value);
                 }
             })
         };
-        // Three positions: 4 retires the segment of 1, and 5 may get it to write in.
-        for value in 2..=4 {
-            append(&ring, &pin_to(&handle), value);
-        }
-        reclaim(&handle);
-        append(&ring, &pin_to(&handle), 5);
-        reader.join().expect("the reader ends");
+        let handle = epoch.register();
+        let guard = pin_to(&handle);
+        late.publish_last(&guard, 1, ring.text(["1", "", ""]));
+        late.finish(&guard);
+        drop(guard);
+        lapper.join().expect("the lapper ends");
+        assert_eq!(read(&ring, pin_to(&handle), 3), Ok(vec![4]), "the newer record was overwritten");
+        assert!(ring.superseded() <= 1);
+        assert_eq!((ring.last(), ring.head(&pin_to(&handle))), (4, 4));
     });
 }
 
-/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 3.
+/// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told that it is gone.
+/// 2 threads, the real epoch, bound 5: 9,227 executions. Refutes a reader that does not pin, too.
+///
+/// Catches `reclaim_at_once`.
+#[test]
+fn a_reader_against_a_lap() {
+    explore("a_reader_against_a_lap", 5, || {
+        let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
+        let handle = epoch.register();
+        append(&ring, &pin_to(&handle), 1);
+        let writer = {
+            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
+            thread::spawn(move || {
+                let handle = epoch.register();
+                for value in 2..=4 {
+                    append(&ring, &pin_to(&handle), value);
+                }
+                reclaim(&handle);
+                append(&ring, &pin_to(&handle), 5);
+            })
+        };
+        match read(&ring, pin_to(&handle), 0) {
+            Ok(values) => assert_eq!(values.first(), Some(&1)),
+            Err(missed) => assert!(matches!(missed, Missed::Evicted(_))),
+        }
+        writer.join().expect("the writer ends");
+    });
+}
+
+/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 4: 21,053 executions.
 ///
 /// Catches `settle_a_relaxed`, `settle_b_relaxed`.
 #[test]
 fn what_head_promises_can_be_read() {
-    explore("what_head_promises_can_be_read", 3, || {
+    explore("what_head_promises_can_be_read", 4, || {
         let ring = ring(4, 4);
         let writer = {
             let ring = Arc::clone(&ring);
@@ -193,9 +213,9 @@ fn what_head_promises_can_be_read() {
 #[test]
 fn the_window_is_there() {
     explore("the_window_is_there", 0, || {
-        let (ring, epoch) = (ring(3, 2), Epoch::new());
+        let (ring, epoch) = (ring(4, 2), Epoch::new());
         let handle = epoch.register();
-        for value in 1..=9_u64 {
+        for value in 1..=12_u64 {
             append(&ring, &pin_to(&handle), value);
             let oldest = ring.window().oldest;
             assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));

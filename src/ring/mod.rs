@@ -66,6 +66,7 @@
 //! | --- | --- | --- | --- |
 //! | publish | writer: stamp store, Release (A) | reader: stamp load, Acquire (B) | the record, and for a batch all records behind it (R3) |
 //! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
+//! | pool | whoever gives a segment back: compare-and-swap into the pool, Release (A) | who takes it: swap, Acquire (B) | the end of its last life: nobody writes it any more |
 //! | settle | observer: `settled` max, Release (A) | observer: `settled` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
 //! | pin | reader or writer: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
 //!
@@ -92,6 +93,7 @@
 //! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`.
 
 mod geometry;
+mod pool;
 mod reader;
 mod segment;
 mod slot;
@@ -123,6 +125,8 @@ mod order {
         unless(cfg!(ringlog_fault = "install_a_relaxed"), Ordering::Release);
     pub(super) const INSTALL_B: Ordering =
         unless(cfg!(ringlog_fault = "install_b_relaxed"), Ordering::Acquire);
+    pub(super) const POOL_A: Ordering = unless(cfg!(ringlog_fault = "pool_a_relaxed"), Ordering::Release);
+    pub(super) const POOL_B: Ordering = unless(cfg!(ringlog_fault = "pool_b_relaxed"), Ordering::Acquire);
     pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
     pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
 }

@@ -117,7 +117,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
             };
             let stop = (self.geometry.base_of(seq) + self.geometry.segment_len() as u64).min(end);
             let entered = seq;
-            while seq < stop && segment.holds(self.geometry.offset_of(seq), seq) {
+            while seq < stop && segment.holds(seq) {
                 seq += 1;
             }
             if seq > entered {
@@ -128,7 +128,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
             }
         }
         let more = match self.find(seq, guard) {
-            Found::Segment(segment) if seq <= last => segment.holds(self.geometry.offset_of(seq), seq),
+            Found::Segment(segment) if seq <= last => segment.holds(seq),
             Found::Newer => return Err(Lapped),
             _ => false,
         };
@@ -162,7 +162,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let from = seq;
         while seq < last {
             match self.find(seq + 1, guard) {
-                Found::Segment(segment) if segment.holds(self.geometry.offset_of(seq + 1), seq + 1) => {
+                Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
                 // What has left the window counts as settled, and so does all before it.
@@ -256,7 +256,7 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
         // SAFETY: loaded under `self.guard` (R4).
         let segment = unsafe { segment.as_ref() };
         // SAFETY: the walk saw this seq's stamp (R3); the guard lives as long as the borrow of `self`.
-        let (fixed, text) = unsafe { segment.read(geometry.offset_of(seq)) };
+        let (fixed, text) = unsafe { segment.read(seq) };
         (seq, fixed, text)
     }
 }

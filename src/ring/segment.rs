@@ -2,9 +2,10 @@
 
 use super::Memory;
 use super::geometry::Geometry;
+use super::pool::Pool;
 use super::slot::{CACHE_LINE, Slot, Text};
 use crate::sync::epoch::{Guard, Shared};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, Pool, UnsafeCell};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -31,14 +32,15 @@ unsafe impl<M: Copy + Send + Sync> Sync for Segment<M> {}
 
 impl<M: Copy> Segment<M> {
     fn new(len: usize, stride: usize) -> Self {
+        assert!(len.is_power_of_two(), "a segment of {len} slots");
         let layout = Self::layout(len, stride);
         // SAFETY: the layout is not empty: a segment has slots, and a slot has bytes.
         let Some(slots) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         let (base, spilled) = (UnsafeCell::new(0), AtomicBool::new(false));
         let segment = Self { base, spilled, slots, len, stride, records: PhantomData };
-        for index in 0..len {
+        for seq in 0..len as u64 {
             // SAFETY: fresh memory of our own.
-            unsafe { segment.slot(index).init() };
+            unsafe { segment.slot(seq).init() };
         }
         segment
     }
@@ -59,40 +61,42 @@ impl<M: Copy> Segment<M> {
         self.base.with(|base| unsafe { *base })
     }
 
-    /// Whether the slot at `index` holds `seq`'s record.
+    /// Whether `seq`'s record is here.
     #[inline]
-    pub(super) fn holds(&self, index: usize, seq: u64) -> bool {
+    pub(super) fn holds(&self, seq: u64) -> bool {
         // SAFETY: `&self` keeps the slots alive.
-        unsafe { self.slot(index).holds(seq) }
+        unsafe { self.slot(seq).holds(seq) }
     }
 
-    /// The record in the slot at `index`.
+    /// The record of `seq`.
     ///
     /// # Safety
     /// [`holds`](Self::holds) returned true for it (R3), and the segment stays reachable for `'g` (R4).
     #[inline]
-    pub(super) unsafe fn read<'g>(&self, index: usize) -> (M, &'g str) {
+    pub(super) unsafe fn read<'g>(&self, seq: u64) -> (M, &'g str) {
         // SAFETY: the caller's.
-        unsafe { self.slot(index).read() }
+        unsafe { self.slot(seq).read() }
     }
 
-    /// Writes and publishes `seq`'s record in the slot at `index`. Returns the bytes spilled.
+    /// Writes and publishes `seq`'s record. Returns the bytes spilled.
     ///
     /// # Safety
-    /// The caller owns `seq`, writes it for the first time (R1), and this segment covers it, at `index`.
+    /// The caller owns `seq`, writes it for the first time (R1), and this segment covers it.
     #[inline]
-    pub(super) unsafe fn write(&self, index: usize, seq: u64, fixed: M, text: Text<'_>) -> usize {
+    pub(super) unsafe fn write(&self, seq: u64, fixed: M, text: Text<'_>) -> usize {
         // Noted before the stamp, so that whoever reclaims the slot knows: it does so after the writer's guard ended.
         if matches!(text, Text::Spilled(_)) {
             self.spilled.store(true, Ordering::Relaxed);
         }
         // SAFETY: the caller's; `&self` keeps the slot alive.
-        unsafe { self.slot(index).write(seq, fixed, text) }
+        unsafe { self.slot(seq).write(seq, fixed, text) }
     }
 
+    /// The slot for `seq`, or for the seq of this segment that shares its place.
     #[inline]
-    fn slot(&self, index: usize) -> Slot<M> {
-        debug_assert!(index < self.len);
+    fn slot(&self, seq: u64) -> Slot<M> {
+        // `len` is a power of two: this is below it for every seq.
+        let index = seq as usize & (self.len - 1);
         // SAFETY: within the allocation of `len` strides.
         let address = unsafe { self.slots.add(index * self.stride) };
         // SAFETY: a stride of our allocation, aligned like its start: strides are whole cache lines.
@@ -112,8 +116,8 @@ impl<M: Copy> Segment<M> {
             unsafe { *base }
         });
         let mut bytes = 0;
-        for (index, seq) in (base..base + self.len as u64).enumerate() {
-            let slot = self.slot(index);
+        for seq in base..base + self.len as u64 {
+            let slot = self.slot(seq);
             // A slot that was not written in this life has a stamp of an earlier one, or none.
             // SAFETY: ours alone.
             if unsafe { slot.stamp() } == seq {
@@ -129,9 +133,9 @@ impl<M: Copy> Drop for Segment<M> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`, and its last act.
         unsafe { self.free_spilled() };
-        for index in 0..self.len {
+        for seq in 0..self.len as u64 {
             // SAFETY: made by `init` in `new`, and ours alone.
-            unsafe { self.slot(index).deinit() };
+            unsafe { self.slot(seq).deinit() };
         }
         // SAFETY: allocated in `new` with this layout, freed once.
         unsafe { dealloc(self.slots.as_ptr(), Self::layout(self.len, self.stride)) };
@@ -140,7 +144,7 @@ impl<M: Copy> Drop for Segment<M> {
 
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books.
 pub(super) struct Depot<M: Copy> {
-    pool: Pool<Box<Segment<M>>>,
+    pool: Pool<M>,
     segment_len: usize,
     stride: usize,
     allocated: AtomicU64,
@@ -175,7 +179,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
         reason = "it lives in its box, from one installation to the next"
     )]
     pub(super) fn take(&self, base: u64) -> Box<Segment<M>> {
-        let segment = self.pool.pop().unwrap_or_else(|| {
+        let segment = self.pool.take().unwrap_or_else(|| {
             self.allocated.fetch_add(1, Ordering::Relaxed);
             Box::new(Segment::new(self.segment_len, self.stride))
         });
@@ -186,7 +190,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
 
     /// Takes a segment back that nobody else can reach and that holds no spilled text.
     pub(super) fn give_back(&self, segment: Box<Segment<M>>) {
-        if let Err(surplus) = self.pool.push(segment) {
+        if let Err(surplus) = self.pool.put(segment) {
             drop(surplus);
             self.allocated.fetch_sub(1, Ordering::Relaxed);
         }

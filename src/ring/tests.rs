@@ -184,3 +184,74 @@ fn a_ring_may_start_anywhere_below_2_to_the_53() {
     assert_eq!(read(&ring, base + 7, 100), Ok(numbered(base + 8, base + 8..=base + 10)));
     assert!(matches!(read(&ring, 5, 100), Err(Missed::Evicted(_))));
 }
+
+/// Follows the ring until seq `until` has been seen or lost. Returns how many records it saw and how many it lost.
+fn follow(ring: &Ring<u64>, until: u64) -> (u64, u64) {
+    let (mut cursor, mut seen, mut lost) = (0, 0, 0);
+    while cursor < until {
+        match read(ring, cursor, 7) {
+            Ok(records) => {
+                for (seq, value) in records {
+                    assert_eq!(seq, cursor + 1, "in order, without a gap, once");
+                    assert!(value == seq || value == HELD, "seq {seq} holds the record of {value}");
+                    (cursor, seen) = (seq, seen + 1);
+                }
+            }
+            Err(Missed::Evicted(window)) => {
+                assert!(window.oldest > cursor + 1, "told to have missed something, and nothing was");
+                lost += window.oldest - 1 - cursor;
+                cursor = window.oldest - 1;
+            }
+            Err(missed) => panic!("{missed:?} at {cursor}"),
+        }
+        std::thread::yield_now();
+    }
+    (seen, lost)
+}
+
+/// The value of a record whose writer was held between claim and publish.
+const HELD: u64 = u64::MAX;
+
+/// More threads than cores on a window so small that it is lapped all the time, one writer being held between claim and
+/// publish again and again: nothing is torn, doubled or out of order, and what each reader saw and what it lost add up.
+#[test]
+fn held_writers_and_lapped_readers_lose_nothing_untold() {
+    const APPENDS: u64 = 30_000;
+    const HOLDS: u64 = 300;
+    const WRITERS: u64 = 4;
+    let offered = WRITERS * APPENDS + HOLDS;
+    let ring = &ring(32, 4);
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                for _ in 0..APPENDS {
+                    let guard = pin();
+                    let mut claim = ring.claim(1);
+                    let seq = claim.first();
+                    claim.publish_last(&guard, seq, ring.text([&seq.to_string(), "", ""]));
+                    claim.finish(&guard);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for round in 0..HOLDS {
+                let mut claim = ring.claim(1);
+                // Every tenth is held until it is lapped, as long as the others are there to do it.
+                let lapped = (claim.first() + 2 * 32).min(WRITERS * APPENDS);
+                let patience = if round % 10 == 0 { 100_000 } else { round };
+                (0..patience).take_while(|_| ring.last() < lapped).for_each(|_| std::thread::yield_now());
+                let guard = pin();
+                claim.publish_last(&guard, HELD, ring.text([&HELD.to_string(), "", ""]));
+                claim.finish(&guard);
+            }
+        });
+        let readers = [(); 3].map(|()| scope.spawn(|| follow(ring, offered)));
+        for reader in readers {
+            let (seen, lost) = reader.join().expect("the reader ends");
+            assert_eq!(seen + lost, offered);
+            assert!(lost >= ring.superseded(), "{lost} lost, {} superseded", ring.superseded());
+        }
+    });
+    assert_eq!((ring.last(), ring.head(&pin())), (offered, offered));
+    assert!(ring.superseded() > 0, "held long enough to be lapped, at least once");
+}

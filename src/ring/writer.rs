@@ -113,6 +113,12 @@ impl<M: Copy + Send + Sync> Ring<M> {
 }
 
 impl<M: Copy + Send + Sync> Claim<'_, M> {
+    /// The first seq of the claim.
+    #[cfg(test)]
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Publishes the record of the claim's last unpublished seq: records go in back to front, so that readers
     /// meet all of the claim or nothing.
     #[inline]
@@ -132,7 +138,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         };
         // SAFETY: R1: `claim` gave this seq to this claim alone, and the line above took it out for good; the
         // segment covers it and is alive under the guard.
-        let spilled = unsafe { segment.write(ring.geometry.offset_of(seq), seq, fixed, text) };
+        let spilled = unsafe { segment.write(seq, fixed, text) };
         if spilled > 0 {
             ring.depot.count_spilled(spilled);
         }

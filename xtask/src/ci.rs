@@ -15,10 +15,13 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("fmt --all -- --check")?;
     cargo("fmt --manifest-path fuzz/Cargo.toml -- --check")?;
     cargo("clippy --workspace --all-targets -- -D warnings")?;
-    docs("doc --workspace --no-deps")?;
+    cargo("clippy --all-targets --all-features -- -D warnings")?;
+    docs("doc --workspace --no-deps --all-features")?;
     docs("doc --workspace --no-deps --document-private-items")?;
     readme_names_the_tests()?;
     cargo(TESTS.strip_prefix("cargo ").expect("a cargo command"))?;
+    cargo("test --all-features --lib")?;
+    cargo("test --all-features --doc")?;
     cargo("build --release --examples")?;
     cargo("run --release --example replay")?;
     cargo("bench --no-run")?;

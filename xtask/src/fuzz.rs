@@ -73,7 +73,7 @@ fn fuzz(target: &str, seconds: u32) -> Result<(), String> {
         "rustup",
         &format!(
             "run nightly cargo fuzz run {target} {found} fuzz/corpus/{target} \
-             -- -max_total_time={seconds} -max_len=4096 -timeout=25 -print_final_stats=1"
+             -- -max_total_time={seconds} -max_len=4096 -timeout=25 -verbosity=0 -print_final_stats=1"
         ),
     ))
 }

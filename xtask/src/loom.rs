@@ -7,8 +7,8 @@ use std::process::Command;
 /// Turns every primitive behind `src/sync.rs`, and those of `crossbeam-epoch`, into loom's.
 const FLAGS: &str = "--cfg loom --cfg crossbeam_loom";
 
-/// Models whose names hold this word are only run with `--deep`.
-const DEEP: &str = "deep_";
+/// Set, it makes each model take one more preemption.
+const DEEP: &str = "RINGLOG_LOOM_DEEP";
 
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let mut deep = false;
@@ -20,9 +20,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             other => return Err(format!("loom takes [--deep] [FILTER], not `{other}`")),
         }
     }
-    let mut tests = with_loom(shell::cargo("test --release --package loom-tests --lib --"));
-    if !deep {
-        tests.args(["--skip", DEEP]);
+    let mut tests =
+        with_loom(shell::cargo("test --release --package loom-tests --lib -- --nocapture --test-threads 2"));
+    if deep {
+        tests.env(DEEP, "1");
     }
     shell::run(tests.args(filter))
 }

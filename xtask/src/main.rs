@@ -15,7 +15,7 @@ const HELP: &str = "\
 Usage: cargo xtask VERB
 
   ci                                 everything that must hold before a change lands (.ci/run calls it)
-  loom [--deep] [FILTER]             the models of the protocols; --deep adds those named deep_…
+  loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   help                               this text

@@ -1,0 +1,61 @@
+//! Segments that wait to be used again.
+
+use super::order;
+use super::segment::Segment;
+use crate::sync::{AtomicPtr, Ordering};
+use std::ptr;
+
+/// A bounded set of segments that nobody else can reach.
+///
+/// Wait-free: putting in and taking out are one pass over a few places. A queue would be shorter to write, but the
+/// usual bounded ones let a thread that is suspended half-way hold the others up.
+pub(super) struct Pool<M: Copy> {
+    places: Box<[AtomicPtr<Segment<M>>]>,
+}
+
+impl<M: Copy> Pool<M> {
+    pub(super) fn new(places: usize) -> Self {
+        Self { places: (0..places).map(|_| AtomicPtr::new(ptr::null_mut())).collect() }
+    }
+
+    /// Puts a segment in (pool:A). Gives it back if there is no place.
+    pub(super) fn put(&self, segment: Box<Segment<M>>) -> Result<(), Box<Segment<M>>> {
+        let segment = Box::into_raw(segment);
+        for place in &self.places {
+            let empty = ptr::null_mut();
+            // The first look spares a full place the compare-and-swap.
+            if place.load(Ordering::Relaxed).is_null()
+                && place.compare_exchange(empty, segment, order::POOL_A, Ordering::Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        // SAFETY: made by `into_raw` above, and in no place.
+        Err(unsafe { Box::from_raw(segment) })
+    }
+
+    /// Takes a segment out, if there is one (pool:B).
+    pub(super) fn take(&self) -> Option<Box<Segment<M>>> {
+        self.places.iter().find_map(|place| {
+            if place.load(Ordering::Relaxed).is_null() {
+                return None;
+            }
+            let segment = place.swap(ptr::null_mut(), order::POOL_B);
+            // SAFETY: put in by `put`; the swap took it out for good, and for us alone.
+            (!segment.is_null()).then(|| unsafe { Box::from_raw(segment) })
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.iter().filter(|place| !place.load(Ordering::Relaxed).is_null()).count()
+    }
+}
+
+impl<M: Copy> Drop for Pool<M> {
+    fn drop(&mut self) {
+        while let Some(segment) = self.take() {
+            drop(segment);
+        }
+    }
+}
