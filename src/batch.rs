@@ -71,7 +71,7 @@ impl<'log> Batch<'log> {
                 }
                 examined += 1;
             }
-            if picked.len() == limit || examined >= MAX_EXAMINED {
+            if picked.len() == limit {
                 break;
             }
             batch.run.extend(STRIDE.min(MAX_EXAMINED - examined));

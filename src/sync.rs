@@ -9,11 +9,35 @@ pub(crate) use imp::*;
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
-    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use std::sync::{Arc, MutexGuard};
+    use std::sync::{PoisonError, TryLockError};
 
     /// Parking, which loom has its own of.
     pub(crate) mod thread {
         pub(crate) use std::thread::{Thread, current, park, park_timeout};
+    }
+
+    /// A lock that knows no poison: what it guards is whole whenever it is let go, whoever panics elsewhere.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(data: T) -> Self {
+            Self(std::sync::Mutex::new(data))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// `None` if it is taken.
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        }
     }
 
     /// A cell whose accesses loom can track: `std`'s, with loom's closure-shaped interface.
@@ -93,7 +117,6 @@ mod imp {
     mod lock {
         use loom::sync::atomic::{AtomicU64, Ordering};
         use std::ops::{Deref, DerefMut};
-        use std::sync::PoisonError;
 
         #[derive(Debug)]
         pub(crate) struct Mutex<T> {
@@ -115,21 +138,16 @@ mod imp {
                 Self { taken: AtomicU64::new(0), data: loom::sync::Mutex::new(data) }
             }
 
-            pub(crate) fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
+            pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
                 let data = self.data.lock().unwrap();
                 self.taken.fetch_add(1, Ordering::Relaxed);
-                Ok(MutexGuard { _taken: Taken(&self.taken), data })
+                MutexGuard { _taken: Taken(&self.taken), data }
             }
 
-            pub(crate) fn try_lock(
-                &self,
-            ) -> Result<MutexGuard<'_, T>, Option<PoisonError<MutexGuard<'_, T>>>> {
+            pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
                 // Adding nothing reads the latest value, which a load need not. All that change it are
                 // read-modify-writes: loom mixes up the order of these with plain stores.
-                if self.taken.fetch_add(0, Ordering::Relaxed) == 1 {
-                    return Err(None);
-                }
-                self.lock().map_err(Some)
+                (self.taken.fetch_add(0, Ordering::Relaxed) == 0).then(|| self.lock())
             }
         }
 

@@ -89,11 +89,10 @@
 //! until that task moves, if *all* those are stuck that the last append has woken.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, asymmetric, fence, thread};
+use crate::sync::{AtomicU64, Mutex, Ordering, asymmetric, fence, thread};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::PoisonError;
 use std::task::{Poll, Wake, Waker};
 use std::time::Instant;
 
@@ -169,7 +168,7 @@ impl Gate {
 
     /// How many sleep.
     pub(crate) fn sleeping(&self) -> usize {
-        self.lock().queue.len()
+        self.sleepers.lock().queue.len()
     }
 
     /// Wakes the first few sleepers whose seq is visible, and lets the gate rest when it has lingered long enough.
@@ -187,7 +186,7 @@ impl Gate {
             if wanted > head && wanted < LINGERING {
                 return;
             }
-            let Ok(mut sleepers) = self.sleepers.try_lock() else { return };
+            let Some(mut sleepers) = self.sleepers.try_lock() else { return };
             let ready = sleepers.take_ready(head);
             self.announce(&sleepers, log);
             drop(sleepers);
@@ -203,7 +202,7 @@ impl Gate {
     fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, waker: &Waker, log: &impl Watched) {
         // Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
         let waker = waker.clone();
-        let mut sleepers = self.lock();
+        let mut sleepers = self.sleepers.lock();
         let replaced = sleepers.enter(ticket, seq, waker);
         let before = self.announce(&sleepers, log);
         drop(sleepers);
@@ -216,7 +215,7 @@ impl Gate {
     /// Leaves the queue, if queued, and passes on the wake-up, if woken.
     fn leave(&self, ticket: &mut Option<Ticket>, log: &impl Watched) {
         let Some(ticket) = ticket.take() else { return };
-        let mut sleepers = self.lock();
+        let mut sleepers = self.sleepers.lock();
         let waker = sleepers.queue.remove(&ticket);
         self.announce(&sleepers, log);
         drop(sleepers);
@@ -240,10 +239,6 @@ impl Gate {
             self.wanted.store(now, Ordering::Relaxed);
         }
         before
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Sleepers> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -272,7 +272,9 @@ fn who_waits_for_a_later_seq_sleeps_on() {
     }
     assert!(sooner.iter().all(|sleeper| sleeper.woken() == 1));
     assert!(later.iter().all(|sleeper| sleeper.woken() == 0));
-    later.iter_mut().for_each(|sleeper| assert_eq!(sleeper.poll(), Poll::Pending, "still there"));
+    for sleeper in &mut later {
+        assert_eq!(sleeper.poll(), Poll::Pending, "still there");
+    }
     assert_eq!(waiters(&log), 20);
     drop(later);
     assert_eq!(waiters(&log), 0);

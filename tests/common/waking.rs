@@ -1,4 +1,5 @@
 //! Futures polled by hand, with wakers that count.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::future::Future;
 use std::pin::{Pin, pin};
