@@ -13,8 +13,12 @@
 mod ring;
 #[path = "../../src/sync.rs"]
 mod sync;
+#[path = "../../src/wait.rs"]
+mod wait;
 
 #[cfg(test)]
 mod explore;
 #[cfg(test)]
 mod ring_models;
+#[cfg(test)]
+mod wait_models;

@@ -28,6 +28,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("too_few_segments", "ring_models::the_window_is_there"),
+    ("wait_light_fence", "wait_models::a_waiter_and_a_publisher"),
+    ("wait_look_fence", "wait_models::two_waiters_and_the_baton"),
+    ("wait_check_again", "wait_models::a_waiter_and_a_publisher"),
+    ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
+    ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
 ];
 
 /// What a model may take. A model that runs longer has hung, and has caught nothing.
