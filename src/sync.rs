@@ -6,6 +6,20 @@
 
 pub(crate) use imp::*;
 
+/// Asks the processor for a cache line that will be written soon. Only ever a hint: any address will do.
+#[inline]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "no hint known for this processor")
+)]
+pub(crate) fn prefetch_for_write(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: PREFETCHW changes no memory and no register, never faults, and where it is not known it does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
