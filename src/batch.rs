@@ -4,6 +4,7 @@
 use crate::clock::Rfc3339;
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::event::EventRef;
+use crate::query::{Filter, MAX_EXAMINED, Query};
 use crate::record::{JsonWriter, Meta};
 use crate::ring::Run;
 use crate::wire::PullResponse;
@@ -35,22 +36,62 @@ use serde::{Serialize, Serializer};
 #[derive(Debug)]
 pub struct Batch<'log> {
     run: Run<'log, Meta>,
+    /// Where in the run the events lie that a filter let through; `None` without a filter: all.
+    picked: Option<Vec<u32>>,
     incarnation: Incarnation,
 }
 
+/// How many events a filtered read walks over before it looks at them.
+const STRIDE: usize = 256;
+
 impl<'log> Batch<'log> {
     pub(crate) fn new(run: Run<'log, Meta>, incarnation: Incarnation) -> Self {
-        Self { run, incarnation }
+        Self { run, picked: None, incarnation }
+    }
+
+    /// How long a run [`pick`](Self::pick) wants to start from.
+    pub(crate) fn stride(query: &Query<'_>) -> usize {
+        if query.filter.is_some() { query.limit.min(STRIDE) } else { query.limit }
+    }
+
+    /// The events of a run, and of what follows it, that the filter lets through.
+    pub(crate) fn pick(
+        run: Run<'log, Meta>,
+        incarnation: Incarnation,
+        filter: &Filter,
+        limit: usize,
+    ) -> Self {
+        let mut batch = Self::new(run, incarnation);
+        let mut picked = Vec::new();
+        let mut examined = 0;
+        loop {
+            while examined < batch.run.len() && picked.len() < limit {
+                if filter.lets_through(&event(&batch.run, examined)) {
+                    picked.push(examined as u32);
+                }
+                examined += 1;
+            }
+            if picked.len() == limit {
+                break;
+            }
+            batch.run.extend(STRIDE.min(MAX_EXAMINED - examined));
+            if batch.run.len() == examined {
+                break;
+            }
+        }
+        batch.run.truncate(examined);
+        batch.picked = Some(picked);
+        batch
     }
 
     /// The events, in the order of their seqs.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { run: &self.run, front: 0, back: self.run.len() }
+        Iter { run: &self.run, picked: self.picked.as_deref(), front: 0, back: self.len() }
     }
 
     /// How many events there are.
     pub fn len(&self) -> usize {
-        self.run.len()
+        self.picked.as_ref().map_or(self.run.len(), Vec::len)
     }
 
     /// Whether there are none.
@@ -58,14 +99,16 @@ impl<'log> Batch<'log> {
         self.len() == 0
     }
 
-    /// Where to read on: after the last event, or where this read began if there are none.
+    /// Where to read on: after the last event, or where this read began if there are none. With a filter, after the last
+    /// event examined.
     ///
     /// It names the log's incarnation, so that another log refuses it.
     pub fn cursor(&self) -> Cursor {
         Cursor { seq: self.last_seq(), incarnation: Some(self.incarnation) }
     }
 
-    /// Whether a further event was there to be read when this batch was taken.
+    /// Whether a further event was there to be read when this batch was taken. With a filter, whether a further one was there
+    /// to be examined: it may not match.
     pub fn has_more(&self) -> bool {
         self.run.has_more()
     }
@@ -111,7 +154,7 @@ impl<'log> Batch<'log> {
     }
 
     fn last_seq(&self) -> u64 {
-        self.run.first() - 1 + self.len() as u64
+        self.run.first() - 1 + self.run.len() as u64
     }
 }
 
@@ -144,18 +187,24 @@ impl<'a> IntoIterator for &'a Batch<'_> {
     }
 }
 
+#[inline]
+fn event<'a>(run: &'a Run<'_, Meta>, index: usize) -> EventRef<'a> {
+    let (seq, meta, text) = run.get(index);
+    EventRef { seq, meta, text }
+}
+
 /// The events of a [`Batch`].
 #[derive(Debug, Clone)]
 pub struct Iter<'a> {
     run: &'a Run<'a, Meta>,
+    picked: Option<&'a [u32]>,
     front: usize,
     back: usize,
 }
 
 impl<'a> Iter<'a> {
     fn get(&self, index: usize) -> EventRef<'a> {
-        let (seq, meta, text) = self.run.get(index);
-        EventRef { seq, meta, text }
+        event(self.run, self.picked.map_or(index, |picked| picked[index] as usize))
     }
 }
 

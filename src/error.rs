@@ -147,6 +147,25 @@ impl fmt::Display for Resync {
 
 impl std::error::Error for Resync {}
 
+/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) was to wait for did not happen in time.
+///
+/// Waiting again goes on where this left off: nothing is lost by a time-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedOut {
+    /// The seq that was waited for.
+    pub seq: u64,
+    /// The log's head at the time-out.
+    pub head: u64,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "timed out waiting for seq {}: head is {}", self.seq, self.head)
+    }
+}
+
+impl std::error::Error for TimedOut {}
+
 /// Why a [`Builder`](crate::Builder) cannot build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -15,25 +15,32 @@ mod dedup;
 pub mod docs;
 mod error;
 mod event;
+mod follow;
 mod log;
 #[cfg(feature = "profile")]
 mod profile;
 mod push;
+mod query;
 mod record;
 mod ring;
 mod stats;
 mod sync;
+mod wait;
 mod wire;
 
 pub use batch::{Batch, Iter};
 pub use builder::{Builder, FreshCursor, MAX_BASE_SEQ, MAX_CAPACITY};
 pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
-pub use error::{ConfigError, PullError, Resync, ResyncReason};
+pub use error::{ConfigError, PullError, Resync, ResyncReason, TimedOut};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
+#[cfg(feature = "stream")]
+pub use follow::FollowerStream;
+pub use follow::{Follower, Next, Visible};
 pub use log::ChangeLog;
 #[cfg(feature = "profile")]
 pub use profile::{Latency, LatencySnapshot};
+pub use query::{Filter, MAX_EXAMINED, Query};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;
 pub use wire::{ClientChange, OpResult, OpStatus, PullResponse, PullSummary, PushRequest, PushResponse};

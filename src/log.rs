@@ -11,11 +11,13 @@ use crate::error::{PullError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
 #[cfg(feature = "profile")]
 use crate::profile::{Operation, Profile};
+use crate::query::Query;
 use crate::record::Meta;
 use crate::ring::{Missed, Ring};
 use crate::stats::Stats;
 use crate::sync::epoch;
 use crate::sync::{AtomicU64, Ordering};
+use crate::wait::{Gate, Watched};
 use crate::wire::{PullResponse, PullSummary};
 use serde_json::Value;
 use std::ops::RangeInclusive;
@@ -50,6 +52,7 @@ pub struct ChangeLog {
     clock: Clock,
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
+    gate: Gate,
     #[cfg(feature = "profile")]
     pub(crate) profile: Profile,
 }
@@ -103,6 +106,7 @@ impl ChangeLog {
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
+            gate: Gate::new(),
             #[cfg(feature = "profile")]
             profile: Profile::new(),
         }
@@ -142,12 +146,15 @@ impl ChangeLog {
     /// # Complexity
     /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
     /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
-    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]).
+    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]). With any number of sleeping followers it
+    /// wakes four of them at most: they wake the others.
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        append::one(&self.ring, change, self.clock.now(), epoch::pin)
+        let seq = append::one(&self.ring, change, self.clock.now(), epoch::pin);
+        self.gate.published(self);
+        seq
     }
 
     /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
@@ -173,6 +180,7 @@ impl ChangeLog {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
         let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
+        self.gate.published(self);
         seqs.start..=seqs.end - 1
     }
 }
@@ -181,25 +189,33 @@ impl ChangeLog {
 impl ChangeLog {
     /// The events after a cursor, in place: a contiguous run of at most `limit`, up to the first that is not published yet.
     ///
+    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some entities only.
+    ///
     /// # Errors
     /// [`Resync`] if the events after the cursor have left the window, or if the cursor is not of this log.
     ///
     /// # Complexity
-    /// Proportional to the number of events returned, whatever the capacity. Wait-free, except for a cursor at 0 under
+    /// Proportional to the number of events returned, whatever the capacity; with a filter, to the number
+    /// examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED), and one allocation. Wait-free, except for a cursor at 0 under
     /// [`FreshCursor::Tail`], which is tried again a few times when writers go round the whole window meanwhile.
     ///
     /// # Examples
     ///
     /// See [`Batch`].
-    pub fn read(&self, cursor: impl Into<Cursor>, limit: usize) -> Result<Batch<'_>, Resync> {
+    pub fn read<'q>(
+        &self,
+        cursor: impl Into<Cursor>,
+        query: impl Into<Query<'q>>,
+    ) -> Result<Batch<'_>, Resync> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Read);
-        self.read_from(cursor.into(), limit)
+        self.read_from(cursor.into(), query.into())
     }
 
     /// What all reads come down to.
     #[inline]
-    fn read_from(&self, cursor: Cursor, limit: usize) -> Result<Batch<'_>, Resync> {
+    fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Batch<'_>, Resync> {
+        let limit = Batch::stride(&query);
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
@@ -210,7 +226,10 @@ impl ChangeLog {
             result => result,
         };
         match run {
-            Ok(run) => Ok(Batch::new(run, self.incarnation)),
+            Ok(run) => Ok(match query.filter {
+                Some(filter) => Batch::pick(run, self.incarnation, filter, query.limit),
+                None => Batch::new(run, self.incarnation),
+            }),
             Err(Missed::Evicted(window)) => {
                 Err(self.resync(ResyncReason::Evicted, cursor.seq, window.oldest))
             }
@@ -232,10 +251,11 @@ impl ChangeLog {
     pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Pull);
-        Ok(self.read_from(cursor.into(), limit)?.to_response())
+        Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
-    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`.
+    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`, or those that a
+    /// [`Filter`](crate::Filter) lets through.
     ///
     /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
     /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
@@ -261,15 +281,15 @@ impl ChangeLog {
     /// assert_eq!(body, serde_json::to_vec(&log.pull(&SyncCursor::beginning(), 100).unwrap())?);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
-    pub fn pull_json(
+    pub fn pull_json<'q>(
         &self,
         cursor: impl Into<Cursor>,
-        limit: usize,
+        query: impl Into<Query<'q>>,
         out: &mut Vec<u8>,
     ) -> Result<PullSummary, Resync> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::PullJson);
-        let batch = self.read_from(cursor.into(), limit)?;
+        let batch = self.read_from(cursor.into(), query.into())?;
         batch.write_json(out);
         Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
     }
@@ -283,6 +303,20 @@ impl ChangeLog {
         };
         count.fetch_add(1, Ordering::Relaxed);
         Resync { reason, requested, oldest_seq, head: self.head(), incarnation: self.incarnation }
+    }
+}
+
+impl Watched for ChangeLog {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn head(&self) -> u64 {
+        self.head()
+    }
+
+    fn last(&self) -> u64 {
+        self.last_seq()
     }
 }
 
@@ -365,6 +399,7 @@ impl ChangeLog {
             op_claims_in_flight: ops.in_flight,
             op_filter_false_positives: ops.false_positives,
             spilled_bytes: memory.spilled_bytes,
+            waiters: self.gate.sleeping() as u64,
         }
     }
 }

@@ -67,4 +67,7 @@ pub struct Stats {
     pub op_filter_false_positives: u64,
     /// Bytes of records that were too long for their slots and lie in heap blocks of their own.
     pub spilled_bytes: u64,
+    /// Threads and tasks that wait for a seq to become visible: in [`wait_for`](crate::ChangeLog::wait_for), in
+    /// [`visible`](crate::ChangeLog::visible), or following.
+    pub waiters: u64,
 }

@@ -15,6 +15,8 @@ mod dedup;
 mod ring;
 #[path = "../../src/sync.rs"]
 mod sync;
+#[path = "../../src/wait.rs"]
+mod wait;
 
 #[cfg(test)]
 mod dedup_models;
@@ -22,3 +24,5 @@ mod dedup_models;
 mod explore;
 #[cfg(test)]
 mod ring_models;
+#[cfg(test)]
+mod wait_models;

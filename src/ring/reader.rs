@@ -26,7 +26,6 @@ pub(crate) struct Run<'r, M: Copy + Send + Sync> {
     first_segment: Option<NonNull<Segment<M>>>,
     other_segments: Vec<NonNull<Segment<M>>>,
     /// Keeps the segments alive (R4): they were loaded under it.
-    #[expect(dead_code, reason = "held, not used")]
     guard: Guard,
     not_send: PhantomData<*mut ()>,
 }
@@ -89,36 +88,51 @@ impl<M: Copy + Send + Sync> Ring<M> {
     fn walk(&self, guard: Guard, first: u64, limit: usize, last: u64) -> Result<Run<'_, M>, (Lapped, Guard)> {
         let mut segments = (None, Vec::new());
         let end = first.saturating_add(limit as u64).min(last + 1);
-        let mut seq = first;
+        let stride = self.stride(&guard, first, end, last, |segment| match segments.0 {
+            None => segments.0 = Some(segment),
+            Some(_) => segments.1.push(segment),
+        });
+        let Ok((len, more)) = stride else { return Err((Lapped, guard)) };
+        let (first_segment, other_segments) = segments;
+        Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
+    }
+
+    /// Walks over published records from `from`, up to `end`, which is at most `last + 1`, and hands out the segments
+    /// they lie in. Returns how many they are, and whether another one follows.
+    #[inline]
+    fn stride(
+        &self,
+        guard: &Guard,
+        from: u64,
+        end: u64,
+        last: u64,
+        mut meet: impl FnMut(NonNull<Segment<M>>),
+    ) -> Result<(usize, bool), Lapped> {
+        let mut seq = from;
         while seq < end {
-            let segment = match self.find(seq, &guard) {
+            let segment = match self.find(seq, guard) {
                 Found::Segment(segment) => segment,
                 Found::NotYet => break,
-                Found::Newer => return Err((Lapped, guard)),
+                Found::Newer => return Err(Lapped),
             };
             let stop = (self.geometry.base_of(seq) + self.geometry.segment_len() as u64).min(end);
-            let from = seq;
+            let entered = seq;
             while seq < stop && segment.holds(seq) {
                 seq += 1;
             }
-            if seq > from {
-                match segments.0 {
-                    None => segments.0 = Some(NonNull::from(segment)),
-                    Some(_) => segments.1.push(NonNull::from(segment)),
-                }
+            if seq > entered {
+                meet(NonNull::from(segment));
             }
             if seq < stop {
                 break;
             }
         }
-        let more = match self.find(seq, &guard) {
+        let more = match self.find(seq, guard) {
             Found::Segment(segment) if seq <= last => segment.holds(seq),
-            Found::Newer => return Err((Lapped, guard)),
+            Found::Newer => return Err(Lapped),
             _ => false,
         };
-        let (first_segment, other_segments) = segments;
-        let len = (seq - first) as usize;
-        Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
+        Ok(((seq - from) as usize, more))
     }
 
     /// What is in the position of `seq`.
@@ -191,6 +205,38 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     #[inline]
     pub(crate) fn has_more(&self) -> bool {
         self.more
+    }
+
+    /// Walks on, by at most `count` records.
+    ///
+    /// A run that meets a later lap stays as it is: what follows it is gone, as the next read will say.
+    pub(crate) fn extend(&mut self, count: usize) {
+        let Self { ring, first, len, first_segment, other_segments, guard, .. } = self;
+        let (last, from) = (ring.last(), *first + *len as u64);
+        let end = from.saturating_add(count as u64).min(last + 1);
+        // The walk may start in the segment in which the run ends.
+        let mut known = (*len > 0).then(|| ring.geometry.base_of(from - 1));
+        let stride = ring.stride(guard, from, end, last, |segment| {
+            if known.take() == Some(ring.geometry.base_of(from)) {
+                return;
+            }
+            match first_segment {
+                None => *first_segment = Some(segment),
+                Some(_) => other_segments.push(segment),
+            }
+        });
+        if let Ok((count, more)) = stride {
+            *len += count;
+            self.more = more;
+        }
+    }
+
+    /// Gives back all but the first `len` records.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+            self.more = true;
+        }
     }
 
     /// The record at `index`, and its seq.

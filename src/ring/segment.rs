@@ -92,6 +92,12 @@ impl<M: Copy> Segment<M> {
         unsafe { self.slot(seq).write(seq, fixed, text) }
     }
 
+    /// Asks for the slot of `seq`, to be written soon. A hint: a seq of another segment does no harm.
+    #[inline]
+    pub(super) fn prefetch(&self, seq: u64) {
+        self.slot(seq).prefetch();
+    }
+
     /// The slot for `seq`, or for the seq of this segment that shares its place.
     #[inline]
     fn slot(&self, seq: u64) -> Slot<M> {

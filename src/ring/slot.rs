@@ -11,7 +11,7 @@
 //! Slots start on cache lines, so that two writers never write the same line.
 
 use super::order;
-use crate::sync::{AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell, prefetch_for_write};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
@@ -93,6 +93,15 @@ impl<M: Copy> Slot<M> {
     #[inline]
     pub(super) unsafe fn at(address: NonNull<u8>, stride: usize) -> Self {
         Self { head: address.cast(), inline: Self::inline(stride) }
+    }
+
+    /// Asks for the slot's first lines, to be written soon.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        const LINES: usize = 3;
+        for line in 0..LINES {
+            prefetch_for_write(self.head.as_ptr().wrapping_byte_add(line * CACHE_LINE).cast());
+        }
     }
 
     /// Makes a slot of raw memory, with a stamp that no seq equals.

@@ -1,0 +1,283 @@
+//! The waiter gate: no wake-up is lost, and nobody stays behind.
+//!
+//! A lost wake-up is a deadlock, which loom reports. The log is the smallest that has a head with gaps: one stamp a
+//! seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on the baton. Fences are plain
+//! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, cases 3 to 5.
+
+use crate::explore::explore;
+use crate::ring::{Geometry, Missed, Ring};
+use crate::sync::epoch::unpinned;
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::wait::{Gate, Waiter, Watched};
+use std::sync::atomic::AtomicUsize;
+use std::task::{Poll, Wake, Waker};
+
+/// As many seqs as any model publishes.
+const SEQS: usize = 2;
+
+struct Log {
+    gate: Gate,
+    last: AtomicU64,
+    stamps: [AtomicU64; SEQS],
+}
+
+impl Watched for Log {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn head(&self) -> u64 {
+        self.stamps.iter().take_while(|stamp| stamp.load(Ordering::Acquire) != 0).count() as u64
+    }
+
+    fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+impl Log {
+    fn new() -> Arc<Self> {
+        let stamps = std::array::from_fn(|_| AtomicU64::new(0));
+        Arc::new(Self { gate: Gate::new(), last: AtomicU64::new(0), stamps })
+    }
+
+    fn publish(&self, seq: u64) {
+        let index = usize::try_from(seq - 1).unwrap();
+        self.last.fetch_max(seq, Ordering::Relaxed);
+        self.stamps[index].store(seq, Ordering::Release);
+        self.gate.published(self);
+    }
+
+    /// What must hold when every thread is done and every waiter dropped.
+    fn check_deserted(&self) {
+        assert_eq!(self.gate.sleeping(), 0, "a waiter stayed behind");
+    }
+}
+
+/// Blocks a model thread until `seq` is visible.
+fn wait(log: &Log, seq: u64) {
+    let head = Waiter::new(log).block(seq, None).unwrap();
+    assert!(head >= seq);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls once for `seq`, as a task does whose waker leads nowhere.
+fn poll_once(waiter: &mut Waiter<&Log>, seq: u64) -> Poll<u64> {
+    waiter.poll(seq, Waker::noop())
+}
+
+/// Registration against publish. Threads: a publisher, a waiter. Bound: 8.
+#[test]
+fn a_waiter_and_a_publisher() {
+    explore("a_waiter_and_a_publisher", 8, || {
+        let log = Log::new();
+        let publisher = {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(1))
+        };
+        wait(&log, 1);
+        publisher.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// Whoever closes the gap wakes the one who waits behind it. Threads: two publishers, a waiter. Bound: 4.
+#[test]
+fn a_gap_closed_by_either_publisher() {
+    explore("a_gap_closed_by_either_publisher", 4, || {
+        let log = Log::new();
+        let publishers = [1, 2].map(|seq| {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(seq))
+        });
+        wait(&log, 2);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        log.check_deserted();
+    });
+}
+
+/// The publisher wakes one, who wakes the other. Threads: a publisher, two waiters. Bound: 3.
+#[test]
+fn two_waiters_and_the_baton() {
+    explore("two_waiters_and_the_baton", 3, || {
+        let log = Log::new();
+        let waiter = {
+            let log = log.clone();
+            loom::thread::spawn(move || wait(&log, 1))
+        };
+        let publisher = {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(1))
+        };
+        wait(&log, 1);
+        waiter.join().unwrap();
+        publisher.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// Cancel against notify: one who was woken and drops its future passes the wake-up on. Threads: a publisher, a
+/// waiter, one who polls once and gives up. Bound: 3.
+#[test]
+fn a_cancelled_waiter_passes_the_baton_on() {
+    explore("a_cancelled_waiter_passes_the_baton_on", 3, || {
+        let log = Log::new();
+        let waiter = {
+            let log = log.clone();
+            loom::thread::spawn(move || wait(&log, 1))
+        };
+        let publisher = {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(1))
+        };
+        let mut quitter = Waiter::new(&*log);
+        let _ = poll_once(&mut quitter, 1);
+        drop(quitter);
+        waiter.join().unwrap();
+        publisher.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// A publisher that meets a locked queue goes away, and the lock's holder, who waits for something else, does its work.
+/// Threads: a publisher, a waiter for 1, one who queues up for 2. Bound: 4.
+#[test]
+fn the_holder_of_the_lock_wakes_for_the_publisher() {
+    explore("the_holder_of_the_lock_wakes_for_the_publisher", 4, || {
+        let log = Log::new();
+        let waiter = {
+            let log = log.clone();
+            loom::thread::spawn(move || wait(&log, 1))
+        };
+        let publisher = {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(1))
+        };
+        let mut far = Waiter::new(&*log);
+        assert_eq!(poll_once(&mut far, 2), Poll::Pending);
+        waiter.join().unwrap();
+        publisher.join().unwrap();
+        assert_eq!(log.gate.sleeping(), 1, "the far one sleeps on");
+        drop(far);
+        log.check_deserted();
+    });
+}
+
+/// Whoever held the lock and found nobody to wake looks again: a publisher may have met the lock meanwhile. Threads:
+/// a publisher of 1, a publisher of 2, one who stops waiting for 1; another waits for 2. Bound: 4.
+#[test]
+fn who_held_the_lock_in_vain_looks_again() {
+    explore("who_held_the_lock_in_vain_looks_again", 4, || {
+        let log = Log::new();
+        let woken = std::sync::Arc::new(Woken::default());
+        let mut quitter = Waiter::new(&*log);
+        let mut sleeper = Waiter::new(&*log);
+        assert_eq!(poll_once(&mut quitter, 1), Poll::Pending);
+        assert_eq!(sleeper.poll(2, &Waker::from(woken.clone())), Poll::Pending);
+        let publishers = [1, 2].map(|seq| {
+            let log = log.clone();
+            loom::thread::spawn(move || log.publish(seq))
+        });
+        drop(quitter);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the sleeper is woken, and once");
+        drop(sleeper);
+        log.check_deserted();
+    });
+}
+
+/// Waiters for two seqs, published in order by one thread: each is woken for its own. Threads: a publisher, two
+/// waiters. Bound: 3.
+#[test]
+fn two_waiters_for_two_seqs() {
+    explore("two_waiters_for_two_seqs", 3, || {
+        let log = Log::new();
+        let waiter = {
+            let log = log.clone();
+            loom::thread::spawn(move || wait(&log, 1))
+        };
+        let publisher = {
+            let log = log.clone();
+            loom::thread::spawn(move || {
+                log.publish(1);
+                log.publish(2);
+            })
+        };
+        wait(&log, 2);
+        waiter.join().unwrap();
+        publisher.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// The gate on the real ring.
+struct Followed {
+    gate: Gate,
+    ring: Ring<u64>,
+}
+
+impl Watched for Followed {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn head(&self) -> u64 {
+        self.ring.head(&unpinned())
+    }
+
+    fn last(&self) -> u64 {
+        self.ring.last()
+    }
+}
+
+/// What a follower does, across laps: read; if nothing is there, wait; if it was lapped, go on where the window starts.
+/// What it has seen and what it was told to have missed is all that was offered. Window 1, S = 1, nothing is
+/// retired. Threads: a writer of 3, a follower. Bound: 2 (3 takes five minutes).
+#[test]
+fn a_follower_across_a_lap() {
+    const OFFERED: u64 = 3;
+    explore("a_follower_across_a_lap", 2, || {
+        let log = Arc::new(Followed { gate: Gate::new(), ring: Ring::new(Geometry::new(1, 0, 1, 64)) });
+        let writer = {
+            let log = log.clone();
+            loom::thread::spawn(move || {
+                for value in 1..=OFFERED {
+                    log.ring.append(&unpinned(), value * 10, log.ring.text(["", "", ""]));
+                    log.gate.published(&*log);
+                }
+            })
+        };
+        let (mut cursor, mut seen, mut missed) = (0, 0, 0);
+        while cursor < OFFERED {
+            match log.ring.read(unpinned(), cursor, 10) {
+                Ok(run) if run.len() == 0 => drop(Waiter::new(&*log).block(cursor + 1, None)),
+                Ok(run) => {
+                    assert_eq!(run.get(0), (cursor + 1, (cursor + 1) * 10, ""));
+                    seen += run.len() as u64;
+                    cursor += run.len() as u64;
+                }
+                Err(Missed::Evicted(window)) => {
+                    missed += window.oldest - 1 - cursor;
+                    cursor = window.oldest - 1;
+                }
+                Err(Missed::Ahead(window)) => panic!("{cursor} is ahead of {window:?}"),
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(seen + missed, OFFERED);
+        assert_eq!(log.gate.sleeping(), 0);
+    });
+}

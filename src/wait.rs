@@ -1,0 +1,372 @@
+//! Waiting for a seq to become visible.
+//!
+//! A log's [`Gate`] is where threads and tasks sleep until `head` has reached the seq that they wait
+//! for, and where an append looks whether anyone does.
+//!
+//! # State
+//!
+//! `sleepers` is a queue ordered by the seq waited for, then by arrival, behind a lock that an append
+//! only ever *tries*. `wanted` is the seq at which there is something to do: the first in the queue. With nobody in
+//! the queue the gate *lingers* for the next [`LINGER`] seqs, `wanted` then saying (marked as such) until which, and
+//! after that it *rests*: `wanted` is [`AT_REST`]. Only the holder of the lock stores `wanted`.
+//!
+//! # Protocol, by role
+//!
+//! **Publisher** ([`Gate::published`]): publish, light fence (A), load `wanted`; at rest: done, and this is all
+//! that an append pays for waiters where there are none. Else *look*.
+//!
+//! **Look** ([`Gate::look`]): full fence (B), load `wanted`, read head; nothing to do yet: done. Else try the
+//! lock; taken: done, since its holder will look when it has let go. Else take the first few sleepers
+//! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them; if there are none, look again.
+//!
+//! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock and let go. If the
+//! gate was at rest, heavy fence (C). Look, then read head again; visible: leave. Else sleep.
+//!
+//! **Leaving** ([`Gate::leave`]), because the seq is visible, the wait timed out, or the future was dropped:
+//! out of the queue under the lock, let go, look.
+//!
+//! So two things oblige to look: *having held the lock* and *having been woken* (whoever was woken
+//! leaves, and whoever leaves has held the lock). That is the whole of the baton: an append wakes a few, each
+//! of them wakes a few more, and if it does not want to any longer, its `Drop` does it in its place. An
+//! append pays for [`FAN_OUT`] wake-ups at most, however many wait, and never waits for the lock. Only those are woken
+//! whose seq is visible: a waiter for a seq far ahead sleeps on, and no wake-up goes round in circles.
+//!
+//! Wake-ups are hints: a waiter that is woken reads head again.
+//!
+//! # Why no wake-up is lost
+//!
+//! | label | where | what | pairs with |
+//! | --- | --- | --- | --- |
+//! | A | `published` | light fence: the stamp's store, then the load of `wanted` | B, C |
+//! | B | `look` | full fence: whatever came before (a publish, a change of the queue), then `wanted` and head | A, B |
+//! | C | `enter`, if the gate was at rest | heavy fence: the store of `wanted`, then B | A |
+//!
+//! Let a waiter W sleep: it entered the queue for seq w, and the head that it read after its fence B was < w. To show:
+//! once head ≥ w, someone takes W out of the queue.
+//!
+//! *First with A as a full fence.* All full fences are in one total order. Let P be the publisher whose A is the last
+//! among the publishes that head ≥ w needs. Either W's B or P's A comes first.
+//!
+//! 1. W's B comes first. Then P's loads of `wanted` see W's store or a later one. As long as W is queued these
+//!    say ≤ w, so P looks. All other publishes needed come before P's A, so it reads head ≥ w ≥ `wanted` and tries the
+//!    lock.
+//!    1. It gets the lock. W is the first in the queue, or another is whose seq is visible: someone is taken out.
+//!    2. It does not: some H holds the lock. When H has let go, H looks, unless it has taken someone out. If P's B
+//!       comes before H's, H finds what P found. If H's B comes first, H had let go before P tried, and it was not H
+//!       whom P met. So the last of these holders looks unopposed.
+//! 2. P's A comes first. Then W's read of head sees P's publish, and all the others, whose A are earlier still: it
+//!    was ≥ w, and W did not sleep.
+//!
+//! Whoever is taken out of the queue in W's place is woken, leaves and looks: case 1 with the woken one for P.
+//! The queue before W is finite, and whoever enters it later with a visible seq finds that out by itself. So W's turn comes.
+//!
+//! *With A as a light fence*, P's two accesses are in program order only; what orders them is C, which acts as a full
+//! fence of every other thread at some moment while it lasts. P loads `wanted` once after A, and if that does not
+//! say that the gate is at rest, again after its B, a full fence that does for case 1 and 2 what A did. Remain the
+//! publishers that see the gate at rest and go away. Let P be one of them, and let F be the waiter that has set `wanted`
+//! to what P did not see, the gate having been at rest. F runs C. Let m be C's moment for P.
+//!
+//! 3. P's load comes after m. Then it sees F's store, or a later one: if that says that the gate is at rest again, the
+//!    queue was empty meanwhile, and the same is said of the next F.
+//! 4. P's load comes before m, and so does its publish. After C, F looks: *F sees P's publish, and takes over P's duty
+//!    to look*, as everyone does who comes later. Who had read head without P's publish in it before F looked, and
+//!    thereby slept or went away? Waiters: these had entered the queue before their own B, which comes before F's, so F
+//!    sees them in `wanted`: case 1 with F for P. And publishers Q that looked, and missed P's publish: their own publish
+//!    comes before their B, which comes before F's, so F sees that as well.
+//!
+//! F itself is such a waiter, and cannot be kept from looking: between C and the look it runs no code but ours.
+//!
+//! # What it costs
+//!
+//! A heavy fence interrupts every processor that runs this process: microseconds, tens of them in a virtual machine. Were the gate
+//! to rest whenever the queue is empty, a follower that keeps up would run one for each event. So it lingers: a heavy
+//! fence comes at most once in [`LINGER`] appends, and while there are followers, appends pay a plain full fence instead.
+//!
+//! # What it does not do
+//!
+//! A task that was woken and then is neither polled nor dropped sits on the baton. The others are not lost: every
+//! append, and every waiter that comes or goes, looks anew. But in a log where nothing happens any more they sleep
+//! until that task moves, if *all* those are stuck that the last append has woken.
+#![forbid(unsafe_code)]
+
+use crate::sync::{AtomicU64, Mutex, Ordering, asymmetric, fence, thread};
+use crossbeam_utils::CachePadded;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::task::{Poll, Wake, Waker};
+use std::time::Instant;
+
+/// Marks a `wanted` that says until which seq the gate lingers. No seq is as high.
+const LINGERING: u64 = 1 << 63;
+
+/// What `wanted` says when publishers need not look.
+const AT_REST: u64 = u64::MAX;
+
+/// The highest seq that can be waited for. A wait for more waits for this one.
+const FARTHEST: u64 = LINGERING - 1;
+
+/// For how many seqs after the last sleeper has left the gate lingers. Few in a model, so that it comes to rest.
+const LINGER: u64 = if cfg!(loom) { 1 } else { 4096 };
+
+/// How many sleepers one look wakes at most: what an append pays with any number of them, and how many
+/// a woken one wakes in its turn. One in a model, so that passing the baton on matters.
+pub(crate) const FAN_OUT: usize = if cfg!(loom) { 1 } else { 4 };
+
+/// What can be waited on: something with a gate, whose head only grows.
+pub(crate) trait Watched {
+    /// Where its waiters sleep.
+    fn gate(&self) -> &Gate;
+
+    /// The highest seq below which nothing is unpublished.
+    fn head(&self) -> u64;
+
+    /// The highest seq handed out: nothing above it can be visible. Cheaper than `head`.
+    fn last(&self) -> u64;
+}
+
+/// Where waiters sleep. See the head of this module.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the gate lingers; or `AT_REST`. On a
+    /// cache line of its own: every append reads it.
+    wanted: CachePadded<AtomicU64>,
+    sleepers: Mutex<Sleepers>,
+}
+
+#[derive(Debug, Default)]
+struct Sleepers {
+    queue: BTreeMap<Ticket, Waker>,
+    arrivals: u64,
+}
+
+/// A sleeper's place in the queue: by what it waits for, then by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket {
+    seq: u64,
+    arrival: u64,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        asymmetric::prepare();
+        Self { wanted: CachePadded::new(AtomicU64::new(AT_REST)), sleepers: Mutex::new(Sleepers::default()) }
+    }
+
+    /// Tells the gate that something was published in `log`.
+    #[inline]
+    pub(crate) fn published(&self, log: &impl Watched) {
+        if cfg!(ringlog_gate = "none") {
+            return;
+        }
+        if !cfg!(ringlog_fault = "wait_light_fence") {
+            asymmetric::light(); // A
+        }
+        if self.wanted.load(Ordering::Relaxed) != AT_REST {
+            self.look(log);
+        }
+    }
+
+    /// How many sleep.
+    pub(crate) fn sleeping(&self) -> usize {
+        self.sleepers.lock().queue.len()
+    }
+
+    /// Wakes the first few sleepers whose seq is visible, and lets the gate rest when it has lingered long enough.
+    #[cold]
+    fn look(&self, log: &impl Watched) {
+        loop {
+            if !cfg!(ringlog_fault = "wait_look_fence") {
+                fence(Ordering::SeqCst); // B
+            }
+            let wanted = self.wanted.load(Ordering::Relaxed);
+            if wanted & !LINGERING > log.last() {
+                return;
+            }
+            let head = log.head();
+            if wanted > head && wanted < LINGERING {
+                return;
+            }
+            let Some(mut sleepers) = self.sleepers.try_lock() else { return };
+            let ready = sleepers.take_ready(head);
+            self.announce(&sleepers, log);
+            drop(sleepers);
+            // Whoever is woken will look. If nobody is, then we, who held the lock, must.
+            if ready[0].is_some() || cfg!(ringlog_fault = "wait_hand_off") {
+                ready.into_iter().flatten().for_each(Waker::wake);
+                return;
+            }
+        }
+    }
+
+    /// Queues up for `seq`, or renews the waker of who is queued already. Its caller looks next.
+    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, waker: &Waker, log: &impl Watched) {
+        // Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
+        let waker = waker.clone();
+        let mut sleepers = self.sleepers.lock();
+        let replaced = sleepers.enter(ticket, seq, waker);
+        let before = self.announce(&sleepers, log);
+        drop(sleepers);
+        drop(replaced);
+        if before == AT_REST {
+            asymmetric::heavy(); // C
+        }
+    }
+
+    /// Leaves the queue, if queued, and passes on the wake-up, if woken.
+    fn leave(&self, ticket: &mut Option<Ticket>, log: &impl Watched) {
+        let Some(ticket) = ticket.take() else { return };
+        let mut sleepers = self.sleepers.lock();
+        let waker = sleepers.queue.remove(&ticket);
+        self.announce(&sleepers, log);
+        drop(sleepers);
+        if cfg!(ringlog_fault = "wait_baton") {
+            return;
+        }
+        drop(waker);
+        self.look(log);
+    }
+
+    /// Makes `wanted` say what the queue says, and returns what it said before. Its caller holds the lock.
+    fn announce(&self, sleepers: &Sleepers, log: &impl Watched) -> u64 {
+        let before = self.wanted.load(Ordering::Relaxed);
+        let now = match sleepers.queue.first_key_value() {
+            Some((first, _)) => first.seq,
+            None if before < LINGERING => LINGERING | (log.last() + LINGER),
+            None if before & !LINGERING <= log.last() => AT_REST,
+            None => before,
+        };
+        if now != before {
+            self.wanted.store(now, Ordering::Relaxed);
+        }
+        before
+    }
+}
+
+impl Sleepers {
+    /// Returns the waker that was there before, for the caller to drop.
+    fn enter(&mut self, ticket: &mut Option<Ticket>, seq: u64, waker: Waker) -> Option<Waker> {
+        if let Some(queued) = ticket
+            && queued.seq == seq
+            && let Some(known) = self.queue.get_mut(queued)
+        {
+            return Some(std::mem::replace(known, waker));
+        }
+        let abandoned = ticket.and_then(|old| self.queue.remove(&old));
+        self.arrivals += 1;
+        let new = Ticket { seq, arrival: self.arrivals };
+        self.queue.insert(new, waker);
+        *ticket = Some(new);
+        abandoned
+    }
+
+    /// Takes out the first few whose seq is visible.
+    fn take_ready(&mut self, head: u64) -> [Option<Waker>; FAN_OUT] {
+        std::array::from_fn(|_| {
+            let first = self.queue.first_entry()?;
+            (first.key().seq <= head).then(|| first.remove())
+        })
+    }
+}
+
+/// One who waits, thread or task. Dropping it leaves nothing behind.
+///
+/// `P` points to what is watched: a reference, or an `Arc` for a waiter that outlives the caller.
+#[derive(Debug)]
+pub(crate) struct Waiter<P: Deref<Target: Watched + Sized>> {
+    watched: P,
+    ticket: Option<Ticket>,
+}
+
+impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
+    pub(crate) fn new(watched: P) -> Self {
+        Self { watched, ticket: None }
+    }
+
+    pub(crate) fn watched(&self) -> &P {
+        &self.watched
+    }
+
+    /// Ready with the head once it is at least `seq`; else `waker` is woken when it may be.
+    pub(crate) fn poll(&mut self, seq: u64, waker: &Waker) -> Poll<u64> {
+        let seq = seq.min(FARTHEST);
+        let Self { watched, ticket } = self;
+        let (log, gate) = (&**watched, watched.gate());
+        let mut head = log.head();
+        if head < seq {
+            gate.enter(ticket, seq, waker, log);
+            if cfg!(ringlog_fault = "wait_check_again") {
+                return Poll::Pending;
+            }
+            gate.look(log);
+            head = log.head();
+            if head < seq {
+                return Poll::Pending;
+            }
+        }
+        gate.leave(ticket, log);
+        Poll::Ready(head)
+    }
+
+    /// Blocks until the head is at least `seq`, and returns it; `None` at the deadline.
+    pub(crate) fn block(&mut self, seq: u64, deadline: Option<Instant>) -> Option<u64> {
+        let waker = current_waker();
+        loop {
+            if let Poll::Ready(head) = self.poll(seq, &waker) {
+                return Some(head);
+            }
+            let Some(deadline) = deadline else {
+                thread::park();
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.cancel();
+                return None;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Stops waiting.
+    pub(crate) fn cancel(&mut self) {
+        let Self { watched, ticket } = self;
+        watched.gate().leave(ticket, &**watched);
+    }
+}
+
+impl<P: Deref<Target: Watched + Sized>> Drop for Waiter<P> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Wakes a thread that parks.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn new_waker() -> Waker {
+    Waker::from(std::sync::Arc::new(Unpark(thread::current())))
+}
+
+/// The waker of the current thread, kept from one wait to the next.
+#[cfg(not(loom))]
+fn current_waker() -> Waker {
+    thread_local! {
+        static WAKER: Waker = new_waker();
+    }
+    WAKER.try_with(Waker::clone).unwrap_or_else(|_| new_waker())
+}
+
+#[cfg(loom)]
+fn current_waker() -> Waker {
+    new_waker()
+}

@@ -1,0 +1,217 @@
+//! Reading by entity: the same answer from every way of reading, the limit counting what matches, and the cursor moving on
+//! past what does not.
+
+#[path = "common/waking.rs"]
+mod waking;
+
+use proptest::prelude::*;
+use ringlog::{
+    Batch, Change, ChangeLog, Cursor, Filter, FreshCursor, MAX_EXAMINED, PullResponse, ResyncReason,
+};
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+use waking::{Sleeper, block_on};
+
+const NEVER: Duration = Duration::from_secs(60);
+
+fn append(log: &ChangeLog, entity: &str) -> u64 {
+    log.append_change(&Change::update(entity, "r1"))
+}
+
+fn seqs(batch: &Batch<'_>) -> Vec<u64> {
+    batch.iter().map(|event| event.seq()).collect()
+}
+
+/// What a filtered read says, told by the simplest means there are.
+fn expected(log: &ChangeLog, after: u64, limit: usize, entities: &[&str]) -> (Vec<u64>, u64, bool) {
+    let all = log.read(after, usize::MAX).expect("in the window").to_response();
+    let (mut found, mut cursor) = (Vec::new(), after);
+    for event in &all.changes {
+        if found.len() == limit {
+            return (found, cursor, true);
+        }
+        cursor = event.seq;
+        if entities.contains(&&*event.entity) {
+            found.push(event.seq);
+        }
+    }
+    (found, cursor, false)
+}
+
+const NAMES: [&str; 4] = ["Todo", "Tod", "Todos", ""];
+
+proptest! {
+    #[test]
+    fn a_filtered_read_is_the_read_filtered(
+        offered in prop::collection::vec(prop::sample::select(&NAMES[..]), 0..600),
+        capacity in 1_usize..700,
+        back in 0_usize..700,
+        limit in prop_oneof![0_usize..4, 0_usize..400, Just(usize::MAX)],
+        entities in prop::sample::subsequence(&NAMES[..], 0..=NAMES.len()),
+    ) {
+        let log = Arc::new(ChangeLog::with_capacity(capacity));
+        for entity in &offered {
+            append(&log, entity);
+        }
+        let after = (offered.len() - back.min(offered.len()).min(capacity)) as u64;
+        let (found, cursor, more) = expected(&log, after, limit, &entities);
+        let filter = Filter::entities(entities);
+        let query = filter.limit(limit);
+
+        let batch = log.read(after, query).unwrap();
+        prop_assert_eq!(seqs(&batch), found.clone());
+        prop_assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (found.len(), cursor, more));
+        let backwards: Vec<u64> = batch.iter().rev().map(|event| event.seq()).collect();
+        prop_assert_eq!(backwards, found.iter().rev().copied().collect::<Vec<_>>());
+        let mut json = Vec::new();
+        batch.write_json(&mut json);
+        prop_assert_eq!(serde_json::from_slice::<PullResponse>(&json).unwrap(), batch.to_response());
+        prop_assert_eq!(serde_json::to_vec(&batch).unwrap(), json.clone());
+        drop(batch);
+
+        let mut pulled = Vec::new();
+        let summary = log.pull_json(after, query, &mut pulled).unwrap();
+        prop_assert_eq!(pulled, json);
+        prop_assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (found.len(), cursor, more));
+
+        let mut follower = log.follow(after);
+        prop_assert_eq!(seqs(&follower.next_batch(query, Duration::ZERO).unwrap()), found);
+        prop_assert_eq!(follower.cursor().seq, cursor);
+    }
+}
+
+#[test]
+fn pages_by_entity_add_up_to_the_whole() {
+    let log = ChangeLog::new();
+    for number in 0..5_000 {
+        append(&log, if number % 7 == 0 { "Todo" } else { "User" });
+    }
+    let todos = Filter::entity("Todo");
+    let (mut cursor, mut seen) = (Cursor::from(0), Vec::new());
+    loop {
+        let batch = log.read(cursor, todos.limit(10)).unwrap();
+        seen.extend(seqs(&batch));
+        cursor = batch.cursor();
+        if !batch.has_more() {
+            break;
+        }
+    }
+    assert_eq!(cursor.seq, 5_000);
+    assert_eq!(
+        seen,
+        (0..5_000).filter(|number| number % 7 == 0).map(|number| number + 1).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_filtered_read_is_bounded() {
+    let log = ChangeLog::with_capacity(3 * MAX_EXAMINED);
+    for _ in 0..2 * MAX_EXAMINED + 10 {
+        append(&log, "User");
+    }
+    append(&log, "Todo");
+    let todos = Filter::entity("Todo");
+    for limit in [1, 300, usize::MAX] {
+        let batch = log.read(0, todos.limit(limit)).unwrap();
+        assert!(batch.is_empty() && batch.has_more());
+        assert_eq!(batch.cursor().seq, MAX_EXAMINED as u64);
+    }
+    // A follower goes on by itself until it has found something.
+    let log = Arc::new(log);
+    let last = log.last_seq();
+    let mut follower = log.follow(0);
+    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap()), [last]);
+    // So does a future, but lets others have their turn.
+    let mut follower = log.follow(0);
+    let mut next = Sleeper::new(follower.next(todos.limit(10)));
+    assert!(next.poll().is_pending());
+    assert!(next.rouse(), "to be polled again at once");
+    assert!(next.poll().is_pending());
+    assert!(next.rouse());
+    let Poll::Ready(Ok(batch)) = next.poll() else { panic!("found") };
+    assert_eq!(seqs(&batch), [last]);
+}
+
+#[test]
+fn a_quiet_follower_can_store_how_far_it_got() {
+    let log = Arc::new(ChangeLog::with_capacity(100));
+    let todos = Filter::entity("Todo");
+    let mut follower = log.follow(0);
+    // Ten windows of events that it does not want: it never falls behind.
+    for _ in 0..20 {
+        for _ in 0..50 {
+            append(&log, "User");
+        }
+        assert!(follower.next_batch(todos.limit(10), Duration::ZERO).unwrap().is_empty());
+        assert_eq!(follower.cursor().seq, log.last_seq());
+    }
+    append(&log, "Todo");
+    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap()), [1_001]);
+}
+
+/// Also when it is dropped before it found anything.
+#[test]
+fn a_cancelled_wait_keeps_what_it_has_examined() {
+    let log = Arc::new(ChangeLog::new());
+    let todos = Filter::entity("Todo");
+    let mut follower = log.follow(0);
+    append(&log, "User");
+    let mut next = Sleeper::polled(follower.next(todos.limit(1)));
+    append(&log, "User");
+    assert!(next.rouse());
+    assert!(next.poll().is_pending(), "not what it waits for");
+    drop(next);
+    assert_eq!((follower.cursor().seq, log.stats().waiters), (2, 0));
+    append(&log, "Todo");
+    assert_eq!(seqs(&block_on(follower.next(todos.limit(1))).unwrap()), [3]);
+}
+
+#[test]
+fn a_filtered_follower_waits_for_a_match() {
+    let log = Arc::new(ChangeLog::new());
+    let todos = Filter::entities(["Todo", "List"]);
+    let mut follower = log.follow(0);
+    let writer = thread::spawn({
+        let log = Arc::clone(&log);
+        move || {
+            for number in 1..=1_000 {
+                append(&log, if number % 100 == 0 { "List" } else { "User" });
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    while seen.len() < 10 {
+        let batch = follower.next_batch(todos.limit(3), NEVER).unwrap();
+        assert!(!batch.is_empty(), "a lost wake-up after {seen:?}");
+        seen.extend(seqs(&batch));
+    }
+    writer.join().unwrap();
+    assert_eq!(seen, (1..=10).map(|hundreds| hundreds * 100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_filter_of_nothing_lets_nothing_through() {
+    let log = ChangeLog::new();
+    append(&log, "");
+    let nothing = Filter::entities::<&str>([]);
+    let batch = log.read(0, nothing.limit(10)).unwrap();
+    assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (0, 1, false));
+    assert_eq!(log.read(0, Filter::entity("").limit(10)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_filtered_read_is_refused_as_any_other() {
+    let log = ChangeLog::with_capacity(2);
+    (0..5).for_each(|_| assert!(append(&log, "Todo") > 0));
+    let todos = Filter::entity("Todo");
+    assert_eq!(log.read(1, todos.limit(1)).unwrap_err().reason, ResyncReason::Evicted);
+    assert_eq!(log.read(6, todos.limit(1)).unwrap_err().reason, ResyncReason::Ahead);
+
+    let log = ChangeLog::builder().capacity(2).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    for entity in ["Todo", "Todo", "Todo", "User", "Todo"] {
+        append(&log, entity);
+    }
+    assert_eq!(seqs(&log.read(0, todos.limit(10)).unwrap()), [5], "of the tail, 4 and 5");
+}
