@@ -54,6 +54,7 @@ pub enum FreshCursor {
 pub struct Builder {
     pub(crate) capacity: usize,
     pub(crate) op_id_capacity: usize,
+    pub(crate) max_push_changes: usize,
     pub(crate) base_seq: u64,
     pub(crate) slot_size: usize,
     pub(crate) incarnation: Option<Incarnation>,
@@ -66,6 +67,7 @@ impl Default for Builder {
         Self {
             capacity: 10_000,
             op_id_capacity: 10_000,
+            max_push_changes: 10_000,
             base_seq: 0,
             slot_size: DEFAULT_SLOT_SIZE,
             incarnation: None,
@@ -85,8 +87,22 @@ impl Builder {
     }
 
     /// How many completed op ids the log remembers. 10,000 unless said otherwise, at most [`MAX_CAPACITY`].
+    ///
+    /// With 0 it remembers none, and only keeps two threads from applying the same operation at the same time.
+    ///
+    /// Take it larger than what clients may push between an operation and its repetition. An op id of up to 77 bytes, its
+    /// client's id included, takes 200 to 270 bytes, its share of the tables included; a longer one its length besides.
     pub fn op_id_capacity(mut self, op_ids: usize) -> Self {
         self.op_id_capacity = op_ids;
+        self
+    }
+
+    /// How many changes a [`PushRequest`](crate::PushRequest) may have. 10,000 unless said otherwise.
+    ///
+    /// One with more is refused whole. No more than `op_id_capacity`, if a push is to be repeatable: of a longer one, the
+    /// first op ids are forgotten by the time that the last are remembered.
+    pub fn max_push_changes(mut self, changes: usize) -> Self {
+        self.max_push_changes = changes;
         self
     }
 

@@ -6,9 +6,9 @@ use crate::batch::Batch;
 use crate::builder::{Builder, FreshCursor};
 use crate::clock::Clock;
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
+use crate::dedup::{OpClaim, OpId, OpMemory};
 use crate::error::{PullError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
-use crate::op_ids::OpIds;
 #[cfg(feature = "profile")]
 use crate::profile::{Operation, Profile};
 use crate::query::Query;
@@ -47,7 +47,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 #[derive(Debug)]
 pub struct ChangeLog {
     ring: Ring<Meta>,
-    op_ids: OpIds,
+    pub(crate) op_ids: OpMemory,
+    pub(crate) max_push_changes: usize,
     incarnation: Incarnation,
     clock: Clock,
     fresh_cursor: FreshCursor,
@@ -101,7 +102,8 @@ impl ChangeLog {
     pub(crate) fn from_builder(builder: Builder) -> Self {
         Self {
             ring: Ring::new(builder.geometry()),
-            op_ids: OpIds::new(builder.op_id_capacity),
+            op_ids: OpMemory::new(builder.op_id_capacity),
+            max_push_changes: builder.max_push_changes,
             incarnation: builder.incarnation.unwrap_or_else(Incarnation::random),
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
@@ -377,6 +379,7 @@ impl ChangeLog {
         let head = self.head();
         let window = self.ring.window();
         let memory = self.ring.memory();
+        let ops = self.op_ids.tally();
         Stats {
             appended: window.last - self.ring.geometry().base_seq(),
             superseded: self.ring.superseded(),
@@ -392,6 +395,11 @@ impl ChangeLog {
             segments_pooled: memory.pooled,
             segments_awaiting_reclaim: memory.awaiting,
             slot_bytes: memory.allocated * memory.segment_bytes,
+            op_ids_completed: ops.completed,
+            op_claims_forgotten: ops.forgotten,
+            op_claims_replayed: ops.replayed,
+            op_claims_in_flight: ops.in_flight,
+            op_filter_false_positives: ops.false_positives,
             spilled_bytes: memory.spilled_bytes,
             waiters: self.gate.sleeping() as u64,
         }
@@ -400,13 +408,59 @@ impl ChangeLog {
 
 /// Op ids.
 impl ChangeLog {
-    /// Whether this op id is among the last `op_id_capacity` that were completed.
-    pub fn has_seen_op_id(&self, op_id: &str) -> bool {
-        self.op_ids.contains(op_id)
+    /// Claims an op id: of any number of threads that ask at a time, one is told to
+    /// [proceed](OpClaim::Proceed) and apply the operation.
+    ///
+    /// The others are told that the id is [in flight](OpClaim::InFlight) until the first one's
+    /// [`OpGuard`](crate::OpGuard) is completed, and from then on, for as long as the id is among the last
+    /// `op_id_capacity` completed ones, that it was [replayed](OpClaim::Replayed), with the first result. A guard that
+    /// is dropped gives the id free again.
+    ///
+    /// Ids are compared byte for byte, whatever their length. Clients choose them: put something of the client into the
+    /// id, as [`push`](Self::push) does, or one client's ids are another's.
+    ///
+    /// # Complexity
+    /// Lock-free; proportional to the id's length, whatever the capacity. One allocation if it proceeds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, OpClaim};
+    ///
+    /// let log = ChangeLog::new();
+    /// let apply_once = |op_id: &str| match log.claim_op_id(op_id) {
+    ///     OpClaim::Proceed(guard) => {
+    ///         // Write to the database here; a return on an error drops the guard.
+    ///         let seq = log.append_change(&Change::insert("Todo", "t1"));
+    ///         guard.complete(seq);
+    ///         Some(seq)
+    ///     }
+    ///     OpClaim::Replayed { seq } => Some(seq),
+    ///     OpClaim::InFlight => None, // try again later
+    /// };
+    /// assert_eq!(apply_once("op-1"), Some(1));
+    /// assert_eq!(apply_once("op-1"), Some(1));
+    /// assert_eq!(log.len(), 1);
+    /// ```
+    pub fn claim_op_id(&self, op_id: &str) -> OpClaim<'_> {
+        self.op_ids.claim_op(OpId::bare(op_id))
     }
 
-    /// Remembers an op id as completed. Does nothing if it is remembered already.
+    /// Whether this op id is among the last `op_id_capacity` that were completed. One that is in flight is not.
+    ///
+    /// # Complexity
+    /// Wait-free; proportional to the id's length, whatever the capacity. Nearly always the answer "no" is found
+    /// in one cache line.
+    pub fn has_seen_op_id(&self, op_id: &str) -> bool {
+        self.op_ids.has_seen(OpId::bare(op_id))
+    }
+
+    /// Remembers an op id as completed. Does nothing if it is remembered already: it does not become younger by that.
+    ///
+    /// The seed's call, for who has no claim. Asking [`has_seen_op_id`](Self::has_seen_op_id) first and remembering
+    /// afterwards lets two threads apply the same operation; [`claim_op_id`](Self::claim_op_id) does not. If a claim on
+    /// the id is in flight, it is left to that claim whether the id will be completed.
     pub fn remember_op_id(&self, op_id: &str) {
-        self.op_ids.remember(op_id);
+        self.op_ids.remember(OpId::bare(op_id));
     }
 }

@@ -54,6 +54,17 @@ pub struct Stats {
     pub segments_awaiting_reclaim: u64,
     /// Bytes of slots in all allocated segments.
     pub slot_bytes: u64,
+    /// Op ids that were completed, claimed or only remembered.
+    pub op_ids_completed: u64,
+    /// Claims on op ids that were given up: their guards were dropped.
+    pub op_claims_forgotten: u64,
+    /// Claims that were answered with the first result.
+    pub op_claims_replayed: u64,
+    /// Claims that were refused because another one on the same id was in flight.
+    pub op_claims_in_flight: u64,
+    /// Questions after op ids that the filter let through although the id is not remembered. Far more than one in fifty
+    /// of those that are asked means that clients ask for ids that were forgotten just now.
+    pub op_filter_false_positives: u64,
     /// Bytes of records that were too long for their slots and lie in heap blocks of their own.
     pub spilled_bytes: u64,
     /// Threads and tasks that wait for a seq to become visible: in [`wait_for`](crate::ChangeLog::wait_for), in

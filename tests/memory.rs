@@ -199,10 +199,12 @@ fn with_capacity_takes_no_memory_for_events_that_are_not_there() {
     let before = OUTSTANDING.load(Ordering::Relaxed);
     let log = ChangeLog::with_capacity(1_000_000);
     let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
-    assert!(taken < MIB, "{taken}");
+    // The table for 10,000 op ids: reserved, though not resident until it is used.
+    let op_ids = 144 * 8192 + 8 * 10_000;
+    assert!(taken < op_ids + MIB / 4, "{taken}");
     append(&log, 1_000);
     let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
-    assert!(taken < 2 * MIB, "{taken}");
+    assert!(taken < op_ids + MIB, "{taken}");
 }
 
 #[test]

@@ -135,8 +135,11 @@ fn parse(line: &[u8]) -> Result<PushRequest, String> {
     let request = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         let message = describe(error.inner());
+        // Some messages begin with the last part of the path.
+        let last = format!("{}: ", field.rsplit('.').next().unwrap_or_default());
+        let message = message.strip_prefix(&last).unwrap_or(&message);
         // A path of "." is the request itself.
-        if field == "." { message } else { format!("{field}: {message}") }
+        if field == "." { message.to_owned() } else { format!("{field}: {message}") }
     })?;
     json.end().map_err(|error| describe(&error))?;
     Ok(request)

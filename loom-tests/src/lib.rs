@@ -9,6 +9,8 @@
 #![cfg(loom)]
 #![allow(dead_code, unused_imports, reason = "a model uses a part of the sources it compiles")]
 
+#[path = "../../src/dedup/mod.rs"]
+mod dedup;
 #[path = "../../src/ring/mod.rs"]
 mod ring;
 #[path = "../../src/sync.rs"]
@@ -16,6 +18,8 @@ mod sync;
 #[path = "../../src/wait.rs"]
 mod wait;
 
+#[cfg(test)]
+mod dedup_models;
 #[cfg(test)]
 mod explore;
 #[cfg(test)]

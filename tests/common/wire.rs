@@ -29,7 +29,10 @@ fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + Deserial
             let again = serde_json::from_str::<Ours>(&written).expect("it was written by us");
             assert_eq!(written, serde_json::to_string(&again).expect("it was parsed from JSON"));
         }
-        (Err(ours), Err(theirs)) => assert_eq!(ours.to_string(), theirs.to_string()),
+        // Ours may name the field before it says the same.
+        (Err(ours), Err(theirs)) => {
+            assert!(ours.to_string().ends_with(&theirs.to_string()), "{ours}; {theirs}")
+        }
         (ours, theirs) => panic!("ours parsed: {:?}, the seed's: {:?}", ours.is_ok(), theirs.is_ok()),
     }
 }

@@ -34,6 +34,21 @@ const FAULTS: &[(&str, &str)] = &[
     ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
     ("wait_leave_unlocked", "wait_models::two_waiters_for_two_seqs"),
     ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
+    ("fill_relaxed", "dedup_models::two_claims_on_one_id"),
+    ("commit_unchecked", "dedup_models::two_claims_on_one_id"),
+    ("split_a_relaxed", "dedup_models::two_claims_across_a_split"),
+    ("complete_relaxed", "dedup_models::complete_against_look_up"),
+    ("bloom_after_complete", "dedup_models::complete_against_look_up"),
+    ("vacate_blindly", "dedup_models::forget_against_claim"),
+    ("bloom_relaxed", "dedup_models::rotation_against_a_completed_id"),
+    ("bloom_goes_back", "dedup_models::a_late_completer_against_rotation"),
+    ("expire_in_flight", "dedup_models::expiry_against_what_is_in_flight"),
+    ("order_evicts_the_younger", "dedup_models::expiry_against_what_is_in_flight"),
+    ("remember_without_settling", "dedup_models::two_remember_one_id"),
+    ("slot_a_relaxed", "dedup_models::a_slot_changes_hands"),
+    ("slot_c_relaxed", "dedup_models::a_slot_changes_hands"),
+    ("slot_e_relaxed", "dedup_models::forget_against_claim"),
+    ("slot_counts_twice", "dedup_models::a_slot_changes_hands"),
 ];
 
 /// What a model may take. A model that runs longer has hung, and has caught nothing.

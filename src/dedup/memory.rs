@@ -1,0 +1,124 @@
+//! The op-id memory of one log: the set, the keys of its hash, and what it counts.
+#![forbid(unsafe_code)]
+
+use super::entry::OpId;
+use super::set::{Claim, Held, Set};
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+use std::hash::RandomState;
+
+/// Counters of the rarer outcomes, spread so that threads seldom share a line of them.
+const STRIPES: usize = 8;
+
+#[derive(Debug, Default)]
+struct Stripe {
+    replayed: AtomicU64,
+    in_flight: AtomicU64,
+    forgotten: AtomicU64,
+    false_positives: AtomicU64,
+}
+
+/// How often things happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Ids completed, claimed or not.
+    pub(crate) completed: u64,
+    /// Claims answered with the first result.
+    pub(crate) replayed: u64,
+    /// Claims refused because another one was in flight.
+    pub(crate) in_flight: u64,
+    /// Claims that were given up.
+    pub(crate) forgotten: u64,
+    /// Look-ups that the filter let through although the id is not remembered.
+    pub(crate) false_positives: u64,
+}
+
+/// What a log remembers of op ids.
+#[derive(Debug)]
+pub(crate) struct OpMemory {
+    set: Set,
+    keys: RandomState,
+    stripes: [CachePadded<Stripe>; STRIPES],
+}
+
+impl OpMemory {
+    /// A memory of the last `capacity` completed ids.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::over(Set::new(capacity))
+    }
+
+    fn over(set: Set) -> Self {
+        Self { set, keys: RandomState::new(), stripes: Default::default() }
+    }
+
+    /// A memory of so many shards, a power of two: few enough and every id meets every other.
+    #[cfg(test)]
+    pub(crate) fn with_shards(capacity: usize, shards: usize) -> Self {
+        Self::over(Set::with_shards(capacity, shards))
+    }
+
+    fn count(&self, hash: u64, counter: impl Fn(&Stripe) -> &AtomicU64) {
+        let stripe = &self.stripes[hash as usize % STRIPES];
+        counter(stripe).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the id is completed and remembered. Wait-free.
+    #[inline]
+    pub(crate) fn has_seen(&self, id: OpId<'_>) -> bool {
+        let hash = id.hash_under(&self.keys);
+        self.set.may_have(hash) && self.look_closer(hash, id)
+    }
+
+    #[cold]
+    fn look_closer(&self, hash: u64, id: OpId<'_>) -> bool {
+        let seen = self.set.has(hash, id);
+        if !seen {
+            self.count(hash, |stripe| &stripe.false_positives);
+        }
+        seen
+    }
+
+    /// Completes the id, unless it is remembered already or in flight elsewhere. Lock-free.
+    pub(crate) fn remember(&self, id: OpId<'_>) {
+        self.set.remember(id.hash_under(&self.keys), id);
+    }
+
+    /// Claims the id. Lock-free.
+    pub(super) fn claim(&self, id: OpId<'_>) -> Claim {
+        let hash = id.hash_under(&self.keys);
+        let claim = self.set.claim(hash, id);
+        match claim {
+            Claim::Proceed(_) => {}
+            Claim::InFlight => self.count(hash, |stripe| &stripe.in_flight),
+            Claim::Replayed { .. } => self.count(hash, |stripe| &stripe.replayed),
+        }
+        claim
+    }
+
+    pub(super) fn complete(&self, held: Held, seq: u64) {
+        self.set.complete(held, seq);
+    }
+
+    pub(super) fn forget(&self, held: Held) {
+        let hash = self.set.forget(held);
+        self.count(hash, |stripe| &stripe.forgotten);
+    }
+
+    /// How often things happened so far.
+    pub(crate) fn tally(&self) -> Tally {
+        let mut tally = Tally { completed: self.set.completed(), ..Tally::default() };
+        for stripe in &self.stripes {
+            tally.replayed += stripe.replayed.load(Ordering::Relaxed);
+            tally.in_flight += stripe.in_flight.load(Ordering::Relaxed);
+            tally.forgotten += stripe.forgotten.load(Ordering::Relaxed);
+            tally.false_positives += stripe.false_positives.load(Ordering::Relaxed);
+        }
+        tally
+    }
+
+    /// What the memory holds now. Walks through all of it.
+    #[cfg(test)]
+    pub(super) fn census(&self) -> super::set::Census {
+        self.set.census()
+    }
+}

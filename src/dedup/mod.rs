@@ -1,0 +1,167 @@
+//! The op-id memory: which client operations are being applied, and which were.
+//!
+//! Two questions are asked of it. *Was this id completed?* is asked often, and mostly answered with no: a
+//! filter answers it without looking at any id. *May I apply it?* is asked once for each operation, and answered
+//! by one CAS: of any number of threads that ask about one id at a time, one may.
+//!
+//! # State
+//!
+//! - `completed` counts the ids that were ever completed. Completing an id takes a *ticket* from it; tickets
+//!   are the order of completion, over all shards. An id is remembered while fewer than `capacity`
+//!   tickets are younger than its own.
+//! - A **shard** is chosen by the low bits of an id's hash, which is keyed for each log: whoever chooses ids
+//!   cannot choose shards. It has twelve **slots** and a **control word** that says of each slot whether it is
+//!   vacant, reserved or filled, by an id of which tag, and that has a version.
+//! - A slot holds an **entry**: the id itself, and its state, which is one atomic word: in flight, settling,
+//!   or completed with a ticket. Ids are compared byte for byte; hashes and tags only save comparisons.
+//! - A **filter** goes with each shard; see [`bloom`].
+//! - The **order** of completion has a position for each remembered id, and in it the place of its entry.
+//!
+//! # Protocol
+//!
+//! **Claim.** Read the control word; look at the entries in filled slots of the id's tag. If a live one
+//! is the id's, that is the answer. Otherwise reserve a vacant slot (CAS), put a new entry into it, and fill
+//! the slot (CAS): *that* CAS is the claim. It fails if the control word changed; if its version did,
+//! the shard has gained or lost an id, and the claimer looks again before it tries again.
+//!
+//! **Complete.** Take a ticket. Set the bits of the ticket's generation in the filter. Store the seq, then the
+//! state. Exchange the entry's place with what is at position `ticket % capacity` of the order: that is the id
+//! completed `capacity` tickets earlier, now expired. Vacate its slot.
+//!
+//! **Forget.** Vacate the slot.
+//!
+//! **Vacate.** Empty the slot, then say so in the control word. Between the two a look finds a filled slot
+//! with nothing in it, and passes on.
+//!
+//! **Look up.** Test the filter; if it lets the id through, look at the entries as a claimer does.
+//!
+//! **Remember** (the call that knows no claims) sets the bits first, enters the id in state *settling*, which
+//! counts as completed, and completes it. Without that state a second thread that remembers the same id
+//! at the same time would have to return before the id can be seen.
+//!
+//! **Split.** A claimer who finds no vacant slot adds two child shards, and marks the shard as split. From
+//! then on no slot of it can be filled (the mark changes the version, and who sees it goes on to a child), so
+//! that the one control word of the child decides. The entries of a split shard stay until they expire.
+//!
+//! # Invariants
+//!
+//! - **D1** A completed id is never missed by a look-up: from the return of `complete` or `remember` until
+//!   `capacity` younger ids are completed, the filter lets it through and its entry is found.
+//! - **D2** A claim never trusts the filter. It is answered by entries alone.
+//! - **D3** At most one live entry per id: slots are filled by a CAS that fails if any id came or went since
+//!   the claimer looked, and none is filled in a shard that is split.
+//! - **D4** A slot has one owner from the CAS that reserves it to the one that makes it vacant, and only the
+//!   owner puts, completes or empties: first the claimer; then, from the exchange in `complete` on, the
+//!   position of the order; then the one thread that took the place out of there. So an entry in flight
+//!   stays where it is for as long as its claim does.
+//! - **D5** What is exchanged into the order comes out of it once: places only ever move by `swap`. Of the
+//!   two that meet there, the younger is put back and the older vacated.
+//! - **D6** Shards, their children included, stay where they are as long as the set lives.
+//! - **S1** A value in a slot is not written to between `put` and its end (but for its own atomics).
+//! - **S2** A value is alive while its slot has a share in it or a reference to it is out.
+//! - **S3** A value is freed once, by the operation that brings its balance to nought; after that nobody can
+//!   get at it, for it left its slot before.
+//!
+//! # Orderings
+//!
+//! | at | what | pairs with | so that |
+//! | --- | --- | --- | --- |
+//! | `control:A` | the CAS that fills a slot, Release | `control:B`, loads of the control word, Acquire | who sees a slot filled finds the entry in it |
+//! | `control:C` | the CAS that vacates, Release | `control:D`, the CAS that reserves, Acquire | the next entry is put after the last was taken out |
+//! | `control:C` | as above | `control:B` | who finds the next entry in a slot sees the version of its predecessor's end; and who misses an expired id sees the ticket that expired it |
+//! | `control:E` | the CAS that splits, Release | `control:B` | who sees the mark finds the children |
+//! | `split:A` | publishing the children, Release | `split:B`, Acquire | they are found fully made |
+//! | `slot:A` | the store that puts, Release | `slot:B`, the count that takes a reference, Acquire | an entry is seen as it was made, also through an old control word |
+//! | `slot:E` | the swap that empties, Release | `slot:F`, a look that finds nothing, Acquire | who may proceed with a forgotten id sees what its last holder did |
+//! | `slot:C` | giving a reference back, Release | `slot:D`, the fence before freeing, Acquire | every use of a value comes before its end |
+//! | `complete:A` | the store of the state, Release | `complete:B`, its load, Acquire | who sees an id completed sees its seq, its bits, and what was done before |
+//! | `bloom:A` | setting bits, Release | `bloom:B`, testing them, Acquire | who misses an id because a younger generation took its word sees the ticket that did |
+//! | `order:A` | the exchange of places, as a store | `order:B`, as a load (both `AcqRel`) | the new owner of a place sees the entry as its last owner left it |
+//!
+//! Everything else is Relaxed: the ticket counter, which only has to count, and what is compared by a CAS that
+//! comes later.
+//!
+//! # Arguments
+//!
+//! **Two claims on one id** are two CASes on one control word. (1) If the second claimer read the word after
+//! the first one's CAS, it finds the entry (`control:A`, `control:B`). (2) If it read it before, its own
+//! CAS fails, for the version has changed; it looks again and is in case 1. If a split came between, both
+//! fail, and meet again in the same child.
+//!
+//! **A claim that finds an entry in flight** may have found one that is not the shard's yet: it read an old
+//! control word, and the slot was vacated and reserved again since. It then reads the control word once more.
+//! (1) The version is the same: no slot was vacated meanwhile, so that the entry was there all the time. (2) It
+//! is not: look again. If the entry was put after an older one was taken out, the claimer got it by `slot:B`
+//! from a put (`slot:A`) that came after the vacation (`control:C`, `control:D`), so that it sees the
+//! changed version.
+//!
+//! **Complete against look-up.** (1) The look-up reads the state before it is stored: the id is in flight, and
+//! the call that completes it has not returned. (2) After: by `complete:A`, the bits are set. D1 asks about
+//! look-ups that begin after `complete` returned; those see the bits or what replaced them, for the word
+//! of the filter is one location.
+//!
+//! **Rotation against a completed id.** The bits of ticket `t` go to the word of generation `g = t / G`, and `G`
+//! is at least the capacity. They are lost only when a ticket of generation `g + 2` or later replaces the word;
+//! such a ticket is at least `(g + 2) × G ≥ t + G + 1`, and `t` has expired. (1) Bits set before the
+//! word is replaced were good for as long as the id was. (2) If the word was replaced before (the
+//! completer was asleep between its ticket and the filter), the word's tag is younger, the bits are not set, and
+//! the id has expired before it could be seen.
+//!
+//! **Forget against claim** of the same id: (1) the claimer reads the entry before it is taken out, and
+//! answers *in flight*, which it is until the forgetting returns; (2) it reads an empty slot or a vacant one, and
+//! may fill another: the id has no live entry any more.
+//!
+//! **Completers that are late.** A completer `t` may be asleep before its exchange while `t + capacity` comes to
+//! the same position and takes out `t − capacity`. It then receives the place of `t + capacity`, which is the
+//! younger: puts it back, receives its own place (or again a younger one), and vacates that. Each exchange
+//! leaves one place at the position and one in hand; the loop ends with the older of the two vacated.
+//!
+//! **References.** A slot's word counts the references taken over it (`c`), a value's balance starts at `SHARE`;
+//! `c + balance − SHARE` references are out while the value is in the slot. Emptying replaces the word by nothing
+//! and takes `SHARE − c` off the balance, which from then on *is* the number of references out, and nobody can
+//! take another. (1) If it is nought, the one who emptied the slot frees; (2) otherwise the last one to give
+//! back does. Each decrement is one atomic operation, so that exactly one of them reaches nought.
+//!
+//! # Bounds
+//!
+//! With `C` the capacity, `B` the shards (the power of two from `C / 2` up, at least 16), `F` claims in
+//! flight, `T` threads inside a call, `P` splits and `L` the length of the longest id (none counted below 78
+//! bytes):
+//!
+//! - entries ≤ `C + F + 2 T` at any time: a completed one is in the order (`C` positions) or in the
+//!   hands of a completer, and a thread may hold one more that it is about to enter or is looking at;
+//! - heap bytes ≤ `144 B + 256 P + 8 C + (112 + L) × entries`, the allocator's own overhead aside.
+//!
+//! A split takes twelve ids in one shard at a time. With no more in flight than a few per shard that
+//! happens less than once in a hundred million claims; children are kept until the log is dropped.
+//!
+//! # Why not epochs
+//!
+//! The first design had immutable buckets behind epoch pointers, replaced by every claim. A thread that is
+//! preempted while it is pinned stops every epoch, and with more threads than cores there is always one: measured
+//! with four threads on two cores, a claim and its completion took 4.5 times what a mutex around a map took, most of it
+//! in cold memory and the allocator. With reference-counted buckets it was 1.6 times; in place, with one
+//! allocation for each id and a third of the cache lines, it is 0.8 to 0.9 of the CPU time, and threads do not wait.
+mod bloom;
+mod claim;
+mod control;
+mod entry;
+mod memory;
+mod set;
+mod shard;
+mod slot;
+mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+/// What the models look at.
+#[cfg(loom)]
+pub(crate) mod model {
+    pub(crate) use super::entry::OpId;
+    pub(crate) use super::set::{Claim, Held, Set};
+    pub(crate) use super::slot::Slot;
+}
+
+pub use claim::{OpClaim, OpGuard};
+pub(crate) use entry::OpId;
+pub(crate) use memory::OpMemory;

@@ -1,0 +1,258 @@
+//! The shards, and what happens to an id: it is claimed, completed or forgotten, and at last it expires.
+
+use super::bloom::Bloom;
+use super::entry::{OpId, State};
+use super::shard::{Entered, Query, Shard, Window};
+use super::table::Table;
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+
+/// Fewer shards than this are not worth having.
+const MIN_SHARDS: usize = 16;
+
+/// A slot of a shard, as one word: the shard's address, whose low seven bits are zero, and the slot's number.
+///
+/// Whoever holds a place alone owns the slot: the claimer of an id in flight, then the order of completion,
+/// and at last whoever took it out of there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    /// Stands for no place: what the order is filled with at first.
+    const NONE: Self = Self(0);
+    const SLOT: u64 = align_of::<Shard>() as u64 - 1;
+
+    fn new(shard: &Shard, slot: usize) -> Self {
+        Self(std::ptr::from_ref(shard).expose_provenance() as u64 | slot as u64)
+    }
+}
+
+/// An id in flight, in the hands of the one who may complete or forget it.
+///
+/// Neither copied nor dropped: it ends in [`Set::complete`] or [`Set::forget`]. One that is leaked leaves
+/// its id in flight as long as the set lives.
+#[derive(Debug)]
+#[must_use = "an id stays in flight until it is completed or forgotten"]
+pub(crate) struct Held {
+    place: Place,
+    hash: u64,
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    Proceed(Held),
+    InFlight,
+    Replayed { seq: u64 },
+}
+
+/// What a look through all shards found. Taken shard by shard: a sum of moments, not of one moment.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    /// Entries, whatever their state.
+    pub(crate) entries: u64,
+    /// Entries whose ids are in flight.
+    pub(crate) in_flight: u64,
+    /// Shards that were added because one was full.
+    pub(crate) split: u64,
+    /// Bytes of heap: the shards, the order of completion and the entries.
+    pub(crate) bytes: u64,
+}
+
+/// The ids of a log: those in flight, and the last `capacity` that were completed.
+#[derive(Debug)]
+pub(crate) struct Set {
+    shards: Table<Shard>,
+    /// The filters of the shards, which are looked at far more often than the shards: close together.
+    blooms: Table<Bloom>,
+    /// The places of the completed ids, that of ticket `t` at `t % capacity`.
+    order: Table<AtomicU64>,
+    /// A generation of the filter is two to this many tickets, at least `capacity`.
+    generation_bits: u32,
+    /// How many ids were ever completed: the youngest ticket.
+    completed: CachePadded<AtomicU64>,
+}
+
+impl Set {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::with_shards(capacity, (capacity.max(1).next_power_of_two() / 2).max(MIN_SHARDS))
+    }
+
+    /// A set of so many shards, a power of two.
+    pub(crate) fn with_shards(capacity: usize, shards: usize) -> Self {
+        assert!(shards.is_power_of_two(), "shards are chosen by the low bits of a hash");
+        Self {
+            shards: Table::new(shards),
+            blooms: Table::new(shards),
+            order: Table::new(capacity),
+            generation_bits: capacity.max(1).next_power_of_two().trailing_zeros(),
+            completed: CachePadded::new(AtomicU64::new(0)),
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[hash as usize & (self.shards.len() - 1)]
+    }
+
+    fn bloom(&self, hash: u64) -> &Bloom {
+        &self.blooms[hash as usize & (self.blooms.len() - 1)]
+    }
+
+    fn generation(&self, ticket: u64) -> u64 {
+        ticket >> self.generation_bits
+    }
+
+    fn window(&self) -> Window<'_> {
+        Window { completed: &self.completed, capacity: self.order.len() as u64 }
+    }
+
+    /// How many ids were ever completed.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    /// Whether an id of this hash may be remembered. False is certain (D1).
+    #[inline]
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
+        self.bloom(hash).may_contain(hash)
+    }
+
+    /// Whether the id is completed and remembered, by its entry.
+    pub(crate) fn has(&self, hash: u64, id: OpId<'_>) -> bool {
+        let query = Query { hash, id, window: self.window() };
+        let mut shard = self.shard(hash);
+        for depth in 0.. {
+            let (has, split) = shard.has(query);
+            match shard.child(hash, depth) {
+                Some(child) if !has && split => shard = child,
+                _ => return has,
+            }
+        }
+        false
+    }
+
+    /// Claims the id. Of any number of claims at a time one proceeds.
+    pub(crate) fn claim(&self, hash: u64, id: OpId<'_>) -> Claim {
+        self.enter(hash, id, State::InFlight)
+    }
+
+    /// Completes the id without a claim, unless it is remembered already or somebody else's claim on it is
+    /// in flight, which then decides.
+    pub(crate) fn remember(&self, hash: u64, id: OpId<'_>) {
+        if self.order.is_empty() {
+            return;
+        }
+        // Before the entry can be seen, as in `complete`. Its ticket may turn out to belong to the next
+        // generation: `complete` then sets the bits of that one as well.
+        self.bloom(hash).insert(hash, self.generation(self.completed() + 1));
+        let state =
+            if cfg!(ringlog_fault = "remember_without_settling") { State::InFlight } else { State::Settling };
+        if let Claim::Proceed(held) = self.enter(hash, id, state) {
+            self.complete(held, 0);
+        }
+    }
+
+    /// Enters the id in `state` if it has no live entry.
+    fn enter(&self, hash: u64, id: OpId<'_>, state: State) -> Claim {
+        let query = Query { hash, id, window: self.window() };
+        let mut shard = self.shard(hash);
+        let mut depth = 0;
+        loop {
+            match shard.enter(query, state) {
+                Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hash }),
+                Entered::Found(found) if found.state == State::InFlight => return Claim::InFlight,
+                Entered::Found(found) => return Claim::Replayed { seq: found.seq },
+                Entered::Split => {
+                    shard = shard.child(hash, depth).expect("a shard that is split has children");
+                    depth += 1;
+                }
+            }
+        }
+    }
+
+    /// The shard and the slot of a place.
+    #[expect(clippy::unused_self, reason = "it is what the shard is borrowed from")]
+    fn at(&self, place: Place) -> (&Shard, usize) {
+        let shard = std::ptr::with_exposed_provenance::<Shard>((place.0 & !Place::SLOT) as usize);
+        // SAFETY: places are made of references to shards of this set, which live as long as it does (D6).
+        (unsafe { &*shard }, (place.0 & Place::SLOT) as usize)
+    }
+
+    /// Completes a claimed id with the seq of its change; what expires by that is taken out.
+    #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
+    pub(crate) fn complete(&self, held: Held, seq: u64) {
+        let Held { place, hash } = held;
+        let ticket = self.completed.fetch_add(1, Ordering::Relaxed) + 1;
+        let filter = || self.bloom(hash).insert(hash, self.generation(ticket));
+        let late = cfg!(ringlog_fault = "bloom_after_complete");
+        if !late {
+            filter();
+        }
+        let (shard, slot) = self.at(place);
+        // SAFETY: whoever holds a claim owns the slot, up to `line_up` (D4).
+        unsafe { shard.owned(slot) }.settle(ticket, seq);
+        if late {
+            filter();
+        }
+        self.line_up(place, ticket);
+    }
+
+    /// Puts a completed id into the order of completion, and takes the one out that is there in its stead.
+    ///
+    /// That is the one completed `capacity` tickets before, unless this thread or another one was late.
+    /// Then the younger of two stays, and the older goes.
+    fn line_up(&self, mut place: Place, mut ticket: u64) {
+        let capacity = self.order.len() as u64;
+        if capacity == 0 {
+            return self.vacate(place);
+        }
+        let position = &self.order[(ticket % capacity) as usize];
+        loop {
+            let other = Place(position.swap(place.0, Ordering::AcqRel)); // order:A, order:B
+            if other == Place::NONE {
+                return;
+            }
+            let (shard, slot) = self.at(other);
+            // SAFETY: what this thread took out of the order is its own (D5).
+            let State::Completed(other_ticket) = unsafe { shard.owned(slot) }.state() else {
+                unreachable!("only what is completed is lined up")
+            };
+            if other_ticket < ticket || cfg!(ringlog_fault = "order_evicts_the_younger") {
+                return self.vacate(other);
+            }
+            (place, ticket) = (other, other_ticket);
+        }
+    }
+
+    fn vacate(&self, place: Place) {
+        let (shard, slot) = self.at(place);
+        shard.vacate(slot);
+    }
+
+    /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash.
+    #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
+    pub(crate) fn forget(&self, held: Held) -> u64 {
+        let Held { place, hash } = held;
+        self.vacate(place);
+        hash
+    }
+
+    /// Counts what the shards hold. Walks through all of them.
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        let mut shards = 0;
+        for shard in self.shards.iter() {
+            shards += shard.visit(&mut |entry| {
+                census.entries += 1;
+                census.in_flight += u64::from(entry.state() == State::InFlight);
+                census.bytes += entry.bytes() as u64;
+            });
+        }
+        census.split = (shards - self.shards.len()) as u64;
+        census.bytes +=
+            (shards * size_of::<Shard>() + size_of_val(&*self.order) + size_of_val(&*self.blooms)) as u64;
+        census
+    }
+}

@@ -1,0 +1,242 @@
+//! One shard of the set: a control word, and the slots with the entries.
+
+use super::control::{Control, SLOTS, Tag};
+use super::entry::{Entry, OpId, State};
+use super::slot::Slot;
+use super::table::Zeroed;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use std::ptr::NonNull;
+
+/// What an entry of an id says, if it is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) state: State,
+    pub(super) seq: u64,
+}
+
+/// What became of an attempt to enter an id.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// It is in this slot now, and the caller owns it.
+    At(usize),
+    /// It has a live entry.
+    Found(Found),
+    /// The shard takes no more ids; try the child.
+    Split,
+}
+
+/// An id with what is derived from it, and what it is measured by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Query<'a> {
+    pub(super) hash: u64,
+    pub(super) id: OpId<'a>,
+    pub(super) window: Window<'a>,
+}
+
+/// How many ids were ever completed, and how many of those are remembered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'a> {
+    pub(super) completed: &'a AtomicU64,
+    pub(super) capacity: u64,
+}
+
+impl Window<'_> {
+    /// Whether an entry in this state counts: in flight, or not yet followed by as many as are remembered.
+    pub(super) fn is_live(self, state: State) -> bool {
+        match state {
+            State::InFlight => cfg!(not(ringlog_fault = "expire_in_flight")),
+            State::Settling => true,
+            State::Completed(ticket) => ticket + self.capacity > self.completed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Twelve slots and the word that controls them: two cache lines.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(super) struct Shard {
+    control: AtomicU64,
+    /// Two shards that take the ids of this one since it was full; null before that.
+    children: AtomicPtr<[Shard; 2]>,
+    slots: [Slot<Entry>; SLOTS],
+}
+
+// SAFETY: `Control::NEW` is 0, no children are a null pointer, and an empty slot is 0; see `default`.
+unsafe impl Zeroed for Shard {}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            control: AtomicU64::new(Control::NEW.0),
+            children: AtomicPtr::new(std::ptr::null_mut()),
+            slots: std::array::from_fn(|_| Slot::empty()),
+        }
+    }
+}
+
+impl Shard {
+    fn control(&self) -> Control {
+        Control(self.control.load(Ordering::Acquire)) // control:B
+    }
+
+    fn change(&self, from: Control, to: Control, order: Ordering) -> bool {
+        self.control.compare_exchange(from.0, to.0, order, Ordering::Relaxed).is_ok()
+    }
+
+    /// The child that takes the ids of this hash, `depth` splits below the shard it leads to.
+    pub(super) fn child(&self, hash: u64, depth: u32) -> Option<&Shard> {
+        let children = self.children();
+        let bit = hash >> (28 + depth % 16) & 1;
+        Some(&children?[usize::from(bit == 1)])
+    }
+
+    fn children(&self) -> Option<&[Shard; 2]> {
+        let children = self.children.load(Ordering::Acquire); // split:B
+        // SAFETY: null, or published fully made; and never replaced nor freed while the shard lives (D6).
+        unsafe { children.as_ref() }
+    }
+
+    /// The live entry of an id among the slots that `control` calls filled.
+    ///
+    /// A slot may have been vacated since, and reserved for another entry, even one of the same id that is
+    /// not the shard's yet: what is found in flight or settling counts only if the version is still the
+    /// same. A completed entry needs no such check, for only entries of the shard are completed.
+    fn find(&self, control: Control, query: Query<'_>) -> Option<Found> {
+        control.filled_by(Tag::of(query.hash)).find_map(|slot| {
+            let entry = self.slots[slot].get()?;
+            if !entry.is(query.hash, query.id) {
+                return None;
+            }
+            let state = entry.state();
+            query.window.is_live(state).then(|| Found { state, seq: entry.seq() })
+        })
+    }
+
+    /// Whether the id is completed and live here, and whether the shard was split by then.
+    pub(super) fn has(&self, query: Query<'_>) -> (bool, bool) {
+        loop {
+            let control = self.control();
+            let found = self.find(control, query).map(|found| found.state);
+            // Only an entry that another thread is just about to remember makes anybody look again.
+            if found != Some(State::Settling) || self.control().same_version(control) {
+                return (found.is_some_and(|state| state != State::InFlight), control.is_split());
+            }
+        }
+    }
+
+    /// Enters an id in `state`, unless it has a live entry here or the shard is split.
+    pub(super) fn enter(&self, query: Query<'_>, state: State) -> Entered {
+        loop {
+            let seen = self.control();
+            let found = self.find(seen, query);
+            if let Some(found) = found {
+                if is_certain(found) || self.control().same_version(seen) {
+                    return Entered::Found(found);
+                }
+                continue;
+            }
+            if seen.is_split() {
+                return Entered::Split;
+            }
+            let Some(slot) = seen.vacant() else {
+                self.split(seen);
+                continue;
+            };
+            let reserved = seen.reserve(slot);
+            // control:D
+            if self.change(seen, reserved, Ordering::Acquire) {
+                self.slots[slot].put(Entry::new(query.hash, query.id, state));
+                if let Some(entered) = self.commit(reserved, slot, query) {
+                    return entered;
+                }
+            }
+        }
+    }
+
+    /// Fills a reserved slot, unless the id got a live entry or the shard split meanwhile.
+    fn commit(&self, reserved: Control, slot: usize, query: Query<'_>) -> Option<Entered> {
+        let mut now = reserved;
+        loop {
+            // control:A. This CAS is the claim: whoever changed the shard since it was looked at, fails it.
+            let order =
+                if cfg!(ringlog_fault = "fill_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+            if self.change(now, now.fill(slot, Tag::of(query.hash)), order) {
+                return Some(Entered::At(slot));
+            }
+            let next = self.control();
+            let look_again = !next.same_version(now) && cfg!(not(ringlog_fault = "commit_unchecked"));
+            if look_again && (next.is_split() || self.find(next, query).is_some()) {
+                self.vacate(slot);
+                return None;
+            }
+            now = next;
+        }
+    }
+
+    /// Takes the entry out of a slot. For its owner only.
+    pub(super) fn vacate(&self, slot: usize) {
+        self.slots[slot].take();
+        let mut now = self.control.load(Ordering::Relaxed);
+        if cfg!(ringlog_fault = "vacate_blindly") {
+            return self.control.store(Control(now).vacate(slot).0, Ordering::Release);
+        }
+        // control:C
+        while let Err(seen) = self.control.compare_exchange_weak(
+            now,
+            Control(now).vacate(slot).0,
+            Ordering::Release,
+            Ordering::Relaxed,
+        ) {
+            now = seen;
+        }
+    }
+
+    /// Closes a shard that is full, and opens its children.
+    #[cold]
+    fn split(&self, full: Control) {
+        if self.children().is_none() {
+            let children = Box::into_raw(Box::new(<[Shard; 2]>::default()));
+            let null = std::ptr::null_mut();
+            let order =
+                if cfg!(ringlog_fault = "split_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+            // split:A
+            if self.children.compare_exchange(null, children, order, Ordering::Relaxed).is_err() {
+                // SAFETY: made above, and not published.
+                drop(unsafe { Box::from_raw(children) });
+            }
+        }
+        self.change(full, full.split(), Ordering::Release); // control:E
+    }
+
+    /// The entry in a slot, for its owner.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the slot, and does not vacate it as long as the entry is used.
+    pub(super) unsafe fn owned(&self, slot: usize) -> &Entry {
+        // SAFETY: only its owner empties the slot (D4).
+        unsafe { self.slots[slot].peek() }.expect("an owned slot is filled")
+    }
+
+    /// Calls `visit` with each entry, here and in the children; answers with how many shards there are.
+    #[cfg(test)]
+    pub(super) fn visit(&self, visit: &mut impl FnMut(&Entry)) -> usize {
+        self.slots.iter().filter_map(Slot::get).for_each(|entry| visit(&entry));
+        1 + self.children().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        if let Some(children) = NonNull::new(self.children.load(Ordering::Relaxed)) {
+            // SAFETY: `&mut self`: nobody else uses the children any more, and this is the one place that
+            // frees them (D6).
+            drop(unsafe { Box::from_raw(children.as_ptr()) });
+        }
+    }
+}
+
+/// Whether what was found is an entry of the shard, and not one that may yet be withdrawn.
+fn is_certain(found: Found) -> bool {
+    matches!(found.state, State::Completed(_))
+}

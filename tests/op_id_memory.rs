@@ -1,0 +1,144 @@
+//! The memory of op ids: bounded by the stated formula while millions of ids go through, and all of it given back.
+//!
+//! This program counts its own allocations, so its tests run one at a time.
+
+use ringlog::{ChangeLog, OpClaim};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// The system's allocator, with the bytes counted that are allocated right now, and the most there ever were.
+struct Counting;
+
+static OUTSTANDING: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let size = i64::try_from(layout.size()).unwrap_or(i64::MAX);
+        let now = OUTSTANDING.fetch_add(size, Ordering::Relaxed) + size;
+        if now > PEAK.load(Ordering::Relaxed) {
+            PEAK.fetch_max(now, Ordering::Relaxed);
+        }
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        OUTSTANDING.fetch_sub(i64::try_from(layout.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        // SAFETY: the memory came from `System`, with this layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Keeps the other tests of this program away.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is allocated now; the peak starts anew from here.
+fn start() -> i64 {
+    let now = OUTSTANDING.load(Ordering::Relaxed);
+    PEAK.store(now, Ordering::Relaxed);
+    now
+}
+
+const THREADS: i64 = 2;
+
+/// The bound that the essay of `src/dedup` states, for ids of up to 77 bytes, at most a handful of splits, and nothing
+/// in flight between calls: `144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
+fn bound(capacity: i64) -> i64 {
+    let shards = (capacity.max(1) as u64).next_power_of_two() as i64 / 2;
+    let splits = 4;
+    144 * shards + 256 * splits + 8 * capacity + 112 * (capacity + THREADS + 2 * THREADS)
+}
+
+/// Not the memory's: the strings of the tests, threads, alignment.
+const OTHERS: i64 = 32 * 1024;
+
+fn claim(log: &ChangeLog, id: &str, seq: u64) {
+    match log.claim_op_id(id) {
+        OpClaim::Proceed(guard) => guard.complete(seq),
+        other => panic!("{id} is {other:?}"),
+    }
+}
+
+#[test]
+fn ten_million_op_ids_through_a_window_of_ten_thousand() {
+    const IDS: u64 = 10_000_000;
+    const WINDOW: u64 = 10_000;
+    let _alone = alone();
+    let before = start();
+    let log = ChangeLog::builder().capacity(0).op_id_capacity(WINDOW as usize).build().unwrap();
+    thread::scope(|scope| {
+        for part in 0..THREADS as u64 {
+            let log = &log;
+            scope.spawn(move || {
+                // 36 bytes, as a UUID; only the end changes.
+                let mut id = *b"0b9a7d1e-4c0f-4e6b-9a77-0000deadbeef";
+                for n in (part..IDS).step_by(THREADS as usize) {
+                    let mut rest = n;
+                    for byte in id[24..].iter_mut().rev() {
+                        *byte = b"0123456789abcdef"[rest as usize % 16];
+                        rest /= 16;
+                    }
+                    claim(log, std::str::from_utf8(&id).unwrap(), n + 1);
+                }
+            });
+        }
+    });
+    let (peak, now) = (PEAK.load(Ordering::Relaxed) - before, OUTSTANDING.load(Ordering::Relaxed) - before);
+    let bound = bound(WINDOW as i64);
+    println!("{IDS} ids: {now} bytes, at most {peak}, where {bound} are allowed");
+    assert!(peak <= bound + OTHERS, "{peak} bytes, where {bound} are allowed");
+    assert!(now >= bound - 256 * 4 - OTHERS, "{now} bytes of {bound}: is anything remembered?");
+    assert_eq!(log.stats().op_ids_completed, IDS);
+    drop(log);
+    assert!(OUTSTANDING.load(Ordering::Relaxed) - before < OTHERS, "all of it is given back");
+}
+
+#[test]
+fn a_million_claims_abandoned_by_panic() {
+    let _alone = alone();
+    let log = ChangeLog::builder().capacity(0).op_id_capacity(100).build().unwrap();
+    for n in 0..100 {
+        claim(&log, &format!("kept-{n}"), n);
+    }
+    let before = start();
+    for n in 0..1_000_000_u64 {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let claim = log.claim_op_id(&(n % 1000).to_string());
+            assert!(matches!(claim, OpClaim::Proceed(_)), "the last one was forgotten");
+            // A panic that does not print.
+            resume_unwind(Box::new(()))
+        }));
+        outcome.unwrap_err();
+    }
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    println!("a million abandoned claims: at most {peak} bytes");
+    assert!(peak < OTHERS, "{peak} bytes are left over or were taken on the way");
+    assert_eq!(log.stats().op_claims_forgotten, 1_000_000);
+    assert!((0..100).all(|n| log.has_seen_op_id(&format!("kept-{n}"))), "they took no place in the window");
+}
+
+#[test]
+fn huge_op_ids_leave_with_the_window() {
+    let _alone = alone();
+    let log = ChangeLog::builder().capacity(0).op_id_capacity(4).build().unwrap();
+    let before = start();
+    let mut id = "x".repeat(1 << 20);
+    for n in 0..1000 {
+        id.replace_range(..4, &format!("{n:04}"));
+        claim(&log, &id, n + 1);
+    }
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let allowed = (112 + id.len() as i64) * (4 + 1 + 2) + id.len() as i64 + OTHERS;
+    assert!(peak <= allowed, "{peak} bytes, where {allowed} are allowed");
+}

@@ -1,0 +1,481 @@
+//! Pushing: each row of the table of guarantees has a test named after it, and so has each defect of `pylon-sync` that pushing
+//! mends.
+
+use ringlog::{
+    ChangeKind, ChangeLog, ClientChange, OpClaim, OpResult, OpStatus, PushRequest, PushResponse, SyncCursor,
+};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+fn change(row_id: &str, op_id: impl Into<Option<&'static str>>) -> ClientChange {
+    ClientChange {
+        entity: "Todo".into(),
+        row_id: row_id.into(),
+        kind: ChangeKind::Insert,
+        data: Some(json!({ "row": row_id })),
+        op_id: op_id.into().map(String::from),
+    }
+}
+
+fn request(changes: impl Into<Vec<ClientChange>>) -> PushRequest {
+    PushRequest { changes: changes.into(), client_id: Some("client".into()) }
+}
+
+fn accept(_: &ClientChange) -> Result<(), Infallible> {
+    Ok(())
+}
+
+fn accept_all(_: &[&ClientChange]) -> Result<(), Infallible> {
+    Ok(())
+}
+
+fn never(change: &ClientChange) -> Result<(), Infallible> {
+    panic!("{} is applied again", change.row_id)
+}
+
+/// Counts, and per change its status and seq.
+fn summary(response: &PushResponse) -> (usize, usize, Vec<(OpStatus, Option<u64>)>) {
+    let results = response.results.iter().map(|result| (result.status, result.seq)).collect();
+    (response.applied, response.deduped, results)
+}
+
+fn rows(log: &ChangeLog) -> Vec<String> {
+    let response = log.pull(&SyncCursor::beginning(), usize::MAX).unwrap();
+    response.changes.into_iter().map(|event| event.row_id).collect()
+}
+
+use OpStatus::{Applied, Error, Pending, Replayed};
+
+#[test]
+fn push_op_id_replayed() {
+    let log = ChangeLog::new();
+    let request = request([change("a", "1"), change("b", "2")]);
+    let first = log.push(&request, accept);
+    assert_eq!(summary(&first), (2, 0, vec![(Applied, Some(1)), (Applied, Some(2))]));
+    let again = log.push(&request, never);
+    assert_eq!(summary(&again), (2, 2, vec![(Replayed, Some(1)), (Replayed, Some(2))]));
+    assert!(again.errors.is_empty());
+    assert_eq!(rows(&log), ["a", "b"]);
+}
+
+#[test]
+fn push_op_id_in_flight_elsewhere() {
+    let log = ChangeLog::new();
+    let one = request([change("a", "1")]);
+    let first = log.push(&one, |_| {
+        // Another thread gets the same request meanwhile.
+        let second = thread::scope(|scope| scope.spawn(|| log.push(&one, never)).join().unwrap());
+        assert_eq!(summary(&second), (0, 0, vec![(Pending, None)]));
+        assert!(second.errors.is_empty());
+        Ok::<(), Infallible>(())
+    });
+    assert_eq!(summary(&first), (1, 0, vec![(Applied, Some(1))]));
+    assert_eq!(summary(&log.push(&one, never)), (1, 1, vec![(Replayed, Some(1))]), "the client retries");
+}
+
+#[test]
+fn push_apply_fails() {
+    let log = ChangeLog::new();
+    let request = request([change("a", "1"), change("b", "2"), change("c", "3")]);
+    let fail = |change: &ClientChange| if change.row_id == "b" { Err("no room") } else { Ok(()) };
+    let first = log.push(&request, fail);
+    assert_eq!(summary(&first), (2, 0, vec![(Applied, Some(1)), (Error, None), (Applied, Some(2))]));
+    assert_eq!(first.errors, ["Todo/b: no room"]);
+    assert_eq!(first.results[1].error.as_deref(), Some("no room"));
+    // What failed is applied when it is pushed again, what did not is not.
+    let mut applied = Vec::new();
+    let again = log.push(&request, |change| {
+        applied.push(change.row_id.clone());
+        Ok::<(), Infallible>(())
+    });
+    assert_eq!(summary(&again), (3, 2, vec![(Replayed, Some(1)), (Applied, Some(3)), (Replayed, Some(2))]));
+    assert_eq!(applied, ["b"]);
+    assert_eq!(rows(&log), ["a", "c", "b"]);
+}
+
+#[test]
+fn push_apply_panics() {
+    let log = ChangeLog::new();
+    let request = request([change("a", "1"), change("b", None), change("c", "3")]);
+    let response = log.push(&request, |change| match change.row_id.as_str() {
+        // Unlike `panic!`, this does not print.
+        "a" => std::panic::resume_unwind(Box::new("the disk is gone")),
+        "b" => std::panic::resume_unwind(Box::new(7)),
+        _ => Ok::<(), Infallible>(()),
+    });
+    assert_eq!(summary(&response), (1, 0, vec![(Error, None), (Error, None), (Applied, Some(1))]));
+    assert_eq!(response.errors, ["Todo/a: panicked: the disk is gone", "Todo/b: panicked: no message"]);
+    assert_eq!(log.push(&request, accept).applied, 3);
+    assert_eq!(rows(&log), ["c", "a", "b"]);
+}
+
+#[test]
+fn push_cursor_in_the_reply() {
+    // Defect 9: the seed's server answers with `len()`, which stays behind once the window is full.
+    let log = ChangeLog::builder().capacity(3).base_seq(100).build().unwrap();
+    for turn in 1..=10 {
+        let response = log.push(&request([change("a", None)]), accept);
+        assert_eq!(response.cursor, SyncCursor { last_seq: 100 + turn });
+        assert_eq!(response.cursor.last_seq, log.head());
+        assert!(log.pull(&response.cursor, 1).unwrap().changes.is_empty(), "the client has nothing to pull");
+    }
+    assert_eq!(log.len(), 3);
+    assert_eq!(log.push(&request([]), accept).cursor.last_seq, 110);
+}
+
+#[test]
+fn changes_without_an_op_id_are_applied_each_time() {
+    let log = ChangeLog::new();
+    let request = request([change("a", None), change("a", None)]);
+    for turn in 0..3 {
+        let response = log.push(&request, accept);
+        let seqs = [(Applied, Some(2 * turn + 1)), (Applied, Some(2 * turn + 2))];
+        assert_eq!(summary(&response), (2, 0, seqs.to_vec()));
+    }
+}
+
+#[test]
+fn an_op_id_that_is_twice_in_a_request_is_applied_once() {
+    let log = ChangeLog::new();
+    let twice = request([change("a", "1"), change("b", "2"), change("a", "1")]);
+    let expected = (3, 1, vec![(Applied, Some(1)), (Applied, Some(2)), (Replayed, Some(1))]);
+    assert_eq!(summary(&log.push(&twice, accept)), expected);
+    let log = ChangeLog::new();
+    let response = log.push_batch(&twice, |changes| {
+        assert_eq!(changes.iter().map(|change| change.row_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        Ok::<(), Infallible>(())
+    });
+    assert_eq!(summary(&response), expected);
+    assert_eq!(rows(&log), ["a", "b"]);
+}
+
+#[test]
+fn op_ids_belong_to_their_client() {
+    let log = ChangeLog::new();
+    let push = |client_id: Option<&str>, op_id: &'static str| {
+        let client_id = client_id.map(String::from);
+        log.push(&PushRequest { changes: vec![change("a", op_id)], client_id }, accept).deduped == 1
+    };
+    // Pairs that would be one if they were joined, with whatever separator.
+    let pairs = [
+        (None, "ab"),
+        (Some(""), "ab"),
+        (Some("a"), "b"),
+        (Some("ab"), ""),
+        (Some("a/b"), "c"),
+        (Some("a"), "b/c"),
+        (Some("a\0"), "b"),
+        (Some("a"), "\0b"),
+        (None, "a\0b"),
+    ];
+    assert_eq!(pairs.map(|(client, op)| push(client, op)), [false; 9]);
+    assert_eq!(pairs.map(|(client, op)| push(client, op)), [true; 9]);
+    assert!(log.has_seen_op_id("ab"), "without a client, the ids are the log's own");
+    assert!(matches!(log.claim_op_id("ab"), OpClaim::Replayed { seq: 1 }));
+    assert!(!log.has_seen_op_id("b"));
+    log.remember_op_id("mine");
+    assert!(push(None, "mine"));
+}
+
+#[test]
+fn a_remembered_op_id_is_replayed_without_a_seq() {
+    let log = ChangeLog::new();
+    log.remember_op_id("1");
+    let request = PushRequest { changes: vec![change("a", "1")], client_id: None };
+    assert_eq!(summary(&log.push(&request, never)), (1, 1, vec![(Replayed, None)]));
+}
+
+#[test]
+fn a_lost_reply_changes_nothing() {
+    for batch in [false, true] {
+        let log = ChangeLog::new();
+        let changes: Vec<_> =
+            ["1", "2", "3"].into_iter().map(|op_id| change(op_id, op_id)).chain([change("4", "4")]).collect();
+        let request = request(changes);
+        let mut applied = 0;
+        let first = if batch {
+            log.push_batch(&request, |changes| {
+                applied += changes.len();
+                Ok::<(), Infallible>(())
+            })
+        } else {
+            log.push(&request, |_| {
+                applied += 1;
+                Ok::<(), Infallible>(())
+            })
+        };
+        for _ in 0..3 {
+            let again = if batch {
+                log.push_batch(&request, |_| -> Result<(), Infallible> { panic!("nothing is left to apply") })
+            } else {
+                log.push(&request, never)
+            };
+            assert_eq!((again.applied, again.deduped), (4, 4));
+            let seqs = |response: &PushResponse| {
+                response.results.iter().map(|result| result.seq).collect::<Vec<_>>()
+            };
+            assert_eq!(seqs(&again), seqs(&first));
+            assert_eq!(again.cursor, first.cursor);
+        }
+        assert_eq!((applied, log.len()), (4, 4));
+    }
+}
+
+#[test]
+fn without_op_id_capacity_every_push_is_applied() {
+    let log = ChangeLog::builder().op_id_capacity(0).build().unwrap();
+    let request = request([change("a", "1"), change("a", "1")]);
+    for _ in 0..3 {
+        assert_eq!(log.push(&request, accept).deduped, 0);
+    }
+    assert_eq!(log.len(), 6);
+    assert!(!log.has_seen_op_id("1"));
+    // What is in flight is known all the same.
+    let one = PushRequest { changes: vec![change("a", "1")], client_id: None };
+    let guard = log.claim_op_id("1");
+    assert_eq!(log.push(&one, never).results[0].status, Pending);
+    drop(guard);
+    assert_eq!(log.push(&one, accept).results[0].status, Applied);
+    // In one batch, a repetition is known for one.
+    let response = log.push_batch(&request, accept_all);
+    assert_eq!(summary(&response), (2, 1, vec![(Applied, Some(8)), (Replayed, Some(8))]));
+}
+
+#[test]
+fn a_push_beyond_the_limit_is_refused_whole() {
+    let log = ChangeLog::builder().max_push_changes(2).build().unwrap();
+    let long = request([change("a", "1"), change("b", "2"), change("c", "3")]);
+    let refused = [log.push(&long, never), log.push_batch(&long, |_| -> Result<(), Infallible> { panic!() })];
+    for response in refused {
+        assert_eq!(summary(&response), (0, 0, vec![]));
+        assert_eq!(response.errors, ["a push may have 2 changes, not 3: nothing was applied"]);
+    }
+    assert!(log.is_empty());
+    let short = request([change("a", "1"), change("b", "2")]);
+    assert_eq!(log.push(&short, accept).deduped, 0, "nothing was half remembered");
+    assert_eq!(ChangeLog::new().push(&request(vec![change("a", None); 10_000]), accept).applied, 10_000);
+    assert_eq!(ChangeLog::new().push(&request(vec![change("a", None); 10_001]), never).applied, 0);
+}
+
+#[test]
+fn a_batch_is_applied_whole() {
+    let log = ChangeLog::new();
+    log.push(&request([change("b", "2")]), accept);
+    let mixed = request([change("a", "1"), change("b", "2"), change("c", None)]);
+    let response = log.push_batch(&mixed, |changes| {
+        assert_eq!(changes.len(), 2, "b is applied already");
+        assert_eq!(log.len(), 1, "nothing is visible yet");
+        Ok::<(), Infallible>(())
+    });
+    let expected = vec![(Applied, Some(2)), (Replayed, Some(1)), (Applied, Some(3))];
+    assert_eq!(summary(&response), (3, 1, expected));
+    assert_eq!(response.cursor.last_seq, 3);
+}
+
+#[test]
+fn a_batch_that_fails_leaves_nothing() {
+    let log = ChangeLog::new();
+    log.push(&request([change("b", "2")]), accept);
+    let mixed = request([change("a", "1"), change("b", "2"), change("a", "1"), change("c", None)]);
+    let failed = log.push_batch(&mixed, |_| Err("conflict"));
+    let expected = vec![(Error, None), (Replayed, Some(1)), (Error, None), (Error, None)];
+    assert_eq!(summary(&failed), (1, 1, expected.clone()));
+    assert_eq!(failed.errors, ["Todo/a: conflict", "Todo/a: conflict", "Todo/c: conflict"]);
+    let panicked = log.push_batch(&mixed, |_| -> Result<(), Infallible> {
+        std::panic::resume_unwind(Box::new(String::from("out of memory")))
+    });
+    assert_eq!(summary(&panicked), (1, 1, expected));
+    assert_eq!(panicked.results[0].error.as_deref(), Some("panicked: out of memory"));
+    assert_eq!(log.len(), 1);
+    let later = log.push_batch(&mixed, accept_all);
+    let expected = vec![(Applied, Some(2)), (Replayed, Some(1)), (Replayed, Some(2)), (Applied, Some(3))];
+    assert_eq!(summary(&later), (4, 2, expected));
+}
+
+#[test]
+fn a_batch_with_an_op_id_in_flight_elsewhere_is_pending_whole() {
+    let log = ChangeLog::new();
+    log.push(&request([change("b", "2")]), accept);
+    let mixed = request([change("a", "1"), change("b", "2"), change("c", "3"), change("d", None)]);
+    let pending = Mutex::new(None);
+    log.push(&request([change("c", "3")]), |_| {
+        *pending.lock().unwrap() = Some(log.push_batch(&mixed, |_| -> Result<(), Infallible> { panic!() }));
+        Ok::<(), Infallible>(())
+    });
+    let pending = pending.into_inner().unwrap().unwrap();
+    let expected = vec![(Pending, None), (Replayed, Some(1)), (Pending, None), (Pending, None)];
+    assert_eq!(summary(&pending), (1, 1, expected));
+    assert!(pending.errors.is_empty());
+    let later = log.push_batch(&mixed, accept_all);
+    assert_eq!((later.applied, later.deduped), (4, 2));
+}
+
+/// Threads ask about one op at the same time, and go on together once all have asked.
+fn who_is_told_to_apply(threads: usize, ask: impl Fn(&Barrier) -> bool + Sync) -> usize {
+    let (barrier, applied) = (Barrier::new(threads), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| applied.fetch_add(usize::from(ask(&barrier)), Ordering::Relaxed));
+        }
+    });
+    applied.into_inner()
+}
+
+#[test]
+fn defect_2_an_operation_is_applied_twice() {
+    let seed = pylon_sync::ChangeLog::new();
+    let applied = who_is_told_to_apply(4, |all_have_asked| {
+        let go = !seed.has_seen_op_id("1");
+        all_have_asked.wait();
+        if go {
+            seed.remember_op_id("1");
+        }
+        go
+    });
+    assert_eq!(applied, 4, "the defect is there to be seen");
+
+    let log = ChangeLog::new();
+    let applied = who_is_told_to_apply(4, |all_have_asked| {
+        let claim = log.claim_op_id("1");
+        all_have_asked.wait();
+        match claim {
+            OpClaim::Proceed(guard) => {
+                guard.complete(1);
+                true
+            }
+            OpClaim::InFlight | OpClaim::Replayed { .. } => false,
+        }
+    });
+    assert_eq!(applied, 1);
+}
+
+#[test]
+fn defect_2_apply_runs_once_for_each_op_id_whoever_pushes_it() {
+    const OPS: usize = 2_000;
+    let log = ChangeLog::builder().capacity(OPS).op_id_capacity(OPS).build().unwrap();
+    let applied: Vec<_> = (0..OPS).map(|_| AtomicUsize::new(0)).collect();
+    let seqs = Mutex::new(HashMap::new());
+    let push = |turn: usize| {
+        for start in (0..OPS).step_by(10) {
+            let rows = (start..start + 10).map(|n| if turn % 2 == 0 { n } else { OPS - 1 - n });
+            let mut changes: Vec<ClientChange> = rows
+                .map(|n| ClientChange { op_id: Some(n.to_string()), ..change(&n.to_string(), None) })
+                .collect();
+            while !changes.is_empty() {
+                let apply = |change: &ClientChange| {
+                    applied[change.row_id.parse::<usize>().unwrap()].fetch_add(1, Ordering::Relaxed);
+                    Ok::<(), Infallible>(())
+                };
+                let request = request(changes);
+                let response = if turn % 4 < 2 {
+                    log.push(&request, apply)
+                } else {
+                    log.push_batch(&request, |changes| changes.iter().copied().try_for_each(apply))
+                };
+                let mut pending = Vec::new();
+                for (change, OpResult { status, seq, .. }) in
+                    request.changes.into_iter().zip(response.results)
+                {
+                    match status {
+                        Pending => pending.push(change),
+                        _ => {
+                            let seq = seq.unwrap();
+                            let known = *seqs.lock().unwrap().entry(change.row_id).or_insert(seq);
+                            assert_eq!(known, seq, "each push gets the first seq");
+                        }
+                    }
+                }
+                changes = pending;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for turn in 0..8 {
+            let push = &push;
+            scope.spawn(move || push(turn));
+        }
+    });
+    assert!(applied.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+    assert_eq!(log.len(), OPS);
+    for event in log.pull(&SyncCursor::beginning(), OPS).unwrap().changes {
+        assert_eq!(seqs.lock().unwrap()[&event.row_id], event.seq);
+    }
+}
+
+#[test]
+fn defect_3_a_replay_gets_the_first_result() {
+    let log = ChangeLog::new();
+    for row in ["a", "b"] {
+        log.append("Todo", row, ChangeKind::Insert, None);
+    }
+    let request = request([change("c", "1")]);
+    log.push(&request, accept);
+    log.append("Todo", "d", ChangeKind::Insert, None);
+    let response = serde_json::to_value(log.push(&request, never)).unwrap();
+    assert_eq!(
+        response,
+        json!({
+            "applied": 1, "deduped": 1, "errors": [], "cursor": {"last_seq": 4},
+            "results": [{"op_id": "1", "status": "replayed", "seq": 3}]
+        })
+    );
+}
+
+#[test]
+fn defect_4_a_failed_operation_is_not_remembered() {
+    let log = ChangeLog::new();
+    let request = request([change("a", "1")]);
+    for failures in 0..3 {
+        let response = log.push(&request, |_| Err(failures));
+        assert_eq!(response.errors, [format!("Todo/a: {failures}")]);
+    }
+    assert!(log.is_empty());
+    assert_eq!(summary(&log.push(&request, accept)), (1, 0, vec![(Applied, Some(1))]));
+    assert_eq!(log.stats().op_claims_forgotten, 3);
+}
+
+#[test]
+fn a_malformed_request_is_refused_by_the_name_of_its_field() {
+    let good = json!({"entity": "T", "row_id": "1", "kind": "insert", "data": null, "op_id": "o"});
+    let parse = |request: &Value| serde_json::from_str::<PushRequest>(&request.to_string());
+    assert!(parse(&json!({"changes": [good], "client_id": null})).is_ok());
+    let message = |request: &Value| parse(request).unwrap_err().to_string();
+
+    for field in ["entity", "row_id", "kind"] {
+        let mut absent = good.clone();
+        absent.as_object_mut().unwrap().remove(field);
+        let message = message(&json!({"changes": [absent]}));
+        assert!(message.contains(&format!("missing field `{field}`")), "{message}");
+    }
+    for field in ["entity", "row_id", "kind", "op_id"] {
+        for wrong in [json!(7), json!(["x"]), json!({})] {
+            let mut malformed = good.clone();
+            malformed[field] = wrong;
+            let message = message(&json!({"changes": [malformed]}));
+            assert!(message.starts_with(&format!("{field}: ")), "{message}");
+            assert!(message.contains("line 1 column"), "{message}");
+        }
+    }
+    let mut upsert = good.clone();
+    upsert["kind"] = json!("upsert");
+    assert!(message(&json!({"changes": [upsert]})).contains("kind: unknown variant `upsert`"));
+    assert!(message(&json!({})).contains("missing field `changes`"));
+    assert!(message(&json!({"changes": 1})).contains("changes: invalid type"));
+    assert!(message(&json!({"changes": [], "client_id": 1})).contains("client_id: invalid type"));
+}
+
+#[test]
+fn a_response_survives_json_and_older_ones_are_read() {
+    let log = ChangeLog::new();
+    let response = log.push(&request([change("a", "1"), change("b", None)]), |change| {
+        if change.op_id.is_some() { Ok(()) } else { Err("no") }
+    });
+    let text = serde_json::to_string(&response).unwrap();
+    assert_eq!(serde_json::from_str::<PushResponse>(&text).unwrap(), response);
+    let older = r#"{"applied": 1, "deduped": 0, "errors": [], "cursor": {"last_seq": 1}}"#;
+    assert!(serde_json::from_str::<PushResponse>(older).unwrap().results.is_empty());
+}
