@@ -19,6 +19,7 @@ use crate::sync::epoch;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait::{Gate, Watched};
 use crate::wire::{PullResponse, PullSummary};
+use crossbeam_utils::CachePadded;
 use serde_json::Value;
 use std::ops::RangeInclusive;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -52,7 +53,8 @@ pub struct ChangeLog {
     clock: Clock,
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
-    gate: Gate,
+    /// On cache lines of its own: every append reads from it, and only those who wait write to it.
+    gate: CachePadded<Gate>,
     #[cfg(feature = "profile")]
     pub(crate) profile: Profile,
 }
@@ -106,7 +108,7 @@ impl ChangeLog {
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
-            gate: Gate::new(),
+            gate: CachePadded::new(Gate::new()),
             #[cfg(feature = "profile")]
             profile: Profile::new(),
         }

@@ -16,20 +16,20 @@
 //! that an append pays for waiters where there are none. Else *look*.
 //!
 //! **Look** ([`Gate::look`]): full fence (B), load `wanted`, read head; nothing to do yet: done. Else try the
-//! lock; taken: done, since its holder will look when it has let go. Else take the first few sleepers
+//! lock; taken: done, since its holder sees to it when it has let go. Else take the first few sleepers
 //! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them; if there are none, look again.
 //!
 //! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock and let go. If the
 //! gate was at rest, heavy fence (C). Look, then read head again; visible: leave. Else sleep.
 //!
 //! **Leaving** ([`Gate::leave`]), because the seq is visible, the wait timed out, or the future was dropped:
-//! out of the queue under the lock, let go, look.
+//! take the lock, out of the queue if still in it, let go, look.
 //!
-//! So two things oblige to look: *having held the lock* and *having been woken* (whoever was woken
-//! leaves, and whoever leaves has held the lock). That is the whole of the baton: an append wakes a few, each
-//! of them wakes a few more, and if it does not want to any longer, its `Drop` does it in its place. An
-//! append pays for [`FAN_OUT`] wake-ups at most, however many wait, and never waits for the lock. Only those are woken
-//! whose seq is visible: a waiter for a seq far ahead sleeps on, and no wake-up goes round in circles.
+//! So two things oblige to look: *having held the lock*, unless one has woken somebody, and *having been woken*, for whoever
+//! was woken leaves. That is the whole of the baton: an append wakes a few, each of them wakes a few more, and if it does
+//! not want to any longer, its `Drop` does it in its place. An append pays for [`FAN_OUT`] wake-ups at most, however many
+//! wait, and never waits for the lock. Only those are woken whose seq is visible: a waiter for a seq far ahead sleeps
+//! on, and no wake-up goes round in circles.
 //!
 //! Wake-ups are hints: a waiter that is woken reads head again.
 //!
@@ -37,44 +37,39 @@
 //!
 //! | label | where | what | pairs with |
 //! | --- | --- | --- | --- |
-//! | A | `published` | light fence: the stamp's store, then the load of `wanted` | B, C |
-//! | B | `look` | full fence: whatever came before (a publish, a change of the queue), then `wanted` and head | A, B |
+//! | A | `published` | light fence: the stamp's store, then the load of `wanted` | C |
+//! | B | `look` | full fence: whatever came before (a publish, a change of the queue), then `wanted` and head | B |
 //! | C | `enter`, if the gate was at rest | heavy fence: the store of `wanted`, then B | A |
 //!
-//! Let a waiter W sleep: it entered the queue for seq w, and the head that it read after its fence B was < w. To show:
-//! once head ≥ w, someone takes W out of the queue.
+//! All B are in one total order. Let W be a waiter in the queue for seq w, and asleep: after its B it read a head < w. To
+//! show: once all publishes that head ≥ w needs have been made, someone takes W out of the queue.
 //!
-//! *First with A as a full fence.* All full fences are in one total order. Let P be the publisher whose A is the last
-//! among the publishes that head ≥ w needs. Either W's B or P's A comes first.
+//! **Every publish has a witness**, a B such that whoever's B is this one or a later one sees the publish:
 //!
-//! 1. W's B comes first. Then P's loads of `wanted` see W's store or a later one. As long as W is queued these
-//!    say ≤ w, so P looks. All other publishes needed come before P's A, so it reads head ≥ w ≥ `wanted` and tries the
-//!    lock.
+//! 1. The publisher found that the gate was not at rest. Then it looks, and the witness is its own B.
+//! 2. It found the gate at rest. That rest was ended by some waiter F (perhaps W), who set `wanted`, then ran C, then
+//!    looks. The witness is F's B. For A against C, both orders: C acts as a full fence of the publisher at some moment m.
+//!    1. The publisher's load of `wanted` came after m. Then it saw F's store or a later one, and not this rest: a contradiction.
+//!    2. It came before m, and so did the publish, which stands before it. So the publish is visible when C ends, to F's B
+//!       and all later ones.
+//!
+//!    Where light and heavy fences are plain ones, A and C are themselves in the total order, and the same two cases hold with
+//!    A for m.
+//!
+//! **The last witness looks for W.** Let X be the last witness of the publishes that head ≥ w needs; everybody whose B is X or
+//! later reads head ≥ w. So X and W's B, in both orders:
+//!
+//! 3. W's B is X or comes later. Then W read head ≥ w, and did not sleep: a contradiction.
+//! 4. X comes later. Then X's look sees W's store of `wanted` or a later one, and as long as W is queued all of these say ≤ w. It
+//!    reads head ≥ w, and tries the lock.
 //!    1. It gets the lock. W is the first in the queue, or another is whose seq is visible: someone is taken out.
-//!    2. It does not: some H holds the lock. When H has let go, H looks, unless it has taken someone out. If P's B
-//!       comes before H's, H finds what P found. If H's B comes first, H had let go before P tried, and it was not H
-//!       whom P met. So the last of these holders looks unopposed.
-//! 2. P's A comes first. Then W's read of head sees P's publish, and all the others, whose A are earlier still: it
-//!    was ≥ w, and W did not sleep.
+//!    2. It does not: some H holds the lock. When H has let go, it looks, or if it has taken someone out that one does,
+//!       having held the lock in its turn: in either case a B follows that comes after H let go. If X comes before that
+//!       B, whoever looks there stands where X stood: case 4. If X comes after it, H had let go before X tried the
+//!       lock, and it was not H whom X met.
 //!
-//! Whoever is taken out of the queue in W's place is woken, leaves and looks: case 1 with the woken one for P.
-//! The queue before W is finite, and whoever enters it later with a visible seq finds that out by itself. So W's turn comes.
-//!
-//! *With A as a light fence*, P's two accesses are in program order only; what orders them is C, which acts as a full
-//! fence of every other thread at some moment while it lasts. P loads `wanted` once after A, and if that does not
-//! say that the gate is at rest, again after its B, a full fence that does for case 1 and 2 what A did. Remain the
-//! publishers that see the gate at rest and go away. Let P be one of them, and let F be the waiter that has set `wanted`
-//! to what P did not see, the gate having been at rest. F runs C. Let m be C's moment for P.
-//!
-//! 3. P's load comes after m. Then it sees F's store, or a later one: if that says that the gate is at rest again, the
-//!    queue was empty meanwhile, and the same is said of the next F.
-//! 4. P's load comes before m, and so does its publish. After C, F looks: *F sees P's publish, and takes over P's duty
-//!    to look*, as everyone does who comes later. Who had read head without P's publish in it before F looked, and
-//!    thereby slept or went away? Waiters: these had entered the queue before their own B, which comes before F's, so F
-//!    sees them in `wanted`: case 1 with F for P. And publishers Q that looked, and missed P's publish: their own publish
-//!    comes before their B, which comes before F's, so F sees that as well.
-//!
-//! F itself is such a waiter, and cannot be kept from looking: between C and the look it runs no code but ours.
+//! Whoever is taken out in W's place is woken, leaves and looks, with a B after X: case 4 once more. The queue before W is finite,
+//! and whoever enters it later with a visible seq finds out by itself. So W's turn comes.
 //!
 //! # What it costs
 //!
@@ -90,7 +85,6 @@
 #![forbid(unsafe_code)]
 
 use crate::sync::{AtomicU64, Mutex, Ordering, asymmetric, fence, thread};
-use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::task::{Poll, Wake, Waker};
@@ -127,9 +121,8 @@ pub(crate) trait Watched {
 /// Where waiters sleep. See the head of this module.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the gate lingers; or `AT_REST`. On a
-    /// cache line of its own: every append reads it.
-    wanted: CachePadded<AtomicU64>,
+    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the gate lingers; or `AT_REST`.
+    wanted: AtomicU64,
     sleepers: Mutex<Sleepers>,
 }
 
@@ -149,7 +142,7 @@ pub(crate) struct Ticket {
 impl Gate {
     pub(crate) fn new() -> Self {
         asymmetric::prepare();
-        Self { wanted: CachePadded::new(AtomicU64::new(AT_REST)), sleepers: Mutex::new(Sleepers::default()) }
+        Self { wanted: AtomicU64::new(AT_REST), sleepers: Mutex::new(Sleepers::default()) }
     }
 
     /// Tells the gate that something was published in `log`.
@@ -215,6 +208,11 @@ impl Gate {
     /// Leaves the queue, if queued, and passes on the wake-up, if woken.
     fn leave(&self, ticket: &mut Option<Ticket>, log: &impl Watched) {
         let Some(ticket) = ticket.take() else { return };
+        // While it is in the queue, `wanted` is at most its seq: so one could tell without the lock that it is out. But
+        // whoever took it out relies on it to look after *they* have let go of the lock.
+        if cfg!(ringlog_fault = "wait_leave_unlocked") && self.wanted.load(Ordering::Relaxed) > ticket.seq {
+            return self.look(log);
+        }
         let mut sleepers = self.sleepers.lock();
         let waker = sleepers.queue.remove(&ticket);
         self.announce(&sleepers, log);
@@ -369,4 +367,118 @@ fn current_waker() -> Waker {
 #[cfg(loom)]
 fn current_waker() -> Waker {
     new_waker()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::Arc;
+
+    /// A log of which everything is visible up to `head`.
+    struct Log {
+        gate: Gate,
+        head: AtomicU64,
+    }
+
+    impl Watched for Log {
+        fn gate(&self) -> &Gate {
+            &self.gate
+        }
+
+        fn head(&self) -> u64 {
+            self.head.load(Ordering::Acquire)
+        }
+
+        fn last(&self) -> u64 {
+            self.head()
+        }
+    }
+
+    impl Log {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { gate: Gate::new(), head: AtomicU64::new(0) })
+        }
+
+        fn publish(&self, seqs: u64) {
+            for _ in 0..seqs {
+                self.head.fetch_add(1, Ordering::Release);
+                self.gate.published(self);
+            }
+        }
+
+        fn wanted(&self) -> u64 {
+            self.gate.wanted.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn the_gate_wants_the_first_seq_then_lingers_then_rests() {
+        let log = Log::new();
+        assert_eq!(log.wanted(), AT_REST);
+        let [mut late, mut soon] = [(); 2].map(|()| Waiter::new(&*log));
+        assert!(late.poll(9, Waker::noop()).is_pending());
+        assert_eq!(log.wanted(), 9);
+        assert!(soon.poll(3, Waker::noop()).is_pending());
+        assert_eq!(log.wanted(), 3);
+        log.publish(3);
+        assert_eq!((log.wanted(), log.gate.sleeping()), (9, 1));
+        drop(late);
+        assert_eq!(log.wanted(), LINGERING | (3 + LINGER));
+        log.publish(LINGER - 1);
+        assert_eq!(log.wanted(), LINGERING | (3 + LINGER));
+        log.publish(1);
+        assert_eq!(log.wanted(), AT_REST, "nobody came");
+    }
+
+    #[test]
+    fn a_waiter_that_comes_while_the_gate_lingers_keeps_it_awake() {
+        let log = Log::new();
+        for round in 1..5 {
+            let mut waiter = Waiter::new(&*log);
+            assert!(waiter.poll(log.head() + 1, Waker::noop()).is_pending());
+            log.publish(LINGER);
+            assert!(log.wanted() > LINGERING && log.wanted() < AT_REST, "round {round}");
+            drop(waiter);
+        }
+    }
+
+    #[test]
+    fn a_waiter_may_change_its_mind() {
+        let log = Log::new();
+        let mut waiter = Waiter::new(&*log);
+        for seq in [5, 2, 7, 7] {
+            assert!(waiter.poll(seq, Waker::noop()).is_pending());
+            assert_eq!((log.wanted(), log.gate.sleeping()), (seq, 1));
+        }
+        log.publish(7);
+        assert_eq!(log.gate.sleeping(), 0);
+        assert!(waiter.poll(8, Waker::noop()).is_pending(), "woken, and asleep again");
+        assert_eq!(log.gate.sleeping(), 1);
+        waiter.cancel();
+        assert_eq!(log.gate.sleeping(), 0);
+        assert_eq!(waiter.poll(u64::MAX, Waker::noop()), Poll::Pending);
+        assert_eq!(log.wanted(), FARTHEST);
+    }
+
+    /// Wakers run code of users: it may come back to the gate.
+    #[test]
+    fn a_waker_may_use_the_gate() {
+        struct Meddler(Arc<Log>);
+        impl Wake for Meddler {
+            fn wake(self: std::sync::Arc<Self>) {
+                assert!(Waiter::new(&*self.0).poll(2, Waker::noop()).is_pending());
+                self.0.publish(1);
+            }
+        }
+        let log = Log::new();
+        let mut waiter = Waiter::new(&*log);
+        let meddler = Waker::from(std::sync::Arc::new(Meddler(Arc::clone(&log))));
+        assert!(waiter.poll(1, &meddler).is_pending());
+        drop(meddler);
+        log.publish(1);
+        assert_eq!(waiter.poll(2, Waker::noop()), Poll::Ready(2));
+        assert_eq!(log.gate.sleeping(), 0);
+        drop(waiter);
+        assert_eq!(Arc::strong_count(&log), 1);
+    }
 }

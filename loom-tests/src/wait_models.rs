@@ -2,7 +2,7 @@
 //!
 //! A lost wake-up is a deadlock, which loom reports. The log is the smallest that has a head with gaps: one stamp a
 //! seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on the baton. Fences are plain
-//! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, cases 3 to 5.
+//! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, case 2.
 
 use crate::explore::explore;
 use crate::ring::{Geometry, Missed, Ring};

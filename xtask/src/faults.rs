@@ -32,6 +32,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("wait_look_fence", "wait_models::two_waiters_and_the_baton"),
     ("wait_check_again", "wait_models::a_waiter_and_a_publisher"),
     ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
+    ("wait_leave_unlocked", "wait_models::two_waiters_for_two_seqs"),
     ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
     ("fill_relaxed", "dedup_models::two_claims_on_one_id"),
     ("commit_unchecked", "dedup_models::two_claims_on_one_id"),
