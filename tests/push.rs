@@ -25,10 +25,12 @@ fn request(changes: impl Into<Vec<ClientChange>>) -> PushRequest {
     PushRequest { changes: changes.into(), client_id: Some("client".into()) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what `push` wants")]
 fn accept(_: &ClientChange) -> Result<(), Infallible> {
     Ok(())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what `push_batch` wants")]
 fn accept_all(_: &[&ClientChange]) -> Result<(), Infallible> {
     Ok(())
 }
@@ -44,7 +46,7 @@ fn summary(response: &PushResponse) -> (usize, usize, Vec<(OpStatus, Option<u64>
 }
 
 fn rows(log: &ChangeLog) -> Vec<String> {
-    let response = log.pull(&SyncCursor::beginning(), usize::MAX).unwrap();
+    let response = log.pull(&SyncCursor::beginning(), usize::MAX).expect("nothing is evicted");
     response.changes.into_iter().map(|event| event.row_id).collect()
 }
 
@@ -248,8 +250,9 @@ fn without_op_id_capacity_every_push_is_applied() {
 #[test]
 fn a_push_beyond_the_limit_is_refused_whole() {
     let log = ChangeLog::builder().max_push_changes(2).build().unwrap();
-    let long = request([change("a", "1"), change("b", "2"), change("c", "3")]);
-    let refused = [log.push(&long, never), log.push_batch(&long, |_| -> Result<(), Infallible> { panic!() })];
+    let three = request([change("a", "1"), change("b", "2"), change("c", "3")]);
+    let refused =
+        [log.push(&three, never), log.push_batch(&three, |_| -> Result<(), Infallible> { panic!() })];
     for response in refused {
         assert_eq!(summary(&response), (0, 0, vec![]));
         assert_eq!(response.errors, ["a push may have 2 changes, not 3: nothing was applied"]);
@@ -361,7 +364,7 @@ fn defect_2_apply_runs_once_for_each_op_id_whoever_pushes_it() {
     let seqs = Mutex::new(HashMap::new());
     let push = |turn: usize| {
         for start in (0..OPS).step_by(10) {
-            let rows = (start..start + 10).map(|n| if turn % 2 == 0 { n } else { OPS - 1 - n });
+            let rows = (start..start + 10).map(|n| if turn.is_multiple_of(2) { n } else { OPS - 1 - n });
             let mut changes: Vec<ClientChange> = rows
                 .map(|n| ClientChange { op_id: Some(n.to_string()), ..change(&n.to_string(), None) })
                 .collect();
@@ -380,14 +383,13 @@ fn defect_2_apply_runs_once_for_each_op_id_whoever_pushes_it() {
                 for (change, OpResult { status, seq, .. }) in
                     request.changes.into_iter().zip(response.results)
                 {
-                    match status {
-                        Pending => pending.push(change),
-                        _ => {
-                            let seq = seq.unwrap();
-                            let known = *seqs.lock().unwrap().entry(change.row_id).or_insert(seq);
-                            assert_eq!(known, seq, "each push gets the first seq");
-                        }
+                    if status == Pending {
+                        pending.push(change);
+                        continue;
                     }
+                    let seq = seq.unwrap();
+                    let known = *seqs.lock().unwrap().entry(change.row_id).or_insert(seq);
+                    assert_eq!(known, seq, "each push gets the first seq");
                 }
                 changes = pending;
             }

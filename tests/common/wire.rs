@@ -31,7 +31,7 @@ fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + Deserial
         }
         // Ours may name the field before it says the same.
         (Err(ours), Err(theirs)) => {
-            assert!(ours.to_string().ends_with(&theirs.to_string()), "{ours}; {theirs}")
+            assert!(ours.to_string().ends_with(&theirs.to_string()), "{ours}; {theirs}");
         }
         (ours, theirs) => panic!("ours parsed: {:?}, the seed's: {:?}", ours.is_ok(), theirs.is_ok()),
     }
