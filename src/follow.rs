@@ -143,7 +143,7 @@ impl Future for Visible<'_> {
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 ///
-/// After a resync, load the rows, then go on from the head at the time of loading:
+/// After a resync, load the rows, then go on:
 ///
 /// ```
 /// use ringlog::{Change, ChangeLog};
@@ -158,7 +158,7 @@ impl Future for Visible<'_> {
 /// let resync = follower.next_batch(100, Duration::ZERO).unwrap_err();
 /// assert_eq!(resync.missed(), 2);
 /// // … load the rows …
-/// follower.seek(resync.head);
+/// follower.seek(resync.resume());
 /// assert!(follower.next_batch(100, Duration::ZERO)?.is_empty());
 /// # Ok::<(), ringlog::Resync>(())
 /// ```

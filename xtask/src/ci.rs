@@ -22,8 +22,11 @@ pub(crate) fn run() -> Result<(), String> {
     cargo(TESTS.strip_prefix("cargo ").expect("a cargo command"))?;
     cargo("test --all-features --lib")?;
     cargo("test --all-features --doc")?;
+    cargo("test --all-features --test stream")?;
     cargo("build --release --examples")?;
-    cargo("run --release --example replay")?;
+    for example in ["replay", "follow", "async_follow"] {
+        cargo(&format!("run --release --example {example}"))?;
+    }
     cargo("bench --no-run")?;
     loom::run(&[])?;
     faults::run(&[])?;
