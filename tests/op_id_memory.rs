@@ -5,20 +5,20 @@
 use ringlog::{ChangeLog, OpClaim};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// The system's allocator, with the bytes counted that are allocated right now, and the most there ever were.
 struct Counting;
 
-static OUTSTANDING: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+static OUTSTANDING: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
 
 // SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let size = layout.size();
+        let size = i64::try_from(layout.size()).unwrap_or(i64::MAX);
         let now = OUTSTANDING.fetch_add(size, Ordering::Relaxed) + size;
         if now > PEAK.load(Ordering::Relaxed) {
             PEAK.fetch_max(now, Ordering::Relaxed);
@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        OUTSTANDING.fetch_sub(layout.size(), Ordering::Relaxed);
+        OUTSTANDING.fetch_sub(i64::try_from(layout.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
         // SAFETY: the memory came from `System`, with this layout.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -44,24 +44,25 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// What is allocated now; the peak starts anew from here.
-fn start() -> usize {
+fn start() -> i64 {
     let now = OUTSTANDING.load(Ordering::Relaxed);
     PEAK.store(now, Ordering::Relaxed);
     now
 }
 
-const THREADS: usize = 2;
+const THREADS: i64 = 2;
 
 /// The bound that the essay of `src/dedup` states, for ids of up to 77 bytes, at most a handful of splits, and nothing
 /// in flight between calls: `144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
-fn bound(capacity: usize) -> usize {
-    let shards = (capacity.max(1).next_power_of_two() / 2).max(16);
+fn bound(capacity: i64) -> i64 {
+    let powers_of_two = std::iter::successors(Some(16), |power| Some(2 * power));
+    let shards = powers_of_two.into_iter().find(|shards| 2 * shards >= capacity).expect("there is one");
     let splits = 4;
     144 * shards + 256 * splits + 8 * capacity + 112 * (capacity + THREADS + 2 * THREADS)
 }
 
 /// Not the memory's: the strings of the tests, threads, alignment.
-const OTHERS: usize = 32 * 1024;
+const OTHERS: i64 = 32 * 1024;
 
 fn claim(log: &ChangeLog, id: &str, seq: u64) {
     match log.claim_op_id(id) {
@@ -83,7 +84,7 @@ fn ten_million_op_ids_through_a_window_of_ten_thousand() {
             scope.spawn(move || {
                 // 36 bytes, as a UUID; only the end changes.
                 let mut id = *b"0b9a7d1e-4c0f-4e6b-9a77-0000deadbeef";
-                for n in (part..IDS).step_by(THREADS) {
+                for n in (part..IDS).step_by(THREADS as usize) {
                     let mut rest = n;
                     for byte in id[24..].iter_mut().rev() {
                         *byte = b"0123456789abcdef"[rest as usize % 16];
@@ -95,7 +96,7 @@ fn ten_million_op_ids_through_a_window_of_ten_thousand() {
         }
     });
     let (peak, now) = (PEAK.load(Ordering::Relaxed) - before, OUTSTANDING.load(Ordering::Relaxed) - before);
-    let bound = bound(WINDOW as usize);
+    let bound = bound(WINDOW.cast_signed());
     println!("{IDS} ids: {now} bytes, at most {peak}, where {bound} are allowed");
     assert!(peak <= bound + OTHERS, "{peak} bytes, where {bound} are allowed");
     assert!(now >= bound - 256 * 4 - OTHERS, "{now} bytes of {bound}: is anything remembered?");
@@ -139,6 +140,7 @@ fn huge_op_ids_leave_with_the_window() {
         claim(&log, &id, n + 1);
     }
     let peak = PEAK.load(Ordering::Relaxed) - before;
-    let allowed = (112 + id.len()) * (4 + 1 + 2) + id.len() + OTHERS;
+    let len = 1 << 20;
+    let allowed = (112 + len) * (4 + 1 + 2) + len + OTHERS;
     assert!(peak <= allowed, "{peak} bytes, where {allowed} are allowed");
 }
