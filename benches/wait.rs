@@ -33,12 +33,15 @@ const NEVER: Duration = Duration::from_secs(60);
 
 const CHANGE: Change<'static> = Change::update("Todo", "row-0123456789abcdef0123456789abcdef01");
 
+/// A table's name, and how it is made with so many rounds.
+type Table = (&'static str, fn(u64));
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let filter = arguments.iter().find(|argument| !argument.starts_with('-')).map_or("", String::as_str);
     let rounds = if quick { 2_000 } else { 20_000 };
-    let tables: [(&str, fn(u64)); 6] = [
+    let tables: [Table; 6] = [
         ("wake-thread", wake_thread),
         ("wake-task", wake_task),
         ("follow", follow),

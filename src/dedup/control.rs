@@ -1,8 +1,8 @@
 //! The control word of a shard: which of its slots are vacant, reserved or filled, and a version.
 #![forbid(unsafe_code)]
 
-/// How many slots a shard has. With fewer ids to a shard than two on average, that many are needed about
-/// once in a hundred million claims.
+/// How many slots a shard has. With two ids to a shard on average, which is the most unless many are in flight, about one
+/// claim in a million finds all of them taken; with one, one in a thousand million.
 pub(super) const SLOTS: usize = if cfg!(loom) { 2 } else { 12 };
 
 /// The bits of a slot's code: 0 vacant, 1 reserved, 2 to 7 filled by an id of this tag.

@@ -73,7 +73,7 @@
 //! | `split:A` | publishing the children, Release | `split:B`, Acquire | they are found fully made |
 //! | `slot:A` | the store that puts, Release | `slot:B`, the count that takes a reference, Acquire | an entry is seen as it was made, also through an old control word |
 //! | `slot:E` | the swap that empties, Release | `slot:F`, a look that finds nothing, Acquire | who may proceed with a forgotten id sees what its last holder did |
-//! | `slot:C` | giving a reference back, Release | `slot:D`, the fence before freeing, Acquire | every use of a value comes before its end |
+//! | `slot:C` | giving a reference back, Release | `slot:D`, one more load before freeing, Acquire | every use of a value comes before its end |
 //! | `complete:A` | the store of the state, Release | `complete:B`, its load, Acquire | who sees an id completed sees its seq, its bits, and what was done before |
 //! | `bloom:A` | setting bits, Release | `bloom:B`, testing them, Acquire | who misses an id because a younger generation took its word sees the ticket that did |
 //! | `order:A` | the exchange of places, as a store | `order:B`, as a load (both `AcqRel`) | the new owner of a place sees the entry as its last owner left it |
@@ -122,26 +122,33 @@
 //! take another. (1) If it is nought, the one who emptied the slot frees; (2) otherwise the last one to give
 //! back does. Each decrement is one atomic operation, so that exactly one of them reaches nought.
 //!
+//! **Progress.** A claim is lock-free: its CAS fails only because another claim, completion or forgetting got further. A
+//! completion is lock-free likewise, a look-up wait-free, with two exceptions that are lock-free: it looks again if it finds
+//! an id that another thread is just then remembering in a shard that changes meanwhile, and once in half a million
+//! references to one entry the word's count has to be moved.
+//!
 //! # Bounds
 //!
-//! With `C` the capacity, `B` the shards (the power of two from `C / 2` up, at least 16), `F` claims in
-//! flight, `T` threads inside a call, `P` splits and `L` the length of the longest id (none counted below 78
-//! bytes):
+//! With `C` the capacity, `B` the shards (half of the power of two from `C` up, at least 16), `F` claims in flight, `T`
+//! threads inside a call, `P` splits and `L` the length of the longest id, its client's id included (0 if that is at most
+//! 77 bytes):
 //!
 //! - entries ≤ `C + F + 2 T` at any time: a completed one is in the order (`C` positions) or in the
-//!   hands of a completer, and a thread may hold one more that it is about to enter or is looking at;
+//!   hands of a completer, and a thread may have one more that it is about to enter or is looking at;
 //! - heap bytes ≤ `144 B + 256 P + 8 C + (112 + L) × entries`, the allocator's own overhead aside.
 //!
-//! A split takes twelve ids in one shard at a time. With no more in flight than a few per shard that
-//! happens less than once in a hundred million claims; children are kept until the log is dropped.
+//! There is nothing else: no garbage waits for anything. A split takes twelve ids in one shard at a time. With two ids to
+//! a shard, the most unless many are in flight, about one claim in a million splits one; its children, with half of the ids
+//! each, are a thousand times less likely to. They are kept until the log is dropped.
 //!
 //! # Why not epochs
 //!
-//! The first design had immutable buckets behind epoch pointers, replaced by every claim. A thread that is
-//! preempted while it is pinned stops every epoch, and with more threads than cores there is always one: measured
-//! with four threads on two cores, a claim and its completion took 4.5 times what a mutex around a map took, most of it
-//! in cold memory and the allocator. With reference-counted buckets it was 1.6 times; in place, with one
-//! allocation for each id and a third of the cache lines, it is 0.8 to 0.9 of the CPU time, and threads do not wait.
+//! The first design had immutable buckets behind epoch pointers, which every claim replaced. A thread that is preempted while
+//! it is pinned stops the epoch, and with more threads than cores there nearly always is one: with four threads on two cores, a
+//! claim and its completion took over four times the CPU time of a mutex around a map, most of it for cold memory and in the
+//! allocator. Reference-counted buckets took 1.6 times. In place, with one allocation for each id and a third of the
+//! cache lines, it is 0.85 times with one thread and with four, and threads do not wait for each other: by the clock, four
+//! take a third of the mutex's time (`benches/op_ids.rs`).
 mod bloom;
 mod claim;
 mod control;

@@ -12,7 +12,7 @@
 //!
 //! The invariants S1 to S3 are stated and argued in the module's essay ([`super`]).
 
-use crate::sync::{AtomicU64, Ordering, UnsafeCell, fence};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -180,7 +180,7 @@ unsafe fn settle<T>(value: NonNull<Counted<T>>, share: u64) {
     let balance = unsafe { &(*value.as_ptr()).balance };
     // slot:C
     if balance.fetch_sub(share, order) == share {
-        fence(Ordering::Acquire); // slot:D
+        balance.load(Ordering::Acquire); // slot:D
         // SAFETY: nobody holds the value any more, and nobody can get at it: it left its slot (S3).
         let value = unsafe { Box::from_raw(value.as_ptr()) };
         // For the model checker: this is a write, which every read must have happened before.
