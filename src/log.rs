@@ -401,7 +401,7 @@ impl ChangeLog {
             op_claims_in_flight: ops.in_flight,
             op_filter_false_positives: ops.false_positives,
             spilled_bytes: memory.spilled_bytes,
-            waiters: self.gate.sleeping() as u64,
+            waiters: self.gate.sleeping(),
         }
     }
 }

@@ -123,6 +123,8 @@ pub(crate) trait Watched {
 pub(crate) struct Gate {
     /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the gate lingers; or `AT_REST`.
     wanted: AtomicU64,
+    /// The length of the queue, for those who count.
+    sleeping: AtomicU64,
     sleepers: Mutex<Sleepers>,
 }
 
@@ -142,7 +144,8 @@ pub(crate) struct Ticket {
 impl Gate {
     pub(crate) fn new() -> Self {
         asymmetric::prepare();
-        Self { wanted: AtomicU64::new(AT_REST), sleepers: Mutex::new(Sleepers::default()) }
+        let [wanted, sleeping] = [AT_REST, 0].map(AtomicU64::new);
+        Self { wanted, sleeping, sleepers: Mutex::new(Sleepers::default()) }
     }
 
     /// Tells the gate that something was published in `log`.
@@ -160,8 +163,8 @@ impl Gate {
     }
 
     /// How many sleep.
-    pub(crate) fn sleeping(&self) -> usize {
-        self.sleepers.lock().queue.len()
+    pub(crate) fn sleeping(&self) -> u64 {
+        self.sleeping.load(Ordering::Relaxed)
     }
 
     /// Wakes the first few sleepers whose seq is visible, and lets the gate rest when it has lingered long enough.
@@ -226,6 +229,7 @@ impl Gate {
 
     /// Makes `wanted` say what the queue says, and returns what it said before. Its caller holds the lock.
     fn announce(&self, sleepers: &Sleepers, log: &impl Watched) -> u64 {
+        self.sleeping.store(sleepers.queue.len() as u64, Ordering::Relaxed);
         let before = self.wanted.load(Ordering::Relaxed);
         let now = match sleepers.queue.first_key_value() {
             Some((first, _)) => first.seq,
