@@ -23,7 +23,8 @@ const DEFAULT_SLOT_SIZE: usize = 192;
 /// Slots in a segment, at most: 48 KiB of default slots. Larger segments are retired less often and wait longer to be reused.
 const MAX_SEGMENT_LEN: usize = 256;
 
-/// What a cursor at 0 gets once events have left the window.
+/// What a fresh cursor gets once events have left the window: a bare 0. A cursor at 0 that names the log is not fresh: its
+/// reader knows that the log was empty, and gets a resync like any other that missed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum FreshCursor {

@@ -5,7 +5,9 @@
 #[path = "common/waking.rs"]
 mod waking;
 
-use ringlog::{Change, ChangeLog, Follower, Next, Resync, ResyncReason, Stats, TimedOut, Visible};
+use ringlog::{
+    Change, ChangeLog, Follower, FreshCursor, Next, Resync, ResyncReason, Stats, TimedOut, Visible,
+};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -516,6 +518,19 @@ fn a_log_that_keeps_nothing_tells_its_followers() {
     assert!(next.rouse());
     let Poll::Ready(Err(resync)) = next.poll() else { panic!("a resync") };
     assert_eq!((resync.missed(), resync.head), (1, 1));
+}
+
+/// Where a bare 0 gets what is left of the window, a follower that began there has seen that the log was empty: skipping to
+/// the tail would be silent.
+#[test]
+fn a_follower_from_0_is_told_that_it_was_lapped_where_others_get_the_tail() {
+    let log = ChangeLog::builder().capacity(3).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = Arc::new(log);
+    let mut follower = log.follow(0);
+    assert!(follower.next_batch(10, Duration::ZERO).unwrap().is_empty());
+    append_many(&log, 5);
+    assert_eq!(follower.next_batch(10, NEVER).unwrap_err().missed(), 2);
+    assert_eq!(seqs(&log.follow(0).next_batch(10, NEVER).unwrap()), [3, 4, 5]);
 }
 
 /// At each await point: before the first poll, asleep, woken, and with batches before it.
