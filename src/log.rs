@@ -222,7 +222,10 @@ impl ChangeLog {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
         let run = match self.ring.read(epoch::pin(), cursor.seq, limit) {
-            Err(Missed::Evicted(_)) if self.is_fresh(cursor) && self.fresh_cursor == FreshCursor::Tail => {
+            // A cursor at 0 that names this log is not fresh: its reader has seen that the log was empty.
+            Err(Missed::Evicted(_))
+                if cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail =>
+            {
                 Ok(self.ring.read_tail(limit, epoch::pin))
             }
             result => result,
@@ -294,11 +297,6 @@ impl ChangeLog {
         let batch = self.read_from(cursor.into(), query.into())?;
         batch.write_json(out);
         Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
-    }
-
-    /// Whether a cursor has seen nothing. One at 0 that names this log has: that the log was empty.
-    fn is_fresh(&self, cursor: Cursor) -> bool {
-        cursor.seq == 0 && cursor.incarnation.is_none()
     }
 
     #[cold]
