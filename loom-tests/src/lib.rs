@@ -7,7 +7,12 @@
 //! what it can refute: the faults that it must catch are listed with it, and `cargo xtask faults` breaks the sources in
 //! each of these ways and sees the model fail.
 #![cfg(loom)]
-#![allow(dead_code, unused_imports, reason = "a model uses a part of the sources it compiles")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "a model uses a part of the sources it compiles"
+)]
 
 #[path = "../../src/dedup/mod.rs"]
 mod dedup;

@@ -46,7 +46,10 @@ impl Window<'_> {
         match state {
             State::InFlight => cfg!(not(ringlog_fault = "expire_in_flight")),
             State::Settling => true,
-            State::Completed(ticket) => ticket + self.capacity > self.completed.load(Ordering::Relaxed),
+            State::Completed(ticket) => {
+                let capacity = self.capacity + u64::from(cfg!(ringlog_fault = "window_too_long"));
+                ticket + capacity > self.completed.load(Ordering::Relaxed)
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("vacate_blindly", "dedup_models::forget_against_claim"),
     ("bloom_relaxed", "dedup_models::rotation_against_a_completed_id"),
     ("bloom_goes_back", "dedup_models::a_late_completer_against_rotation"),
+    ("window_too_long", "dedup_models::a_late_completer_against_rotation"),
     ("expire_in_flight", "dedup_models::expiry_against_what_is_in_flight"),
     ("order_evicts_the_younger", "dedup_models::expiry_against_what_is_in_flight"),
     ("remember_without_settling", "dedup_models::two_remember_one_id"),
