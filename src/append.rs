@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! From changes to records: everything that can fail, allocate or take long happens here, before a seq is claimed.
 
-use crate::event::{Change, Data};
+use crate::event::Change;
 use crate::record::Meta;
 use crate::ring::{Ring, Text};
 use crate::sync::epoch::Guard;
@@ -61,11 +61,9 @@ pub(crate) fn one(
         let text = ring.text([change.entity, change.row_id, json]);
         ring.append(&pin(), meta, text)
     };
-    match &change.data {
-        Data::None => append(""),
-        Data::Raw(raw) => append(raw.get()),
-        Data::Owned(raw) => append(raw.get()),
-        Data::Value(value) => with_scratch(|scratch| {
+    match change.data.text() {
+        Ok(json) => append(json),
+        Err(value) => with_scratch(|scratch| {
             write_out(&mut scratch.written, value);
             append(as_text(&scratch.written))
         }),
@@ -110,11 +108,9 @@ pub(crate) fn batch(
 /// Writes a change's data out if it is no text yet, and checks its length.
 fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
     let start = scratch.len();
-    let (written, data_len) = match &change.data {
-        Data::None => (None, 0),
-        Data::Raw(raw) => (None, raw.get().len()),
-        Data::Owned(raw) => (None, raw.get().len()),
-        Data::Value(value) => {
+    let (written, data_len) = match change.data.text() {
+        Ok(json) => (None, json.len()),
+        Err(value) => {
             write_out(scratch, value);
             (Some(start..scratch.len()), scratch.len() - start)
         }
@@ -124,11 +120,9 @@ fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
 
 /// The text of a staged change, in its parts.
 fn parts<'a>(change: &'a Change<'_>, staged: &Staged, written: &'a str) -> [&'a str; 3] {
-    let json = match (&change.data, &staged.written) {
-        (_, Some(range)) => &written[range.clone()],
-        (Data::Raw(raw), None) => raw.get(),
-        (Data::Owned(raw), None) => raw.get(),
-        (Data::None | Data::Value(_), None) => "",
+    let json = match &staged.written {
+        Some(range) => &written[range.clone()],
+        None => change.data.text().unwrap_or_default(),
     };
     [change.entity, change.row_id, json]
 }

@@ -93,6 +93,19 @@ pub(crate) enum Data<'a> {
     Owned(Box<RawValue>),
 }
 
+impl<'a> Data<'a> {
+    /// The data's JSON text, empty for none; or the value that has to be written out first.
+    #[inline]
+    pub(crate) fn text(&self) -> Result<&str, &'a Value> {
+        match self {
+            Self::None => Ok(""),
+            Self::Raw(raw) => Ok(raw.get()),
+            Self::Owned(raw) => Ok(raw.get()),
+            Self::Value(value) => Err(value),
+        }
+    }
+}
+
 impl<'a> Change<'a> {
     /// A change of the given kind, without data.
     #[inline]

@@ -84,12 +84,13 @@ impl<M: Copy> Segment<M> {
     /// The caller owns `seq`, writes it for the first time (R1), and this segment covers it.
     #[inline]
     pub(super) unsafe fn write(&self, seq: u64, fixed: M, text: Text<'_>) -> usize {
-        // Noted before the stamp, so that whoever reclaims the slot knows: it does so after the writer's guard ended.
-        if matches!(text, Text::Spilled(_)) {
+        // SAFETY: the caller's; `&self` keeps the slot alive.
+        let spilled = unsafe { self.slot(seq).write(seq, fixed, text) };
+        if spilled > 0 {
+            // In time for whoever reclaims the slot: that is after the writer's guard has ended.
             self.spilled.store(true, Ordering::Relaxed);
         }
-        // SAFETY: the caller's; `&self` keeps the slot alive.
-        unsafe { self.slot(seq).write(seq, fixed, text) }
+        spilled
     }
 
     /// Asks for the slot of `seq`, to be written soon. A hint: a seq of another segment does no harm.
