@@ -5,7 +5,7 @@
 //! completed.
 
 use crate::dedup::{OpClaim, OpGuard, OpId};
-use crate::event::{Change, Data};
+use crate::event::Change;
 use crate::log::ChangeLog;
 use crate::record::MAX_RECORD_LEN;
 use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse};
@@ -13,6 +13,9 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// So many characters of an entity and a row id are shown in an error: a name may be as long as a record.
+const NAME_SHOWN: usize = 64;
 
 /// Pushing.
 impl ChangeLog {
@@ -256,7 +259,8 @@ impl ChangeLog {
             };
             response.applied += usize::from(matches!(status, OpStatus::Applied | OpStatus::Replayed));
             response.deduped += usize::from(status == OpStatus::Replayed);
-            let named = |error| format!("{}/{}: {error}", change.entity, change.row_id);
+            let (entity, row_id) = (&change.entity, &change.row_id);
+            let named = |error| format!("{entity:.NAME_SHOWN$}/{row_id:.NAME_SHOWN$}: {error}");
             response.errors.extend(error.as_ref().map(named));
             response.results.push(OpResult { op_id: change.op_id.clone(), status, seq, error });
         }
@@ -331,7 +335,7 @@ fn to_append(change: &ClientChange) -> Result<Change<'_>, String> {
         // Written out already here: nothing may fail once the change is applied.
         prepared = prepared.data(data).map_err(|error| error.to_string())?;
     }
-    let data_len = if let Data::Owned(text) = &prepared.data { text.get().len() } else { 0 };
+    let data_len = prepared.data.text().map_or(0, str::len);
     let len = prepared.entity.len() + prepared.row_id.len() + data_len;
     if len > MAX_RECORD_LEN {
         return Err(format!("a change may have {MAX_RECORD_LEN} bytes, not {len}"));

@@ -2,7 +2,8 @@
 //! mends.
 
 use ringlog::{
-    ChangeKind, ChangeLog, ClientChange, OpClaim, OpResult, OpStatus, PushRequest, PushResponse, SyncCursor,
+    ChangeKind, ChangeLog, ClientChange, MAX_RECORD_LEN, OpClaim, OpResult, OpStatus, PushRequest,
+    PushResponse, SyncCursor,
 };
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -245,6 +246,22 @@ fn without_op_id_capacity_every_push_is_applied() {
     // In one batch, a repetition is known for one.
     let response = log.push_batch(&request, accept_all);
     assert_eq!(summary(&response), (2, 1, vec![(Applied, Some(8)), (Replayed, Some(8))]));
+}
+
+#[test]
+fn a_change_too_long_for_a_record_is_refused_before_it_is_applied() {
+    let huge = String::from_utf8(vec![0; MAX_RECORD_LEN]).unwrap();
+    let too_long = ClientChange { row_id: huge, ..change("", "1") };
+    let log = ChangeLog::new();
+    let response = log.push(&request([too_long, change("b", "2")]), |change| {
+        // Not `assert_eq`, which would print it.
+        assert!(change.row_id == "b", "the long one is not applied");
+        Ok::<_, Infallible>(())
+    });
+    let [error] = response.errors.as_slice() else { panic!("one error") };
+    assert!(error.contains(&MAX_RECORD_LEN.to_string()), "it names the limit");
+    assert!(error.len() < 200, "it does not repeat the whole name");
+    assert_eq!((response.applied, log.len()), (1, 1));
 }
 
 #[test]
