@@ -2,71 +2,16 @@
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::{allocations_of, alone, outstanding};
 use ringlog::{Change, ChangeKind, ChangeLog, SyncCursor};
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-
-/// The system's allocator, with the books kept.
-struct Counting;
-
-/// Bytes that are allocated right now.
-static OUTSTANDING: AtomicI64 = AtomicI64::new(0);
-
-thread_local! {
-    /// Allocations that this thread has made.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn note(layout: Layout, sign: i64) {
-    let size = i64::try_from(layout.size()).unwrap_or(i64::MAX);
-    OUTSTANDING.fetch_add(sign * size, Ordering::Relaxed);
-    if sign > 0 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout, 1);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(layout, 1);
-        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same there.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        note(layout, -1);
-        // SAFETY: the memory came from `System`, with this layout.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Keeps the other tests of this program away.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn allocations_of<T>(work: impl FnOnce() -> T) -> u64 {
-    let before = ALLOCATIONS.get();
-    let result = work();
-    let count = ALLOCATIONS.get() - before;
-    drop(result);
-    count
-}
 
 /// The memory of this process that is resident, where the system tells it.
 fn resident() -> Option<i64> {
@@ -121,9 +66,9 @@ fn memory_is_flat_over_ten_million_appends_with_readers_running() {
             });
         };
         both(500_000);
-        let (warm, heap, pages) = (log.stats(), OUTSTANDING.load(Ordering::Relaxed), resident());
+        let (warm, heap, pages) = (log.stats(), outstanding(), resident());
         both(4_500_000);
-        let (end, heap_after, pages_after) = (log.stats(), OUTSTANDING.load(Ordering::Relaxed), resident());
+        let (end, heap_after, pages_after) = (log.stats(), outstanding(), resident());
         done.store(true, Ordering::Relaxed);
 
         assert_eq!(end.appended, 10_000_000);
@@ -196,14 +141,14 @@ fn a_read_and_a_warm_pull_json_allocate_nothing_for_an_event() {
 #[test]
 fn with_capacity_takes_no_memory_for_events_that_are_not_there() {
     let _alone = alone();
-    let before = OUTSTANDING.load(Ordering::Relaxed);
+    let before = outstanding();
     let log = ChangeLog::with_capacity(1_000_000);
-    let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
+    let taken = outstanding() - before;
     // The table for 10,000 op ids: reserved, though not resident until it is used.
     let op_ids = 144 * 8192 + 8 * 10_000;
     assert!(taken < op_ids + MIB / 4, "{taken}");
     append(&log, 1_000);
-    let taken = OUTSTANDING.load(Ordering::Relaxed) - before;
+    let taken = outstanding() - before;
     assert!(taken < op_ids + MIB, "{taken}");
 }
 
@@ -249,7 +194,7 @@ fn spilled_records_are_freed_exactly_once() {
         log.append("Todo", &name, ChangeKind::Insert, None);
     }
     // The window, what its segments still hold beyond it, and what waits for the epoch.
-    let held = (OUTSTANDING.load(Ordering::Relaxed) - before) / LONG;
+    let held = (outstanding() - before) / LONG;
     assert!((100..=2_000).contains(&held), "{held} of 3,000 are held");
     drop(log);
     same(before, settled());
@@ -304,7 +249,7 @@ fn settled() -> i64 {
         let other = ChangeLog::with_capacity(1);
         append(&other, 2_000);
         drop(other);
-        least = least.min(OUTSTANDING.load(Ordering::Relaxed));
+        least = least.min(outstanding());
     }
     least
 }

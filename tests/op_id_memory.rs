@@ -2,53 +2,13 @@
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::{alone, outstanding, peak, start};
 use ringlog::{ChangeLog, OpClaim};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-
-/// The system's allocator, with the bytes counted that are allocated right now, and the most there ever were.
-struct Counting;
-
-static OUTSTANDING: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let size = i64::try_from(layout.size()).unwrap_or(i64::MAX);
-        let now = OUTSTANDING.fetch_add(size, Ordering::Relaxed) + size;
-        if now > PEAK.load(Ordering::Relaxed) {
-            PEAK.fetch_max(now, Ordering::Relaxed);
-        }
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        OUTSTANDING.fetch_sub(i64::try_from(layout.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
-        // SAFETY: the memory came from `System`, with this layout.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Keeps the other tests of this program away.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is allocated now; the peak starts anew from here.
-fn start() -> i64 {
-    let now = OUTSTANDING.load(Ordering::Relaxed);
-    PEAK.store(now, Ordering::Relaxed);
-    now
-}
 
 const THREADS: i64 = 2;
 
@@ -95,14 +55,14 @@ fn ten_million_op_ids_through_a_window_of_ten_thousand() {
             });
         }
     });
-    let (peak, now) = (PEAK.load(Ordering::Relaxed) - before, OUTSTANDING.load(Ordering::Relaxed) - before);
+    let (peak, now) = (peak() - before, outstanding() - before);
     let bound = bound(WINDOW.cast_signed());
     println!("{IDS} ids: {now} bytes, at most {peak}, where {bound} are allowed");
     assert!(peak <= bound + OTHERS, "{peak} bytes, where {bound} are allowed");
     assert!(now >= bound - 256 * 4 - OTHERS, "{now} bytes of {bound}: is anything remembered?");
     assert_eq!(log.stats().op_ids_completed, IDS);
     drop(log);
-    assert!(OUTSTANDING.load(Ordering::Relaxed) - before < OTHERS, "all of it is given back");
+    assert!(outstanding() - before < OTHERS, "all of it is given back");
 }
 
 #[test]
@@ -122,7 +82,7 @@ fn a_million_claims_abandoned_by_panic() {
         }));
         outcome.unwrap_err();
     }
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = peak() - before;
     println!("a million abandoned claims: at most {peak} bytes");
     assert!(peak < OTHERS, "{peak} bytes are left over or were taken on the way");
     assert_eq!(log.stats().op_claims_forgotten, 1_000_000);
@@ -139,7 +99,7 @@ fn huge_op_ids_leave_with_the_window() {
         id.replace_range(..4, &format!("{n:04}"));
         claim(&log, &id, n + 1);
     }
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = peak() - before;
     let len = 1 << 20;
     let allowed = (112 + len) * (4 + 1 + 2) + len + OTHERS;
     assert!(peak <= allowed, "{peak} bytes, where {allowed} are allowed");
