@@ -57,8 +57,17 @@ pub(crate) fn one(
     pin: impl FnOnce() -> Guard,
 ) -> u64 {
     let append = |json: &str| {
-        let meta = Meta::new(change, json.len(), timestamp);
-        let text = ring.text([change.entity, change.row_id, json]);
+        let lay_out = || {
+            let meta = Meta::new(change, json.len(), timestamp);
+            (meta, ring.text([change.entity, change.row_id, json]))
+        };
+        if cfg!(ringlog_fault = "lay_out_after_claim") {
+            let (guard, mut claim) = (pin(), ring.claim(1));
+            let (meta, text) = lay_out();
+            claim.publish_last(&guard, meta, text);
+            return claim.finish(&guard);
+        }
+        let (meta, text) = lay_out();
         ring.append(&pin(), meta, text)
     };
     match change.data.text() {

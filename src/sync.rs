@@ -185,37 +185,6 @@ mod imp {
             }
         }
     }
-
-    /// The bounded queue as a plain lock: `crossbeam-queue` knows no loom, and is not what we check.
-    #[derive(Debug)]
-    pub(crate) struct Pool<T> {
-        items: loom::sync::Mutex<Vec<T>>,
-        capacity: usize,
-    }
-
-    #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
-    impl<T> Pool<T> {
-        pub(crate) fn new(capacity: usize) -> Self {
-            Self { items: loom::sync::Mutex::new(Vec::new()), capacity }
-        }
-
-        pub(crate) fn push(&self, item: T) -> Result<(), T> {
-            let mut items = self.items.lock().unwrap();
-            if items.len() == self.capacity {
-                return Err(item);
-            }
-            items.push(item);
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<T> {
-            self.items.lock().unwrap().pop()
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.items.lock().unwrap().len()
-        }
-    }
 }
 
 /// Epoch-based reclamation on a collector of our own.

@@ -3,10 +3,16 @@
 
 #[path = "common/decode.rs"]
 mod decode;
+#[path = "common/history.rs"]
+mod history;
 #[path = "common/json_identity.rs"]
 mod json_identity;
+#[path = "common/op_ids.rs"]
+mod op_ids;
 #[path = "common/ops.rs"]
 mod ops;
+#[path = "common/schedule.rs"]
+mod schedule;
 #[path = "common/wire.rs"]
 mod wire;
 
@@ -28,6 +34,16 @@ fn wire() {
     replay("wire", wire::check);
 }
 
+#[test]
+fn dedup_vs_model() {
+    replay("dedup_vs_model", op_ids::check);
+}
+
+#[test]
+fn threads() {
+    replay("threads", schedule::check);
+}
+
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut count = 0;
@@ -46,6 +62,11 @@ proptest! {
     #[test]
     fn any_bytes_are_a_case(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
         ops::run(&decode::case(&bytes));
+    }
+
+    #[test]
+    fn any_bytes_are_claims(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        op_ids::check(&bytes);
     }
 
     #[test]

@@ -14,8 +14,16 @@
     reason = "a model uses a part of the sources it compiles"
 )]
 
+#[path = "../../src/append.rs"]
+mod append;
+#[path = "../../src/clock.rs"]
+mod clock;
 #[path = "../../src/dedup/mod.rs"]
 mod dedup;
+#[path = "../../src/event.rs"]
+mod event;
+#[path = "../../src/record.rs"]
+mod record;
 #[path = "../../src/ring/mod.rs"]
 mod ring;
 #[path = "../../src/sync.rs"]

@@ -3,12 +3,16 @@
 //! Models in which nothing is retired run without pins: their states are those of the ring's own protocol, and can be
 //! explored further. Those about reclamation run on the real epoch.
 
+use crate::append;
+use crate::event::Change;
 use crate::explore::{Epoch, explore};
+use crate::record::{MAX_RECORD_LEN, Meta};
 use crate::ring::{Geometry, Missed, Ring};
 use crate::sync::epoch::{Guard, pin_to, unpinned};
 use crossbeam_epoch::LocalHandle;
 use loom::sync::Arc;
 use loom::thread;
+use std::panic::{self, AssertUnwindSafe};
 
 /// A record's fixed part here is its value; its text is the value's digits.
 fn ring(capacity: usize, segment_len: usize) -> Arc<Ring<u64>> {
@@ -156,9 +160,9 @@ fn a_lapped_late_writer() {
 }
 
 /// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told that it is gone.
-/// 2 threads, the real epoch, bound 5: 9,227 executions. Refutes a reader that does not pin, too.
+/// 2 threads, the real epoch, bound 5: 9,227 executions.
 ///
-/// Catches `reclaim_at_once`.
+/// Catches `reclaim_at_once`, `read_unpinned`.
 #[test]
 fn a_reader_against_a_lap() {
     explore("a_reader_against_a_lap", 5, || {
@@ -220,5 +224,52 @@ fn the_window_is_there() {
             let oldest = ring.window().oldest;
             assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));
         }
+    });
+}
+
+/// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A writer is refused while
+/// another one appends. 2 threads, bound 4.
+///
+/// Catches `lay_out_after_claim`.
+#[test]
+fn a_refused_change_leaves_no_gap() {
+    explore("a_refused_change_leaves_no_gap", 2, || {
+        let ring = Arc::new(Ring::new(Geometry::new(4, 0, 4, 128)));
+        let append =
+            |ring: &Ring<Meta>, row_id: &str| append::one(ring, &Change::delete("Row", row_id), 0, unpinned);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, "r1"))
+        };
+        let too_long = "r".repeat(MAX_RECORD_LEN);
+        panic::catch_unwind(AssertUnwindSafe(|| append(&ring, &too_long))).expect_err("refused");
+        append(&ring, "r2");
+        writer.join().expect("the writer ends");
+        assert_eq!((ring.last(), ring.head(&unpinned())), (2, 2), "a gap");
+    });
+}
+
+/// The books balance: two batches longer than the window at the same time. Offered = visible + superseded + what left the
+/// window, and every segment is live or pooled. 2 threads, bound 4: 33 executions.
+///
+/// Catches `superseded_not_atomic`.
+#[test]
+fn the_books_balance() {
+    explore("the_books_balance", 4, || {
+        let ring = Arc::new(Ring::new(Geometry::new(1, 0, 4, 128)));
+        let append = |ring: &Ring<Meta>| {
+            let changes = ["r1", "r2"].map(|row_id| Change::delete("Row", row_id));
+            append::batch(ring, &changes, 0, unpinned)
+        };
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring))
+        };
+        append(&ring);
+        writer.join().expect("the writer ends");
+        assert_eq!((ring.last(), ring.head(&unpinned()), ring.superseded()), (4, 4, 2));
+        assert_eq!(ring.read(unpinned(), 3, 10).expect("in the window").len(), 1);
+        let memory = ring.memory();
+        assert_eq!((memory.allocated - memory.pooled, memory.awaiting), (2, 0), "two are live");
     });
 }

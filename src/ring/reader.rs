@@ -93,6 +93,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
             Some(_) => segments.1.push(segment),
         });
         let Ok((len, more)) = stride else { return Err((Lapped, guard)) };
+        #[cfg(ringlog_fault = "read_unpinned")]
+        let guard = {
+            drop(guard);
+            crate::sync::epoch::unpinned()
+        };
         let (first_segment, other_segments) = segments;
         Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
     }
@@ -179,6 +184,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// Notes that records were dropped because the ring had gone round before they were written.
     #[cold]
     pub(super) fn count_superseded(&self, count: u64) {
+        if cfg!(ringlog_fault = "superseded_not_atomic") {
+            return self.superseded.store(self.superseded() + count, Ordering::Relaxed);
+        }
         self.superseded.fetch_add(count, Ordering::Relaxed);
     }
 }

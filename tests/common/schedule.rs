@@ -1,4 +1,5 @@
 //! Small programs for several threads on one log, from arbitrary bytes; and running them, with everything recorded.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use super::history::{Answer, Books, Call, ClaimAnswer, Did, History, Row, Time};
 use ringlog::{Change, ChangeLog, EventRef, OpClaim, OpGuard, ResyncReason};
@@ -14,6 +15,14 @@ const MAX_THREADS: usize = 4;
 const IDS: u8 = 6;
 /// A claim is held for so many steps at most.
 const MAX_HELD: usize = 3;
+
+/// Runs the program that bytes stand for, and checks what came of it.
+pub(crate) fn check(bytes: &[u8]) {
+    let history = Program::from_bytes(bytes).run();
+    if let Err(violation) = super::history::check(&history) {
+        panic!("{violation:?}");
+    }
+}
 
 /// What several threads do to one log.
 #[derive(Debug, Clone)]
