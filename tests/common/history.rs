@@ -265,7 +265,7 @@ impl Ledger {
 struct Sights {
     /// Because all appends up to there had returned.
     returned: Vec<(Time, u64)>,
-    /// Because somebody had seen it.
+    /// Because a reader that follows had got so far, or a head was told.
     seen: Vec<(Time, u64)>,
 }
 
@@ -279,7 +279,8 @@ impl Sights {
         let returned = increasing(returned.collect());
         let batch_end = |seq| ledger.entry(seq).map_or(seq, |entry| entry.batch_end);
         let seen = history.calls.iter().filter_map(|call| match &call.did {
-            Did::Read { answer: Answer::Page { rows, .. }, .. } => {
+            // Who asks from a cursor of nobody's may look past what is still unpublished.
+            Did::Read { reader: Some(_), answer: Answer::Page { rows, .. }, .. } => {
                 Some((call.end, batch_end(rows.last()?.0)))
             }
             Did::Head { head } | Did::Wait { head: Some(head), .. } => Some((call.end, *head)),

@@ -4,7 +4,7 @@
 use super::history::{Answer, Books, Call, ClaimAnswer, Did, History, Row, Time};
 use ringlog::{Change, ChangeLog, EventRef, OpClaim, OpGuard, ResyncReason};
 use serde_json::value::RawValue;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -145,16 +145,25 @@ struct Actor<'a> {
     held: Vec<(usize, OpGuard<'a>)>,
     rows: u64,
     calls: Vec<Call>,
+    /// Written for the sake of the order that writing it keeps.
+    latest: AtomicU64,
 }
 
 impl<'a> Actor<'a> {
     fn new(number: usize, log: &'a Arc<ChangeLog>, start: Instant, next_held: &'a AtomicUsize) -> Self {
-        let (held, calls) = (Vec::new(), Vec::new());
-        Self { number, log, start, next_held, cursor: 0, held, rows: 0, calls }
+        let (held, calls, latest) = (Vec::new(), Vec::new(), AtomicU64::new(0));
+        Self { number, log, start, next_held, cursor: 0, held, rows: 0, calls, latest }
     }
 
+    /// The time, such that what this thread stored before has arrived everywhere, and what it does next has not begun.
+    ///
+    /// Without this a store may still be on its way when a clock says that its call has returned: that a read elsewhere
+    /// misses it then is no fault, since nothing told that reader of the call.
     fn now(&self) -> Time {
-        self.start.elapsed().as_nanos() as Time
+        fence(Ordering::SeqCst);
+        let now = self.start.elapsed().as_nanos() as Time;
+        self.latest.swap(now, Ordering::SeqCst);
+        now
     }
 
     /// Makes a call, and records when.
