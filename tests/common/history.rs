@@ -522,7 +522,9 @@ fn check_books(history: &History, ledger: &Ledger) -> Result<(), Violation> {
         match &call.did {
             Did::Read { reader, answer: Answer::Page { rows, .. }, .. } => {
                 followed |= reader.is_some();
-                rows.iter().for_each(|(seq, _)| seen[*seq as usize - 1] = true);
+                for (seq, _) in rows {
+                    seen[*seq as usize - 1] = true;
+                }
             }
             Did::Release { completed: Some(_), .. } => counted.completed += 1,
             Did::Release { completed: None, .. } => counted.forgotten += 1,

@@ -88,7 +88,9 @@ impl Program {
                     scope.spawn(move || {
                         line.wait();
                         let mut actor = Actor::new(number, log, start, held);
-                        steps.iter().for_each(|step| actor.take(*step));
+                        for step in steps {
+                            actor.take(*step);
+                        }
                         // The books are read when all claims are released.
                         actor.release_all();
                         line.wait();

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, cheapest first.
 
-use crate::{faults, fuzz, loom, shell};
+use crate::{faults, fuzz, loom, sanitize, shell, valgrind};
 use std::fs;
 use std::time::Instant;
 
@@ -30,6 +30,8 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("bench --no-run")?;
     loom::run(&[])?;
     faults::run(&[])?;
+    valgrind::instructions()?;
+    sanitize::short()?;
     fuzz::short(10)?;
 
     println!("everything holds, in {:.0} s", start.elapsed().as_secs_f64());

@@ -111,19 +111,13 @@ fn sound(names: &BTreeSet<&str>) -> Result<(), String> {
 ///
 /// Only the crate of the models is compiled again: the flag is given to it alone.
 fn build(fault: Option<&str>) -> Result<PathBuf, String> {
-    let words = "rustc --quiet --profile bench --package loom-tests --lib --message-format json-render-diagnostics --";
+    let words =
+        "rustc --quiet --profile bench --package loom-tests --lib --message-format json-render-diagnostics";
     let mut cargo = loom::with_loom(shell::cargo(words));
     if let Some(fault) = fault {
-        cargo.args(["--cfg", &format!("ringlog_fault=\"{fault}\"")]);
+        cargo.args(["--", "--cfg", &format!("ringlog_fault=\"{fault}\"")]);
     }
-    let output = cargo.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("the models do not build with the fault {fault:?}"));
-    }
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let key = "\"executable\":\"";
-    let program = stdout.lines().rev().find_map(|line| line.split_once(key)?.1.split('"').next());
-    program.map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
+    shell::program(&mut cargo).map_err(|error| format!("the models with the fault {fault:?}: {error}"))
 }
 
 /// Runs one model, which must be there under exactly this name.

@@ -36,7 +36,5 @@ pub(crate) fn with_loom(mut command: Command) -> Command {
 
 /// Where the models are built.
 pub(crate) fn target() -> PathBuf {
-    let ours =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
-    ours.join("loom")
+    shell::target().join("loom")
 }

@@ -7,7 +7,9 @@ mod ci;
 mod faults;
 mod fuzz;
 mod loom;
+mod sanitize;
 mod shell;
+mod valgrind;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,8 @@ Usage: cargo xtask VERB
   loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
+  sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
+  instructions                       counts the instructions of each operation against its budget (valgrind)
   help                               this text
 ";
 
@@ -41,6 +45,8 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "loom" => loom::run(rest),
         "faults" => faults::run(rest),
         "fuzz" => fuzz::run(rest),
+        "sanitize" => no_more(rest).and_then(|()| sanitize::run()),
+        "instructions" => no_more(rest).and_then(|()| valgrind::instructions()),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

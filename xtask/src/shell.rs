@@ -10,6 +10,11 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_path_buf()
 }
 
+/// Where cargo builds, unless it is told otherwise.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// A cargo command at the root of the repository, from words parted by blanks.
 pub(crate) fn cargo(words: &str) -> Command {
     command("cargo", words)
@@ -39,6 +44,24 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
 /// Whether a command is there and answers, with nothing printed.
 pub(crate) fn answers(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// What a command prints, without the end of its last line.
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("cannot run `{}`: {error}", shown(command)))?;
+    if !output.status.success() {
+        return Err(format!("`{}`: {}", shown(command), output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
+}
+
+/// Runs a cargo command with `--message-format json-render-diagnostics` that builds one program, and says where that lies.
+pub(crate) fn program(cargo: &mut Command) -> Result<PathBuf, String> {
+    let messages = output(cargo)?;
+    let key = "\"executable\":\"";
+    let program = messages.lines().rev().find_map(|line| line.split_once(key)?.1.split('"').next());
+    program.map(PathBuf::from).ok_or_else(|| format!("`{}` names no program", shown(cargo)))
 }
 
 /// What became of a command that had a time limit.

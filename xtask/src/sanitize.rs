@@ -1,0 +1,49 @@
+//! `cargo xtask sanitize`: the multi-threaded tests under the address sanitizer (with its leak check), the program
+//! `tests/races.rs` under the thread sanitizer, and a short replay under valgrind.
+
+use crate::{shell, valgrind};
+
+/// Tests whose threads share, lap and give back memory.
+const ADDRESS: &str = "--test threads --test history --test follow --test push --test fuzz_corpus";
+
+/// The sanitizers need a target to be named, so that build scripts go without.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Runs what the toolchains here can; says loudly what they cannot.
+pub(crate) fn run() -> Result<(), String> {
+    sanitize(ADDRESS)
+}
+
+/// What `ci` has time for: all but the longest of the address sanitizer's tests.
+pub(crate) fn short() -> Result<(), String> {
+    sanitize("--test history --test push")
+}
+
+fn sanitize(address_tests: &str) -> Result<(), String> {
+    if let Some(missing) = missing() {
+        println!("!! SKIPPED: no sanitizers here: {missing}\n");
+    } else {
+        test("address", "-Zsanitizer=address", address_tests, ("ASAN_OPTIONS", "detect_leaks=1"))?;
+        // The standard library comes compiled without it. There are no suppressions: what the sanitizer cannot judge,
+        // `tests/races.rs` does not do, and says why.
+        let flags = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
+        test("thread", flags, "--test races", ("TSAN_OPTIONS", "halt_on_error=1"))?;
+    }
+    valgrind::memcheck()
+}
+
+fn missing() -> Option<&'static str> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Some("they are run on x86-64 Linux only");
+    }
+    let nightly = shell::answers(&mut shell::command("rustup", "run nightly cargo --version"));
+    (!nightly).then_some("no nightly toolchain: `rustup toolchain install nightly`")
+}
+
+fn test(name: &str, flags: &str, tests: &str, options: (&str, &str)) -> Result<(), String> {
+    let words = format!("run nightly cargo test --quiet --target {TARGET} {tests}");
+    let mut command = shell::command("rustup", &words);
+    let target = shell::target().join(format!("sanitize-{name}"));
+    command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target).env(options.0, options.1);
+    shell::run(&mut command)
+}
