@@ -228,7 +228,7 @@ fn the_window_is_there() {
 }
 
 /// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A writer is refused while
-/// another one appends. 2 threads, bound 4.
+/// another one appends. 2 threads, bound 2: 21 executions, each of which says that it is refused.
 ///
 /// Catches `lay_out_after_claim`.
 #[test]

@@ -8,6 +8,7 @@
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
 /// [performance]: crate::docs::performance
+/// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
@@ -16,6 +17,7 @@ pub mod guarantees {}
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
 /// [performance]: crate::docs::performance
+/// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("internals.md")]
 pub mod internals {}
@@ -24,6 +26,7 @@ pub mod internals {}
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
 /// [performance]: crate::docs::performance
+/// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("performance.md")]
 pub mod performance {}
@@ -32,6 +35,16 @@ pub mod performance {}
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
 /// [performance]: crate::docs::performance
+/// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
+
+/// [guarantees]: crate::docs::guarantees
+/// [internals]: crate::docs::internals
+/// [limitations]: crate::docs::limitations
+/// [performance]: crate::docs::performance
+/// [proof]: crate::docs::proof
+///
+#[doc = include_str!("proof.md")]
+pub mod proof {}

@@ -137,7 +137,7 @@ fn log() -> PathBuf {
     loom::target().join("last-model.log")
 }
 
-/// Checks that the table and the sources name the same faults.
+/// Checks that the table, the sources and the page that shows the table name the same faults.
 fn complete() -> Result<(), String> {
     let table: BTreeSet<String> = FAULTS.iter().map(|(fault, _)| (*fault).to_string()).collect();
     let mut sources = BTreeSet::new();
@@ -145,8 +145,19 @@ fn complete() -> Result<(), String> {
     if let Some(fault) = sources.difference(&table).next() {
         return Err(format!("the fault `{fault}` of src/ has no row in xtask/src/faults.rs"));
     }
-    match table.difference(&sources).next() {
-        Some(fault) => Err(format!("the fault `{fault}` of xtask/src/faults.rs is nowhere in src/")),
+    if let Some(fault) = table.difference(&sources).next() {
+        return Err(format!("the fault `{fault}` of xtask/src/faults.rs is nowhere in src/"));
+    }
+    let page = "src/docs/proof.md";
+    let text = fs::read_to_string(shell::root().join(page)).map_err(|error| format!("{page}: {error}"))?;
+    let named = |(fault, model): &&(&str, &str)| {
+        let model = model.rsplit(':').next().unwrap_or(model);
+        text.lines().any(|line| {
+            line.starts_with(&format!("| `{fault}` |")) && line.ends_with(&format!("| `{model}` |"))
+        })
+    };
+    match FAULTS.iter().find(|row| !named(row)) {
+        Some((fault, _)) => Err(format!("{page} has no row for the fault `{fault}`, with its model")),
         None => Ok(()),
     }
 }
