@@ -117,10 +117,8 @@ fn build(fault: Option<&str>) -> Result<PathBuf, String> {
     if !output.status.success() {
         return Err(format!("the models do not build with the fault {fault:?}"));
     }
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let key = "\"executable\":\"";
-    let program = stdout.lines().rev().find_map(|line| line.split_once(key)?.1.split('"').next());
-    program.map(PathBuf::from).ok_or_else(|| "cargo names no program".into())
+    let messages = String::from_utf8_lossy(&output.stdout);
+    shell::executable(&messages, "loom_tests").ok_or_else(|| "cargo names no program".into())
 }
 
 /// Runs one model, which must be there under exactly this name.

@@ -8,6 +8,7 @@ mod faults;
 mod fuzz;
 mod loom;
 mod shell;
+mod speed;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ Usage: cargo xtask VERB
   loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
+  speed [--json] [--list] [FILTER]   the table of targets, measured (three minutes; a quiet machine)
   help                               this text
 ";
 
@@ -41,6 +43,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "loom" => loom::run(rest),
         "faults" => faults::run(rest),
         "fuzz" => fuzz::run(rest),
+        "speed" => speed::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -1,0 +1,98 @@
+//! This crate, and two builds of its sources that differ in one thing each.
+
+use crate::contender::{Contender, Held};
+use crate::workload::{ENTITY, ROW_ID, data};
+use serde_json::value::RawValue;
+use std::hint::black_box;
+
+/// A contender from a build of the library.
+macro_rules! build {
+    ($(#[$doc:meta])* $name:ident, $library:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            /// The log itself.
+            pub log: ::$library::ChangeLog,
+            data: &'static RawValue,
+        }
+
+        impl $name {
+            /// With an empty window.
+            pub fn new(window: usize) -> Self {
+                Self { log: ::$library::ChangeLog::with_capacity(window), data: data() }
+            }
+
+            /// With a window that writers have gone round once: its memory is its own.
+            pub fn full(window: usize) -> Self {
+                let contender = Self::new(window);
+                contender.append(2 * window as u64);
+                contender
+            }
+        }
+
+        impl Contender for $name {
+            fn append(&self, events: u64) {
+                for _ in 0..events {
+                    let change = ::$library::Change::insert(ENTITY, ROW_ID).raw(self.data);
+                    black_box(self.log.append_change(black_box(&change)));
+                }
+            }
+
+            fn taken(&self) -> u64 {
+                self.log.head()
+            }
+
+            fn held(&self) -> Option<Held> {
+                let mut held = Held::default();
+                let before = self.log.oldest_seq() - 1;
+                for event in &self.log.read(before, usize::MAX).expect("the window") {
+                    let text = event.entity().len() + event.row_id().len();
+                    let data = event.data_json().map_or(0, str::len);
+                    held.add(event.seq(), (text + data) as u64, event.timestamp_millis());
+                }
+                Some(held)
+            }
+        }
+    };
+}
+
+build! {
+    /// The library as it ships.
+    Ringlog, ringlog
+}
+build! {
+    /// The library without the look for waiters.
+    Ungated, ringlog_ungated
+}
+build! {
+    /// The library with the feature `profile`.
+    Profiled, ringlog_profiled
+}
+
+impl Ringlog {
+    /// How many events [`append_batches`](Self::append_batches) appends in one call.
+    pub const BATCH: u64 = 16;
+
+    /// Appends so many batches.
+    pub fn append_batches(&self, batches: u64) {
+        let changes: [ringlog::Change<'_>; Self::BATCH as usize] =
+            std::array::from_fn(|_| ringlog::Change::insert(ENTITY, ROW_ID).raw(self.data));
+        for _ in 0..batches {
+            black_box(self.log.append_batch(black_box(&changes)));
+        }
+    }
+
+    /// A cursor, behind which come the last `events`.
+    pub fn last(&self, events: u64) -> u64 {
+        self.log.head() - events
+    }
+
+    /// Reads at most a hundred events in place: their number and their bytes.
+    pub fn read(&self, after: u64) -> (u64, u64) {
+        let batch = self.log.read(after, 100).expect("in the window");
+        let text = |event: ringlog::EventRef<'_>| {
+            event.row_id().len() + event.entity().len() + event.data_json().map_or(0, str::len)
+        };
+        (batch.len() as u64, batch.iter().map(text).sum::<usize>() as u64)
+    }
+}

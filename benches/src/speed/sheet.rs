@@ -1,0 +1,171 @@
+//! What was measured, and how it is printed.
+
+use super::Figures;
+use crate::machine::Machine;
+use serde::Serialize;
+
+/// One comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// The row's name, as a filter takes it.
+    pub row: &'static str,
+    /// What is measured.
+    pub measure: String,
+    /// What ringlog's figure is.
+    pub ours: f64,
+    /// The unit of that.
+    pub unit: &'static str,
+    /// What it is compared with.
+    pub baseline: String,
+    /// The figure of that.
+    pub theirs: f64,
+    /// The first over the second: the median of the turns, if there were turns.
+    pub ratio: f64,
+    /// The quartiles of the turns' ratios.
+    pub spread: Option<[f64; 2]>,
+    /// What the ratio must not exceed; nothing for lines that only inform.
+    pub limit: Option<f64>,
+}
+
+impl Line {
+    /// Whether the target is met; true if there is none.
+    pub fn met(&self) -> bool {
+        self.limit.is_none_or(|limit| self.ratio <= limit)
+    }
+}
+
+/// All lines, printed as they come.
+#[derive(Debug)]
+pub struct Sheet {
+    row: &'static str,
+    lines: Vec<Line>,
+    quiet: bool,
+    unmeasured: Vec<&'static str>,
+}
+
+impl Sheet {
+    /// An empty one. A quiet one prints nothing but JSON in the end.
+    pub fn new(quiet: bool) -> Self {
+        Self { row: "", lines: Vec::new(), quiet, unmeasured: Vec::new() }
+    }
+
+    /// Prints what stands above the lines.
+    pub fn head(&self, machine: &Machine) {
+        if !self.quiet {
+            println!("{}\n", machine.summary());
+            println!("{:<15}{:<46}{:>10}   {:<26}{:>12}", "row", "measure", "ringlog", "target", "measured");
+        }
+    }
+
+    /// The lines that follow belong to this row.
+    pub fn begin(&mut self, row: &'static str) {
+        self.row = row;
+    }
+
+    /// Says that the row cannot be measured here.
+    pub fn unmeasured(&mut self, why: &str) {
+        self.unmeasured.push(self.row);
+        if !self.quiet {
+            println!("{:<15}not measured: {why}", self.row);
+        }
+    }
+
+    /// A line from turns.
+    pub fn turns(
+        &mut self,
+        measure: &str,
+        figures: &Figures,
+        [ours, theirs]: [&'static str; 2],
+        limit: Option<f64>,
+    ) {
+        let [low, ratio, high] = figures.ratio(ours, theirs);
+        self.add(Line {
+            row: self.row,
+            measure: measure.into(),
+            ours: figures.nanos(ours),
+            unit: "ns",
+            baseline: theirs.into(),
+            theirs: figures.nanos(theirs),
+            ratio,
+            spread: Some([low, high]),
+            limit,
+        });
+    }
+
+    /// A line from two figures.
+    pub fn figures(
+        &mut self,
+        measure: &str,
+        unit: &'static str,
+        ours: f64,
+        (baseline, theirs): (&str, f64),
+        limit: Option<f64>,
+    ) {
+        let (measure, baseline) = (measure.into(), baseline.into());
+        let ratio = ours / theirs;
+        self.add(Line { row: self.row, measure, ours, unit, baseline, theirs, ratio, spread: None, limit });
+    }
+
+    fn add(&mut self, line: Line) {
+        if !self.quiet {
+            print(&line);
+        }
+        self.lines.push(line);
+    }
+
+    /// Prints the end. Whether every target was met, and every row measured.
+    pub fn end(self, machine: &Machine) -> bool {
+        let targets = self.lines.iter().filter(|line| line.limit.is_some()).count();
+        let met = self.lines.iter().filter(|line| line.limit.is_some() && line.met()).count();
+        if self.quiet {
+            let all = serde_json::json!({
+                "machine": machine, "lines": self.lines, "unmeasured": self.unmeasured,
+                "met": met, "targets": targets,
+            });
+            println!("{all:#}");
+        } else {
+            println!("\n{met} of {targets} targets met");
+        }
+        met == targets && self.unmeasured.is_empty()
+    }
+}
+
+fn print(line: &Line) {
+    let baseline = format!("{} ({})", line.baseline, amount(line.theirs, line.unit));
+    let target = match line.limit {
+        Some(limit) => format!("≤ {} × {baseline}", short(limit)),
+        None => format!("  {baseline}"),
+    };
+    let verdict = match line.limit {
+        Some(_) if line.met() => "met",
+        Some(_) => "MISSED",
+        None => "",
+    };
+    println!(
+        "{:<15}{:<46}{:>10}   {target:<40}{:>7} {verdict}",
+        line.row,
+        line.measure,
+        amount(line.ours, line.unit),
+        short(line.ratio),
+    );
+}
+
+/// A figure with its unit, nanoseconds as the unit that suits them.
+fn amount(figure: f64, unit: &str) -> String {
+    match (unit, figure) {
+        ("ns", 1e6..) => format!("{} ms", short(figure / 1e6)),
+        ("ns", 1e3..) => format!("{} µs", short(figure / 1e3)),
+        _ => format!("{} {unit}", short(figure)),
+    }
+}
+
+/// Three digits.
+fn short(figure: f64) -> String {
+    match figure.abs() {
+        100.0.. => format!("{figure:.0}"),
+        10.0.. => format!("{figure:.1}"),
+        0.1.. => format!("{figure:.2}"),
+        0.01.. => format!("{figure:.3}"),
+        _ => format!("{figure:.4}"),
+    }
+}
