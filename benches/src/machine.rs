@@ -52,6 +52,12 @@ impl Machine {
     }
 }
 
+/// Bytes of this process that are in memory, 0 where the system does not tell.
+pub(crate) fn resident() -> u64 {
+    let kilobytes = field("/proc/self/status", "VmRSS");
+    kilobytes.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
+}
+
 /// The value behind a key in one of the kernel's tables.
 fn field(file: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;

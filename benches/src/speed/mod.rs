@@ -24,6 +24,7 @@ mod waiting;
 
 pub use alternate::{Contestant, Effort, Figures, alternate};
 pub use memory::MemoryFigures;
+pub(crate) use sheet::amount;
 pub use sheet::{Line, Sheet};
 
 use std::path::Path;

@@ -53,7 +53,7 @@ impl Sheet {
     pub fn head(&self, machine: &Machine) {
         if !self.quiet {
             println!("{}\n", machine.summary());
-            println!("{:<15}{:<46}{:>10}   {:<26}{:>12}", "row", "measure", "ringlog", "target", "measured");
+            println!("{:<17}{:<46}{:>10}   {:<26}{:>12}", "row", "measure", "ringlog", "target", "measured");
         }
     }
 
@@ -66,7 +66,7 @@ impl Sheet {
     pub fn unmeasured(&mut self, why: &str) {
         self.unmeasured.push(self.row);
         if !self.quiet {
-            println!("{:<15}not measured: {why}", self.row);
+            println!("{:<17}not measured: {why}", self.row);
         }
     }
 
@@ -142,7 +142,7 @@ fn print(line: &Line) {
         None => "",
     };
     println!(
-        "{:<15}{:<46}{:>10}   {target:<40}{:>7} {verdict}",
+        "{:<17}{:<46}{:>10}   {target:<40}{:>7} {verdict}",
         line.row,
         line.measure,
         amount(line.ours, line.unit),
@@ -151,7 +151,7 @@ fn print(line: &Line) {
 }
 
 /// A figure with its unit, nanoseconds as the unit that suits them.
-fn amount(figure: f64, unit: &str) -> String {
+pub(crate) fn amount(figure: f64, unit: &str) -> String {
     match (unit, figure) {
         ("ns", 1e6..) => format!("{} ms", short(figure / 1e6)),
         ("ns", 1e3..) => format!("{} µs", short(figure / 1e3)),
