@@ -8,6 +8,8 @@
 //! - [`speed`]: the table of targets, each row from alternating runs in one process.
 #![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc, reason = "a bench that finds a wrong result panics, everywhere")]
+#![allow(clippy::missing_errors_doc, reason = "every error ends the program, with a message that says all")]
+#![allow(clippy::cast_sign_loss, reason = "times and counts are not negative")]
 
 #[path = "../../examples/replay/generate.rs"]
 #[allow(dead_code, reason = "the example uses more of it")]

@@ -168,12 +168,15 @@ impl std::fmt::Debug for Trial<'_> {
 }
 
 /// Where the numbers begin of ids that nobody ever claims.
-const ABSENT: u64 = 1 << 40;
+const ABSENT: u64 = 1 << 47;
 
 impl<'a> Trial<'a> {
     /// Fills the contender's window.
     pub fn new(contender: &'a dyn OpIds) -> Self {
-        let trial = Self { contender, next: AtomicU64::new(0) };
+        // Trials may follow each other on one contender: each has ids of its own.
+        static TRIALS: AtomicU64 = AtomicU64::new(0);
+        let first = TRIALS.fetch_add(1, Ordering::Relaxed) << 36;
+        let trial = Self { contender, next: AtomicU64::new(first) };
         trial.claim(1, WINDOW as u64);
         trial
     }
@@ -197,9 +200,8 @@ impl<'a> Trial<'a> {
         let right = AtomicU64::new(0);
         let time = timed(threads, ids, |_, mine| {
             let mut id = Id::new();
-            let answers = mine.map(|number| {
-                black_box(self.contender.has_seen(id.number(first + number % WINDOW as u64)))
-            });
+            let answers = mine
+                .map(|number| black_box(self.contender.has_seen(id.number(first + number % WINDOW as u64))));
             right.fetch_add(answers.filter(|answer| *answer == there).count() as u64, Ordering::Relaxed);
         });
         assert_eq!(right.into_inner(), ids, "the right answer to each");

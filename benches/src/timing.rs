@@ -61,7 +61,7 @@ mod tests {
                 sum.fetch_add(mine.sum(), Ordering::Relaxed);
             });
             assert_eq!(count.into_inner(), rounds);
-            assert_eq!(sum.into_inner(), (0..rounds).sum());
+            assert_eq!(sum.into_inner(), (0..rounds).sum::<u64>());
         }
     }
 }

@@ -13,6 +13,8 @@ pub const ROW_ID: &str = "row-0123456789abcdef0123456789abcdef01";
 pub const DATA: &str = r#"{"title":"sixty-two bytes of JSON","done":false,"position":12}"#;
 /// How many events a window holds, unless said otherwise.
 pub const WINDOW: usize = 10_000;
+/// How many events a read returns.
+pub const EVENTS: u64 = 100;
 /// Bytes of text in one event.
 pub const TEXT: u64 = (ENTITY.len() + ROW_ID.len() + DATA.len()) as u64;
 

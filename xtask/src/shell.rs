@@ -73,9 +73,8 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration, log: &Path) -> 
 /// The program that cargo says, in `--message-format json`, to have built for the target of this name.
 pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     let named = format!("\"name\":\"{target}\"");
-    let lines = messages.lines().rev().filter(|line| line.contains(&named));
-    let program = lines.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next()?;
-    Some(PathBuf::from(program))
+    let mut lines = messages.lines().rev().filter(|line| line.contains(&named));
+    lines.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).map(PathBuf::from)
 }
 
 /// The command as one would type it: the variables it sets, the program, the arguments.

@@ -16,6 +16,7 @@ mod floor;
 mod plain;
 mod pylon;
 mod ringlog;
+mod ways;
 
 pub use broadcast::Broadcast;
 pub use disrupted::Disrupted;
@@ -23,3 +24,4 @@ pub use floor::{Counter, Limit};
 pub use plain::Plain;
 pub use pylon::Pylon;
 pub use ringlog::{Profiled, Ringlog, Ungated};
+pub use ways::{Batches, TakesValues, Values};

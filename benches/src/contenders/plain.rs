@@ -1,7 +1,7 @@
 //! The best plain program: a lock around a queue.
 
 use crate::contender::{Contender, Held};
-use crate::workload::Event;
+use crate::workload::{EVENTS, Event, TEXT};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,6 +53,12 @@ impl Plain {
         let left = usize::try_from(last - after).ok().filter(|left| *left <= events.len())?;
         let from = events.len() - left;
         Some(events.range(from..from + left.min(limit)).cloned().collect())
+    }
+
+    /// Reads a hundred events by reference count, every byte's length added up.
+    pub fn read_shared(&self, after: u64) {
+        let events = self.read(after, EVENTS as usize).expect("in the window");
+        assert_eq!(events.iter().map(|event| event.text_len()).sum::<u64>(), EVENTS * TEXT);
     }
 
     /// The seq of the last event.

@@ -1,8 +1,8 @@
 //! The seed.
 
 use crate::contender::{Contender, Held};
-use crate::workload::{DATA, ENTITY, ROW_ID};
-use pylon_sync::{ChangeKind, ChangeLog, PullError, SyncCursor};
+use crate::workload::{DATA, ENTITY, EVENTS, ROW_ID, TEXT};
+use pylon_sync::{ChangeKind, ChangeLog, PullError, PullResponse, SyncCursor};
 use serde_json::Value;
 use std::hint::black_box;
 
@@ -32,9 +32,23 @@ impl Pylon {
         contender
     }
 
-    /// A cursor behind which come the last `events`.
-    pub fn last(&self, events: u64) -> SyncCursor {
-        SyncCursor { last_seq: self.taken() - events }
+    /// A cursor behind which come the last hundred events.
+    pub fn tail(&self) -> SyncCursor {
+        SyncCursor { last_seq: self.taken() - EVENTS }
+    }
+
+    /// These, owned.
+    pub fn read_owned(&self, after: &SyncCursor) -> PullResponse {
+        let response = self.log.pull(black_box(after), EVENTS as usize).expect("in the window");
+        assert_eq!(response.changes.len() as u64, EVENTS);
+        response
+    }
+
+    /// As JSON.
+    pub fn read_json(&self, after: &SyncCursor) -> Vec<u8> {
+        let body = serde_json::to_vec(&self.read_owned(after)).expect("it serialises");
+        assert!(body.len() as u64 > EVENTS * TEXT);
+        body
     }
 }
 

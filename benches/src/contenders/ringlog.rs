@@ -1,7 +1,7 @@
 //! This crate, and two builds of its sources that differ in one thing each.
 
 use crate::contender::{Contender, Held};
-use crate::workload::{ENTITY, ROW_ID, data};
+use crate::workload::{ENTITY, EVENTS, ROW_ID, TEXT, data};
 use serde_json::value::RawValue;
 use std::hint::black_box;
 
@@ -69,30 +69,39 @@ build! {
     Profiled, ringlog_profiled
 }
 
+/// Reading the last hundred events. Each way checks what it got.
 impl Ringlog {
-    /// How many events [`append_batches`](Self::append_batches) appends in one call.
-    pub const BATCH: u64 = 16;
-
-    /// Appends so many batches.
-    pub fn append_batches(&self, batches: u64) {
-        let changes: [ringlog::Change<'_>; Self::BATCH as usize] =
-            std::array::from_fn(|_| ringlog::Change::insert(ENTITY, ROW_ID).raw(self.data));
-        for _ in 0..batches {
-            black_box(self.log.append_batch(black_box(&changes)));
-        }
+    /// What is appended.
+    pub(crate) fn change(&self) -> ringlog::Change<'_> {
+        ringlog::Change::insert(ENTITY, ROW_ID).raw(self.data)
     }
 
-    /// A cursor, behind which come the last `events`.
-    pub fn last(&self, events: u64) -> u64 {
-        self.log.head() - events
+    /// A cursor behind which come the last hundred.
+    pub fn tail(&self) -> u64 {
+        self.log.head() - EVENTS
     }
 
-    /// Reads at most a hundred events in place: their number and their bytes.
-    pub fn read(&self, after: u64) -> (u64, u64) {
-        let batch = self.log.read(after, 100).expect("in the window");
+    /// In place, every byte's length added up.
+    pub fn read(&self, after: u64) {
+        let batch = self.log.read(black_box(after), EVENTS as usize).expect("in the window");
         let text = |event: ringlog::EventRef<'_>| {
             event.row_id().len() + event.entity().len() + event.data_json().map_or(0, str::len)
         };
-        (batch.len() as u64, batch.iter().map(text).sum::<usize>() as u64)
+        let found = (batch.len() as u64, batch.iter().map(text).sum::<usize>() as u64);
+        assert_eq!(black_box(found), (EVENTS, EVENTS * TEXT));
+    }
+
+    /// As the JSON of a response.
+    pub fn read_json(&self, after: u64, out: &mut Vec<u8>) {
+        out.clear();
+        let summary = self.log.pull_json(black_box(after), EVENTS as usize, out).expect("in the window");
+        assert_eq!(summary.count as u64, EVENTS);
+        assert!(black_box(&*out).len() as u64 > EVENTS * TEXT);
+    }
+
+    /// Owned.
+    pub fn read_owned(&self, after: u64) {
+        let response = self.log.pull(&ringlog::SyncCursor { last_seq: black_box(after) }, EVENTS as usize);
+        assert_eq!(black_box(response.expect("in the window")).changes.len() as u64, EVENTS);
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 /// Loads a log with writers and readers, and measures throughput and latencies.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "load", after_help = AFTER_HELP)]

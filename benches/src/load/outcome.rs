@@ -44,7 +44,8 @@ impl Times {
 /// As pairs of a value and how often it was recorded.
 impl Serialize for Times {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
     }
 }
 
@@ -129,7 +130,9 @@ mod tests {
     #[test]
     fn times_come_back_from_json() {
         let mut times = Times::default();
-        [1, 1, 50, 123_456_789].into_iter().for_each(|nanos| times.record(nanos));
+        for nanos in [1, 1, 50, 123_456_789] {
+            times.record(nanos);
+        }
         let text = serde_json::to_string(&times).expect("it serialises");
         let back: Times = serde_json::from_str(&text).expect("it comes back");
         assert_eq!(back.0.len(), 4);

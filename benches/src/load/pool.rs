@@ -64,7 +64,9 @@ impl Pool {
         };
         let events: Vec<_> = input.requests.into_iter().flatten().map(event).collect();
         match events.iter().find(|event| mark::read(&event.row_id).is_some()) {
-            Some(event) => Err(format!("the row id `{}` looks like a mark of this program's", event.row_id).into()),
+            Some(event) => {
+                Err(format!("the row id `{}` looks like a mark of this program's", event.row_id).into())
+            }
             None => Ok(Self { events }),
         }
     }

@@ -13,10 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::thread::{self, ScopedJoinHandle};
+use thread_priority::ThreadPriority;
 use thread_priority::unix::{
     NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
-use thread_priority::ThreadPriority;
 
 /// The most events that fill the window before the clock starts.
 const MOST_BEFORE: u64 = 20_000_000;
@@ -91,9 +91,16 @@ impl All {
             assert_eq!(appended, filled + offered, "as many seqs as events");
         }
         for Read { reading, bytes: seen, .. } in &self.read {
-            assert_eq!(reading.read + reading.lost, offered, "{reading:?}: what was offered was read or told lost");
+            assert_eq!(
+                reading.read + reading.lost,
+                offered,
+                "{reading:?}: what was offered was read or told lost"
+            );
             let counts_bytes = !matches!(name, PeerName::Pylon | PeerName::PylonBare);
-            assert!(reading.lost > 0 || *seen == bytes || !counts_bytes, "{reading:?}: {seen} of {bytes} bytes");
+            assert!(
+                reading.lost > 0 || *seen == bytes || !counts_bytes,
+                "{reading:?}: {seen} of {bytes} bytes"
+            );
         }
     }
 }
@@ -167,8 +174,8 @@ fn work<'a>(pool: &'a Pool, load: &Load, number: u64) -> Work<'a> {
         // Without a rate there are more calls than a reader should have to look at its clock for.
         (_, None) => 16,
     };
-    let place = pool.start(number, load.writers);
-    Work { pool, batch: load.batch as usize, place, pace, mark_every }
+    let start = pool.start(number, load.writers);
+    Work { pool, batch: load.batch as usize, place: start, pace, mark_every }
 }
 
 /// From now on, this thread runs only when no other wants its core.

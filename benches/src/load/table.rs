@@ -99,7 +99,8 @@ fn ratios(all: &[(PeerName, Ended)]) {
     for (name, theirs) in others {
         print!("{:<12}events/s {:.2}", name.as_str(), ours.rate() / theirs.rate());
         print!("  processor {:.2}", ours.processor_nanos() / theirs.processor_nanos());
-        for (what, times) in times_of(ours).into_iter().zip(times_of(theirs)).map(|(a, b)| (a.0, [a.1, b.1])) {
+        for (what, times) in times_of(ours).into_iter().zip(times_of(theirs)).map(|(a, b)| (a.0, [a.1, b.1]))
+        {
             if times.iter().any(|times| times.is_empty()) {
                 continue;
             }
@@ -140,7 +141,10 @@ pub(super) fn json(args: &Args, machine: &Machine, all: &[(PeerName, Ended)]) ->
         })
         .collect::<Result<_>>()?;
     let load = &args.load;
-    println!("{:#}", json!({ "machine": machine, "load": load, "turns": args.turns(), "contenders": contenders }));
+    println!(
+        "{:#}",
+        json!({ "machine": machine, "load": load, "turns": args.turns(), "contenders": contenders })
+    );
     Ok(())
 }
 

@@ -21,6 +21,12 @@ pub(super) struct Pace {
     pub(super) interval: f64,
 }
 
+impl Pace {
+    fn due(self, call: u64) -> u64 {
+        (self.first + self.interval * call as f64) as u64
+    }
+}
+
 /// One writer's work.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
@@ -42,7 +48,7 @@ impl<'a> Work<'a> {
     pub(super) fn run(mut self, writer: &mut dyn Writer, clock: Clock, until: u64) -> Written {
         let mut written = Written::default();
         for call in 0.. {
-            let due = self.pace.map(|pace| (pace.first + pace.interval * call as f64) as u64);
+            let due = self.pace.map(|pace| pace.due(call));
             if due.unwrap_or_else(|| clock.now()) >= until {
                 break;
             }
@@ -71,10 +77,11 @@ impl<'a> Work<'a> {
         let marked = (self.mark_every > 0 && call.is_multiple_of(self.mark_every)).then(|| mark::of(start));
         let batch = self.next_batch();
         writer.append(batch, marked.as_deref());
-        let replaced = marked.map_or(0, |mark| mark.len() as i64 - batch[0].row_id.len() as i64);
-        let text: u64 = batch.iter().map(Event::text_len).sum();
         written.events += batch.len() as u64;
-        written.bytes += text.saturating_add_signed(replaced);
+        written.bytes += batch.iter().map(Event::text_len).sum::<u64>();
+        if let Some(mark) = marked {
+            written.bytes = written.bytes + mark.len() as u64 - batch[0].row_id.len() as u64;
+        }
     }
 
     /// The next events of the pool, from its start again when too few are left.
@@ -92,8 +99,11 @@ impl<'a> Work<'a> {
     /// It is too far behind: what was due and is not done has waited until now, at least.
     fn give_up(&self, from: u64, now: u64, until: u64, times: &mut Times) {
         let Some(pace) = self.pace else { return };
-        let due = |call: u64| (pace.first + pace.interval * call as f64) as u64;
-        (from..).map(due).take_while(|due| *due < until).for_each(|due| times.record(now - due));
+        let mut call = from;
+        while pace.due(call) < until {
+            times.record(now - pace.due(call));
+            call += 1;
+        }
     }
 }
 

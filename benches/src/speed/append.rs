@@ -2,11 +2,10 @@
 
 use super::{Effort, Figures, Sheet, alternate};
 use crate::contender::{Contender, Trial};
-use crate::contenders::{Broadcast, Counter, Limit, Plain, Profiled, Pylon, Ringlog, Ungated};
-use crate::timing::timed;
-use crate::workload::{self, ENTITY, ROW_ID, WINDOW};
-use ringlog::ChangeKind;
-use std::hint::black_box;
+use crate::contenders::{
+    Batches, Broadcast, Counter, Limit, Plain, Profiled, Pylon, Ringlog, Ungated, Values,
+};
+use crate::workload::WINDOW;
 use std::time::Duration;
 
 /// Contenders that append the workload, in turns.
@@ -84,56 +83,15 @@ pub(super) fn four(sheet: &mut Sheet) {
 
 /// The seed's own call, with a value made for each event.
 pub(super) fn value(sheet: &mut Sheet, writers: usize, limit: f64) {
-    let value = workload::value();
-    let (ringlog, pylon) = (Ringlog::full(WINDOW), Pylon::full(WINDOW));
-    let (log, seed) = (&ringlog.log, &pylon.log);
-    let ours = |events| {
-        appended(&ringlog, events, || {
-            timed(writers, events, |_, mine| {
-                for _ in mine {
-                    let value = Some(value.clone());
-                    black_box(log.append(ENTITY, ROW_ID, ChangeKind::Insert, value));
-                }
-            })
-        })
-    };
-    let theirs = |events| {
-        appended(&pylon, events, || {
-            timed(writers, events, |_, mine| {
-                for _ in mine {
-                    let value = Some(value.clone());
-                    black_box(seed.append(ENTITY, ROW_ID, pylon_sync::ChangeKind::Insert, value));
-                }
-            })
-        })
-    };
-    let figures = alternate(Effort::for_threads(writers), &[("ringlog", &ours), ("pylon", &theirs)]);
+    let (ringlog, pylon) = (Values::of(Ringlog::full(WINDOW)), Values::of(Pylon::full(WINDOW)));
+    let figures = turns(writers, &[("ringlog", &ringlog), ("pylon", &pylon)]);
     let what = format!("append(Some(Value)), {writers} writer{}", if writers == 1 { "" } else { "s" });
     sheet.turns(&what, &figures, ["ringlog", "pylon"], Some(limit));
 }
 
-/// Checks that a contender took so many events in a run.
-fn appended(contender: &dyn Contender, events: u64, run: impl FnOnce() -> Duration) -> Duration {
-    let before = contender.taken();
-    let time = run();
-    assert_eq!(contender.taken() - before, events, "as many taken as were given");
-    time
-}
-
 /// Sixteen events in one call against sixteen calls; times are for one event.
 pub(super) fn batch(sheet: &mut Sheet, writers: usize, limit: f64) {
-    let (batched, single) = (Ringlog::full(WINDOW), Ringlog::full(WINDOW));
-    let trial = Trial::new(&single);
-    let in_batches = |events: u64| {
-        let batches = events.div_ceil(Ringlog::BATCH);
-        let time = appended(&batched, batches * Ringlog::BATCH, || {
-            timed(writers, batches, |_, mine| batched.append_batches(mine.end - mine.start))
-        });
-        time.mul_f64(events as f64 / (batches * Ringlog::BATCH) as f64)
-    };
-    let one_by_one = |events| trial.append(writers, events);
-    let figures =
-        alternate(Effort::for_threads(writers), &[("batch", &in_batches), ("single append", &one_by_one)]);
+    let figures = turns(writers, &[("batch", &Batches::full()), ("single append", &Ringlog::full(WINDOW))]);
     let what = format!("batch of 16, an event, {writers} writer{}", if writers == 1 { "" } else { "s" });
     sheet.turns(&what, &figures, ["batch", "single append"], Some(limit));
 }

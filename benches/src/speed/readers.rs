@@ -108,24 +108,18 @@ fn read_log(log: &Ringlog, after: u64) -> (u64, Reading) {
             }
             (batch.cursor().seq, Reading { read: batch.len() as u64, lost: 0 })
         }
-        Err(resync) => {
-            (resync.oldest_seq - 1, Reading { read: 0, lost: resync.oldest_seq - 1 - after })
-        }
+        Err(resync) => (resync.oldest_seq - 1, Reading { read: 0, lost: resync.oldest_seq - 1 - after }),
     }
 }
 
 fn read_plain(plain: &Plain, after: u64) -> (u64, Reading) {
-    match plain.read(after, 100) {
-        Some(events) => {
-            for event in &events {
-                assert_eq!(event.row_id.len() + event.entity.len(), 42);
-            }
-            let read = events.len() as u64;
-            (after + read, Reading { read, lost: 0 })
-        }
-        None => {
-            let oldest = plain.last() + 1 - WINDOW as u64;
-            (oldest - 1, Reading { read: 0, lost: oldest - 1 - after })
-        }
+    let Some(events) = plain.read(after, 100) else {
+        let oldest = plain.last() + 1 - WINDOW as u64;
+        return (oldest - 1, Reading { read: 0, lost: oldest - 1 - after });
+    };
+    for event in &events {
+        assert_eq!(event.row_id.len() + event.entity.len(), 42);
     }
+    let read = events.len() as u64;
+    (after + read, Reading { read, lost: 0 })
 }

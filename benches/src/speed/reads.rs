@@ -2,18 +2,16 @@
 
 use super::{Contestant, Effort, Sheet, alternate};
 use crate::contenders::{Plain, Pylon, Ringlog};
-use crate::contender::Contender as _;
-use crate::workload::{TEXT, WINDOW};
-use ringlog::SyncCursor;
+use crate::workload::{EVENTS, WINDOW};
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// How many events a read returns.
-const EVENTS: u64 = 100;
-
 /// Long enough for the slowest, which takes a millisecond a read.
 const EFFORT: Effort = Effort { run: Duration::from_millis(4), turns: 40 };
+
+/// How the last hundred are read, after this cursor.
+type Way<'a> = &'a dyn Fn(&Ringlog, u64);
 
 /// The time of so many calls.
 fn times(calls: u64, mut call: impl FnMut()) -> Duration {
@@ -22,47 +20,16 @@ fn times(calls: u64, mut call: impl FnMut()) -> Duration {
     start.elapsed()
 }
 
-/// Reads in place, and adds up the bytes.
-fn read_in_place(log: &Ringlog, after: u64) {
-    assert_eq!(black_box(log.read(black_box(after))), (EVENTS, EVENTS * TEXT));
-}
-
-/// Writes the JSON of a response.
-fn write_json(log: &Ringlog, after: u64, out: &mut Vec<u8>) {
-    out.clear();
-    let summary = log.log.pull_json(black_box(after), EVENTS as usize, out).expect("in the window");
-    assert_eq!(summary.count as u64, EVENTS);
-    assert!(black_box(&*out).len() as u64 > EVENTS * TEXT);
-}
-
-/// Pulls owned events.
-fn pull_owned(log: &Ringlog, after: u64) {
-    let response = log.log.pull(&SyncCursor { last_seq: black_box(after) }, EVENTS as usize);
-    assert_eq!(black_box(response.expect("in the window")).changes.len() as u64, EVENTS);
-}
-
-/// The seed's pull.
-fn seed_pull(seed: &Pylon, after: &pylon_sync::SyncCursor) -> pylon_sync::PullResponse {
-    let response = seed.log.pull(black_box(after), EVENTS as usize).expect("in the window");
-    assert_eq!(response.changes.len() as u64, EVENTS);
-    response
-}
-
 /// In place, against the seed's pull, and the plain program that shares its events.
 pub(super) fn read(sheet: &mut Sheet) {
     let (log, seed, plain) = (Ringlog::full(WINDOW), Pylon::full(WINDOW), Plain::full(WINDOW));
-    let (after, seed_after, plain_after) = (log.last(EVENTS), seed.last(EVENTS), plain.taken() - EVENTS);
+    let (after, seed_after, plain_after) = (log.tail(), seed.tail(), plain.last() - EVENTS);
     let figures = alternate(
         EFFORT,
         &[
-            ("ringlog", &|calls| times(calls, || read_in_place(&log, after))),
-            ("pylon.pull", &|calls| times(calls, || drop(black_box(seed_pull(&seed, &seed_after))))),
-            ("mutex", &|calls| {
-                times(calls, || {
-                    let events = plain.read(plain_after, EVENTS as usize).expect("in the window");
-                    assert_eq!(events.iter().map(|event| event.text_len()).sum::<u64>(), EVENTS * TEXT);
-                })
-            }),
+            ("ringlog", &|calls| times(calls, || log.read(after))),
+            ("pylon.pull", &|calls| times(calls, || drop(black_box(seed.read_owned(&seed_after))))),
+            ("mutex", &|calls| times(calls, || plain.read_shared(plain_after))),
         ],
     );
     let what = "read 100 at the tail, by reference";
@@ -73,18 +40,13 @@ pub(super) fn read(sheet: &mut Sheet) {
 /// As JSON bytes.
 pub(super) fn json(sheet: &mut Sheet) {
     let (log, seed) = (Ringlog::full(WINDOW), Pylon::full(WINDOW));
-    let (after, seed_after) = (log.last(EVENTS), seed.last(EVENTS));
+    let (after, seed_after) = (log.tail(), seed.tail());
     let out = RefCell::new(Vec::new());
     let figures = alternate(
         EFFORT,
         &[
-            ("ringlog", &|calls| times(calls, || write_json(&log, after, &mut out.borrow_mut()))),
-            ("pylon.pull + to_vec", &|calls| {
-                times(calls, || {
-                    let body = serde_json::to_vec(&seed_pull(&seed, &seed_after)).expect("it serialises");
-                    assert!(black_box(body).len() as u64 > EVENTS * TEXT);
-                })
-            }),
+            ("ringlog", &|calls| times(calls, || log.read_json(after, &mut out.borrow_mut()))),
+            ("pylon.pull + to_vec", &|calls| times(calls, || drop(black_box(seed.read_json(&seed_after))))),
         ],
     );
     sheet.turns("pull_json of 100", &figures, ["ringlog", "pylon.pull + to_vec"], Some(1.0 / 25.0));
@@ -93,12 +55,12 @@ pub(super) fn json(sheet: &mut Sheet) {
 /// Owned.
 pub(super) fn pull(sheet: &mut Sheet, window: usize, limit: f64) {
     let (log, seed) = (Ringlog::full(window), Pylon::full(window));
-    let (after, seed_after) = (log.last(EVENTS), seed.last(EVENTS));
+    let (after, seed_after) = (log.tail(), seed.tail());
     let figures = alternate(
         EFFORT,
         &[
-            ("ringlog", &|calls| times(calls, || pull_owned(&log, after))),
-            ("pylon.pull", &|calls| times(calls, || drop(black_box(seed_pull(&seed, &seed_after))))),
+            ("ringlog", &|calls| times(calls, || log.read_owned(after))),
+            ("pylon.pull", &|calls| times(calls, || drop(black_box(seed.read_owned(&seed_after))))),
         ],
     );
     let what = format!("pull (owned) of 100, window {window}");
@@ -111,12 +73,12 @@ pub(super) fn flat(sheet: &mut Sheet) {
     const NAMES: [&str; 5] = ["1000", "10000", "100000", "1000000", "10000000"];
     let logs = NAMES.map(|name| Ringlog::full(name.parse().expect("a number")));
     let out = RefCell::new(Vec::new());
-    let write_json = |log: &Ringlog, after| write_json(log, after, &mut out.borrow_mut());
-    let ways: [(&str, &dyn Fn(&Ringlog, u64)); 3] =
-        [("read", &read_in_place), ("pull_json", &write_json), ("pull", &pull_owned)];
+    let read_json = |log: &Ringlog, after| log.read_json(after, &mut out.borrow_mut());
+    let ways: [(&str, Way<'_>); 3] =
+        [("read", &Ringlog::read), ("pull_json", &read_json), ("pull", &Ringlog::read_owned)];
     for (way, read) in ways {
         let tail = |log: &Ringlog, calls| {
-            let after = log.last(EVENTS);
+            let after = log.tail();
             times(calls, || read(log, after))
         };
         compare(sheet, &format!("{way} of the last 100"), &NAMES, &logs, &tail, Some(1.2));
@@ -128,7 +90,7 @@ pub(super) fn flat(sheet: &mut Sheet) {
         times(calls, || {
             // A step that is prime to every length comes everywhere, and far from where it was.
             place.set(place.get() + 618_033_989);
-            read_in_place(log, oldest + place.get() % choices);
+            log.read(oldest + place.get() % choices);
         })
     };
     compare(sheet, "read of any 100 (memory, not cache)", &NAMES, &logs, &anywhere, None);

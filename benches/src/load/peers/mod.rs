@@ -55,13 +55,11 @@ pub(super) struct Account {
 const LIMIT: usize = 256;
 
 /// The row id of each event of a batch: the first may be replaced.
-fn row_ids<'a>(
-    batch: &'a [Event],
-    marked: Option<&'a str>,
-) -> impl Iterator<Item = (&'a Event, &'a str)> {
-    batch.iter().enumerate().map(move |(place, event)| {
-        (event, marked.filter(|_| place == 0).unwrap_or(&event.row_id))
-    })
+fn row_ids<'a>(batch: &'a [Event], marked: Option<&'a str>) -> impl Iterator<Item = (&'a Event, &'a str)> {
+    batch
+        .iter()
+        .enumerate()
+        .map(move |(place, event)| (event, marked.filter(|_| place == 0).unwrap_or(&event.row_id)))
 }
 
 /// A contender of this name.
