@@ -13,14 +13,14 @@ use ringlog_bench::op_ids::{Claims, OpIds, Seen, Trial};
 use std::time::Duration;
 
 /// What is done to a contender: by so many threads, for so many ids.
-type Work = fn(&Trial<'_>, usize, u64) -> Duration;
+type Work<'a> = fn(&Trial<'a>, usize, u64) -> Duration;
 
 /// Each contender on its own, by one thread and by four.
-fn bench(
+fn bench<'a>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     what: &str,
-    contenders: &[(&str, &dyn OpIds)],
-    work: Work,
+    contenders: &[(&str, &'a dyn OpIds)],
+    work: Work<'a>,
 ) {
     group.throughput(Throughput::Elements(1));
     for threads in [1, 4] {

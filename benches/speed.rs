@@ -39,7 +39,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if args.list {
-        rows.iter().for_each(|(name, _)| println!("{name}"));
+        for (name, _) in rows {
+            println!("{name}");
+        }
         return ExitCode::SUCCESS;
     }
     let (machine, mut sheet) = (Machine::here(), Sheet::new(args.json));

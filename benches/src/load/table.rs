@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 /// All tables.
 pub(super) fn print(args: &Args, machine: &Machine, all: &[(PeerName, Ended)]) {
     println!("{}\n{}", machine.summary(), args.load.summary());
-    println!("each contender {} x {}\n", args.turns(), humantime::format_duration(args.load.duration));
+    println!("{} x {} each, in turn\n", args.turns(), humantime::format_duration(args.load.duration));
     for (name, ended) in all {
         match ended {
             Ended::Done(outcome) => throughput(*name, outcome),

@@ -37,6 +37,10 @@ impl Theme {
         }
     }
 
+    fn line(self, peer: PeerName) -> ShapeStyle {
+        self.colour(peer).stroke_width(if peer == PeerName::Ringlog { 3 } else { 2 })
+    }
+
     fn pick(self, light: u32, dark: u32) -> RGBColor {
         let [_, red, green, blue] = if self == Self::Light { light } else { dark }.to_be_bytes();
         RGBColor(red, green, blue)
@@ -61,7 +65,9 @@ pub(super) struct Chart {
     pub(super) points: bool,
 }
 
-const SIZE: (u32, u32) = (860, 440);
+const SIZE: (u32, u32) = (860, 460);
+/// The height of the strip for the legend.
+const LEGEND: u32 = 32;
 const FONT: &str = "system-ui, sans-serif";
 
 impl Chart {
@@ -71,7 +77,9 @@ impl Chart {
         {
             let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
             root.fill(&theme.ground())?;
-            self.draw(&root, theme)?;
+            let (strip, plot) = root.split_vertically(LEGEND);
+            self.legend(&strip, theme)?;
+            self.draw(&plot, theme)?;
             root.present()?;
         }
         // It should take the width that it is given.
@@ -81,10 +89,10 @@ impl Chart {
 
     fn draw(&self, root: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
         let font = (FONT, 15).into_font();
-        let ink = font.clone().color(&theme.ink());
+        let ink = font.color(&theme.ink());
         let mut chart = ChartBuilder::on(root)
             .margin(14)
-            .margin_right(28)
+            .margin_right(42)
             .x_label_area_size(52)
             .y_label_area_size(84)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
@@ -101,25 +109,24 @@ impl Chart {
             .y_labels(self.y.ticks.len())
             .draw()?;
         for (peer, points) in &self.lines {
-            let style = theme.colour(*peer).stroke_width(if *peer == PeerName::Ringlog { 3 } else { 2 });
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(peer.as_str())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+            chart.draw_series(LineSeries::new(points.iter().copied(), theme.line(*peer)))?;
             if self.points {
                 let dot = |&place: &(f64, f64)| Circle::new(place, 4, theme.colour(*peer).filled());
                 chart.draw_series(points.iter().map(dot))?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(12)
-            .legend_area_size(30)
-            .background_style(theme.ground().mix(0.85))
-            .border_style(theme.grid())
-            .label_font(ink)
-            .draw()?;
+        Ok(())
+    }
+
+    /// Above the chart, where no line can be under it.
+    fn legend(&self, strip: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
+        let text = (FONT, 15).into_font().color(&theme.ink());
+        for (place, (peer, _)) in (0..).zip(&self.lines) {
+            let (left, middle) = (98 + 130 * place, 22);
+            let sample = PathElement::new([(left, middle), (left + 22, middle)], theme.line(*peer));
+            strip.draw(&sample)?;
+            strip.draw(&Text::new(peer.as_str(), (left + 30, middle - 6), text.clone()))?;
+        }
         Ok(())
     }
 }

@@ -44,8 +44,8 @@ pub(super) fn all(series: &Series) -> Vec<Figure> {
         Figure {
             name: "latency-against-rate",
             title: "Latency against the offered rate",
-            text: "The 99th percentile of the time from when a call was due until it returned, with the readers of the first \
-                   figure. Where a contender cannot keep up, what waits counts, and the line turns upwards."
+            text: "The 99th percentile of the time from when a call was due until it returned: one writer, and the readers of \
+                   the first figure. Where a contender cannot keep up, what waits counts, and the line turns upwards."
                 .into(),
             chart: rates(&series.rates),
         },

@@ -47,8 +47,8 @@ pub(super) fn html(series: &Series, figures: &[Figure], machine: &Machine) -> Re
 fn setting(page: &mut String, series: &Series, machine: &Machine) -> Result<()> {
     let memory = machine.memory.map_or("unknown".into(), |bytes| format!("{} GiB", bytes >> 30));
     let turns = format!(
-        "{} turns of {} each, in turn; each run in a process of its own",
-        series.turns,
+        "{} of {} for each contender, in turn; each run in a process of its own",
+        if series.turns == 1 { "1 turn".into() } else { format!("{} turns", series.turns) },
         humantime::format_duration(series.load.duration)
     );
     let rows = [

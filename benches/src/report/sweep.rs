@@ -26,7 +26,7 @@ pub(super) struct Series {
 }
 
 const WRITERS: [u64; 4] = [1, 2, 4, 8];
-/// Parts of what ringlog can take of this load without a rate.
+/// Parts of what one writer gets into ringlog without a rate.
 const RATES: [f64; 6] = [0.02, 0.05, 0.1, 0.2, 0.4, 0.8];
 const WINDOWS: [u64; 5] = [10_000, 30_000, 100_000, 300_000, 1_000_000];
 
@@ -47,8 +47,9 @@ pub(super) fn run(args: &Args) -> Result<Series> {
     let writers =
         vary(&peers, &WRITERS.map(|writers| Load { writers, ..alone.clone() }), |load| load.writers as f64)?;
 
-    let most = writers.iter().filter_map(|point| point.contenders.iter().find_map(rate)).fold(0.0, f64::max);
-    let rates = RATES.map(|part| Load { rate: Some((most * part).round()), ..load.clone() });
+    let most: f64 = writers.first().and_then(|point| point.contenders.iter().find_map(rate)).unwrap_or(1e5);
+    // One writer: it must not wait for a core that another has, only for the log.
+    let rates = RATES.map(|part| Load { rate: Some((most * part).round()), writers: 1, ..load.clone() });
     let rates = vary(&peers, &rates, |load| load.rate.unwrap_or_default())?;
 
     // What a window takes is seen once it is full: that is before the clock starts.

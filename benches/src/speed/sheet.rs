@@ -153,6 +153,7 @@ fn print(line: &Line) {
 /// A figure with its unit, nanoseconds as the unit that suits them.
 pub(crate) fn amount(figure: f64, unit: &str) -> String {
     match (unit, figure) {
+        ("ns", 1e9..) => format!("{} s", short(figure / 1e9)),
         ("ns", 1e6..) => format!("{} ms", short(figure / 1e6)),
         ("ns", 1e3..) => format!("{} µs", short(figure / 1e3)),
         _ => format!("{} {unit}", short(figure)),
