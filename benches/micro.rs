@@ -16,7 +16,6 @@ use ringlog_bench::contenders::{
     Batches, Broadcast, Counter, Disrupted, Limit, Plain, Pylon, Ringlog, Values,
 };
 use ringlog_bench::workload::{EVENTS, WINDOW};
-use std::time::Duration;
 
 fn bench_append(
     group: &mut BenchmarkGroup<'_, WallTime>,
@@ -88,15 +87,9 @@ fn read(criterion: &mut Criterion) {
     }
 }
 
-fn quick() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1500))
-}
-
 criterion_group! {
     name = benches;
-    config = quick();
+    config = ringlog_bench::timing::criterion();
     targets = append, append_value, batch, read
 }
 criterion_main!(benches);

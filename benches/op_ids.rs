@@ -54,15 +54,9 @@ fn has_seen(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn quick() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1500))
-}
-
 criterion_group! {
     name = benches;
-    config = quick();
+    config = ringlog_bench::timing::criterion();
     targets = claim, has_seen
 }
 criterion_main!(benches);

@@ -108,7 +108,6 @@ const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
 
 /// Appends that nobody waits for, timed a hundred at a time.
 fn append_far(rounds: u64) {
-    const AT_ONCE: u64 = 100;
     for waiters in WAITERS {
         let log = ChangeLog::new();
         let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.visible(u64::MAX))).collect();
@@ -116,16 +115,8 @@ fn append_far(rounds: u64) {
         for sleeper in &mut sleepers {
             assert!(sleeper.as_mut().poll(&mut context).is_pending());
         }
-        let mut histogram = histogram();
-        for _ in 0..rounds {
-            let start = Instant::now();
-            for _ in 0..AT_ONCE {
-                log.append_change(&CHANGE);
-            }
-            record(&mut histogram, start.elapsed().as_nanos() as u64 / AT_ONCE);
-        }
-        assert_eq!((log.last_seq(), log.stats().waiters), (rounds * AT_ONCE, waiters as u64));
-        print(&format!("{waiters} far waiters"), &histogram, rounds);
+        print(&format!("{waiters} far waiters"), &appends(&log, rounds, 100), rounds);
+        assert_eq!(log.stats().waiters, waiters as u64);
     }
 }
 
@@ -156,16 +147,19 @@ fn append_tail(rounds: u64) {
 
 /// Appends with nobody waiting, now or lately.
 fn append(rounds: u64) {
-    const AT_ONCE: u64 = 1_000;
-    let log = ChangeLog::new();
+    print("nobody waiting", &appends(&ChangeLog::new(), rounds, 1_000), rounds);
+}
+
+/// What one append takes, timed so many at a time.
+fn appends(log: &ChangeLog, rounds: u64, at_once: u64) -> Histogram<u64> {
     let mut histogram = histogram();
     for _ in 0..rounds {
         let start = Instant::now();
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             log.append_change(&CHANGE);
         }
-        record(&mut histogram, start.elapsed().as_nanos() as u64 / AT_ONCE);
+        record(&mut histogram, start.elapsed().as_nanos() as u64 / at_once);
     }
-    assert_eq!(log.last_seq(), rounds * AT_ONCE);
-    print("nobody waiting", &histogram, rounds);
+    assert_eq!(log.last_seq(), rounds * at_once);
+    histogram
 }

@@ -32,6 +32,13 @@ pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Syn
     })
 }
 
+/// How criterion measures here: as shortly as it can be done, since there is much to measure.
+pub fn criterion() -> criterion::Criterion {
+    criterion::Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1500))
+}
+
 /// Tells threads to stop, also when what they stay for panics.
 #[derive(Debug)]
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);

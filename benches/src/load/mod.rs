@@ -6,7 +6,7 @@
 //! that moment, not from when the writer got round to it: a stall counts for every call that it held up. So there is no
 //! coordinated omission. Without a rate (closed loop), calls follow each other, and a latency is the time of the call.
 //!
-//! One event in so many carries the moment from which its latency is counted, in its row id (see [`mark`]); a reader
+//! One event in so many carries the moment from which its latency is counted, in its row id (see the module `mark`); a reader
 //! that meets it counts the time until then as that of delivery.
 //!
 //! # What is checked
@@ -17,10 +17,10 @@
 //!
 //! # What a suspended writer is
 //!
-//! A further writer, of batches, on a thread that the kernel schedules as idle (`SCHED_IDLE`), while others keep every core
-//! busy. It gets a core now and then, and loses it at whichever instruction it stands as soon as anybody else wants it:
-//! also between claim and publish, or with the lock in its hand. How long it then stays away is the kernel's choice:
-//! usually hundreds of milliseconds, which is many laps of a window.
+//! A further writer, of batches of 64, on a thread that the kernel schedules as idle (`SCHED_IDLE`). As soon as another thread
+//! wants its core it loses it, at whichever instruction it stands: also between claim and publish, or with the lock in
+//! its hand. While there are as many busy writers as cores, it gets next to nothing, and stays away for
+//! milliseconds to hundreds of them, which is many laps of a window. How long exactly is the kernel's choice.
 
 pub mod args;
 mod child;
@@ -55,7 +55,7 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
-/// Runs the contenders and prints what came of it. Whether ringlog did all that it was given.
+/// Runs the contenders and prints what came of it. Whether the first of them came to an end, and nobody broke a promise.
 fn parent(args: &Args) -> Result<bool> {
     let machine = Machine::here();
     if let Some(folder) = &args.report {
@@ -73,5 +73,6 @@ fn parent(args: &Args) -> Result<bool> {
         let file = File::create(path).map_err(|error| format!("--hdr {}: {error}", path.display()))?;
         table::hdr(file, &machine, &ended)?;
     }
-    Ok(matches!(ended.first(), Some((_, Ended::Done(_)))))
+    let failed = ended.iter().any(|(_, ended)| matches!(ended, Ended::Failed(_)));
+    Ok(!failed && matches!(ended.first(), Some((_, Ended::Done(_)))))
 }

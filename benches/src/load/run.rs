@@ -60,7 +60,7 @@ fn fill(peer: &dyn Peer, pool: &Pool, load: &Load) -> u64 {
     let mut writer = peer.writer();
     let (mut left, mut filled) = ((2 * load.window).min(MOST_BEFORE), 0);
     while left > 0 {
-        let part = &pool.events[..pool.events.len().min(left as usize).min(256)];
+        let part = &pool.ops[..pool.ops.len().min(left as usize).min(256)];
         writer.append(part, None);
         left -= part.len() as u64;
         filled += part.len() as u64;

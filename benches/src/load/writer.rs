@@ -3,7 +3,8 @@
 use super::mark::{self, Clock};
 use super::outcome::Times;
 use super::peers::Writer;
-use super::pool::{Event, Pool};
+use super::pool::Pool;
+use crate::input::Op;
 use std::time::Duration;
 
 /// What a writer did.
@@ -78,20 +79,20 @@ impl<'a> Work<'a> {
         let batch = self.next_batch();
         writer.append(batch, marked.as_deref());
         written.events += batch.len() as u64;
-        written.bytes += batch.iter().map(Event::text_len).sum::<u64>();
+        written.bytes += batch.iter().map(Op::bytes).sum::<u64>();
         if let Some(mark) = marked {
             written.bytes = written.bytes + mark.len() as u64 - batch[0].row_id.len() as u64;
         }
     }
 
     /// The next events of the pool, from its start again when too few are left.
-    fn next_batch(&mut self) -> &'a [Event] {
-        let events = &self.pool.events;
-        let length = self.batch.min(events.len());
-        if self.place + length > events.len() {
+    fn next_batch(&mut self) -> &'a [Op] {
+        let ops = &self.pool.ops;
+        let length = self.batch.min(ops.len());
+        if self.place + length > ops.len() {
             self.place = 0;
         }
-        let batch = &events[self.place..self.place + length];
+        let batch = &ops[self.place..self.place + length];
         self.place += length;
         batch
     }
@@ -129,7 +130,7 @@ mod tests {
     struct Stalling(u64);
 
     impl Writer for Stalling {
-        fn append(&mut self, _: &[Event], _: Option<&str>) {
+        fn append(&mut self, _: &[Op], _: Option<&str>) {
             self.0 += 1;
             if self.0 == 3 {
                 std::thread::sleep(Duration::from_millis(20));
@@ -138,13 +139,9 @@ mod tests {
     }
 
     fn pool() -> Pool {
-        let event = || Event {
-            entity: "T".into(),
-            row_id: "1".into(),
-            kind: ringlog::ChangeKind::Delete,
-            data: None,
-        };
-        Pool { events: (0..5).map(|_| event()).collect() }
+        let op =
+            || Op { entity: "T".into(), row_id: "1".into(), kind: ringlog::ChangeKind::Delete, data: None };
+        Pool { ops: (0..5).map(|_| op()).collect() }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows about appending.
 
-use super::{Effort, Figures, Sheet, alternate};
+use super::{Effort, Figures, Sheet, alternate, threads};
 use crate::contender::{Contender, Trial};
 use crate::contenders::{
     Batches, Broadcast, Counter, Limit, Plain, Profiled, Pylon, Ringlog, Ungated, Values,
@@ -22,10 +22,10 @@ fn turns(writers: usize, contenders: &[(&'static str, &dyn Contender)]) -> Figur
     alternate(Effort::for_threads(writers), &contestants)
 }
 
-/// One writer.
-pub(super) fn one(sheet: &mut Sheet) {
+/// JSON text in, against each of these with its limit, if it has one.
+pub(super) fn text(sheet: &mut Sheet, writers: usize, targets: &[(&'static str, Option<f64>)]) {
     let figures = turns(
-        1,
+        writers,
         &[
             ("ringlog", &Ringlog::full(WINDOW)),
             ("mutex", &Plain::full(WINDOW)),
@@ -35,49 +35,9 @@ pub(super) fn one(sheet: &mut Sheet) {
             ("limit", &Limit::default()),
         ],
     );
-    let what = "append, JSON text in, 1 writer";
-    for (theirs, limit) in [("mutex", 0.6), ("broadcast", 0.4), ("pylon", 0.1), ("fetch_add", 4.5)] {
-        sheet.turns(what, &figures, ["ringlog", theirs], Some(limit));
-    }
-    sheet.turns(what, &figures, ["ringlog", "limit"], None);
-}
-
-/// Two writers.
-pub(super) fn two(sheet: &mut Sheet) {
-    let figures = turns(
-        2,
-        &[
-            ("ringlog", &Ringlog::full(WINDOW)),
-            ("mutex", &Plain::full(WINDOW)),
-            ("broadcast", &Broadcast::default()),
-            ("pylon", &Pylon::full(WINDOW)),
-            ("fetch_add", &Counter::default()),
-            ("limit", &Limit::default()),
-        ],
-    );
-    let what = "append, 2 writers";
-    for (theirs, limit) in [("mutex", 0.75), ("pylon", 0.12), ("limit", 1.6)] {
-        sheet.turns(what, &figures, ["ringlog", theirs], Some(limit));
-    }
-    for theirs in ["broadcast", "fetch_add"] {
-        sheet.turns(what, &figures, ["ringlog", theirs], None);
-    }
-}
-
-/// Four writers, on however many cores there are.
-pub(super) fn four(sheet: &mut Sheet) {
-    let figures = turns(
-        4,
-        &[
-            ("ringlog", &Ringlog::full(WINDOW)),
-            ("mutex", &Plain::full(WINDOW)),
-            ("broadcast", &Broadcast::default()),
-            ("pylon", &Pylon::full(WINDOW)),
-        ],
-    );
-    let what = "append, 4 writers";
-    for (theirs, limit) in [("mutex", Some(0.5)), ("pylon", Some(0.12)), ("broadcast", None)] {
-        sheet.turns(what, &figures, ["ringlog", theirs], limit);
+    let what = format!("append, JSON text in, {}", threads(writers, "writer"));
+    for (theirs, limit) in targets {
+        sheet.turns(&what, &figures, ["ringlog", theirs], *limit);
     }
 }
 
@@ -85,14 +45,14 @@ pub(super) fn four(sheet: &mut Sheet) {
 pub(super) fn value(sheet: &mut Sheet, writers: usize, limit: f64) {
     let (ringlog, pylon) = (Values::of(Ringlog::full(WINDOW)), Values::of(Pylon::full(WINDOW)));
     let figures = turns(writers, &[("ringlog", &ringlog), ("pylon", &pylon)]);
-    let what = format!("append(Some(Value)), {writers} writer{}", if writers == 1 { "" } else { "s" });
+    let what = format!("append(Some(Value)), {}", threads(writers, "writer"));
     sheet.turns(&what, &figures, ["ringlog", "pylon"], Some(limit));
 }
 
 /// Sixteen events in one call against sixteen calls; times are for one event.
 pub(super) fn batch(sheet: &mut Sheet, writers: usize, limit: f64) {
     let figures = turns(writers, &[("batch", &Batches::full()), ("single append", &Ringlog::full(WINDOW))]);
-    let what = format!("batch of 16, an event, {writers} writer{}", if writers == 1 { "" } else { "s" });
+    let what = format!("batch of 16, an event, {}", threads(writers, "writer"));
     sheet.turns(&what, &figures, ["batch", "single append"], Some(limit));
 }
 

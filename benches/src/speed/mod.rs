@@ -8,7 +8,7 @@
 //! judged is the *median* of these ratios. A disturbance hits one run or both of a pair; either way it moves one ratio among
 //! many. The quartiles of the ratios are in the JSON: where they lie far apart, believe nothing.
 //!
-//! Percentiles of single operations come from the histogram of all turns together ([`crate::wake`], [`mod@readers`]).
+//! Percentiles of single operations come from the histogram of all turns together ([`crate::wake`], and the module `readers`).
 //!
 //! A measured thing is never a closure that might be optimised away: each contender counts what it took and is asked for
 //! its contents in the end ([`crate::contender::Trial`], [`crate::op_ids::Trial`]).
@@ -39,11 +39,36 @@ pub struct Setting<'a> {
 /// A row of the table: what its name is, and how it is measured.
 pub type Row = (&'static str, fn(&mut Sheet, &Setting<'_>));
 
+/// What an append of JSON text is compared with, and the limit of the ratio where there is one.
+type Targets = [(&'static str, Option<f64>); 5];
+
+const APPEND_1: Targets = [
+    ("mutex", Some(0.6)),
+    ("broadcast", Some(0.4)),
+    ("pylon", Some(0.1)),
+    ("fetch_add", Some(4.5)),
+    ("limit", None),
+];
+const APPEND_2: Targets = [
+    ("mutex", Some(0.75)),
+    ("broadcast", None),
+    ("pylon", Some(0.12)),
+    ("fetch_add", None),
+    ("limit", Some(1.6)),
+];
+const APPEND_4: Targets =
+    [("mutex", Some(0.5)), ("broadcast", None), ("pylon", Some(0.12)), ("fetch_add", None), ("limit", None)];
+
+/// `1 writer`, `2 writers`.
+fn threads(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// All rows, in the order in which they are run and printed.
 pub const ROWS: &[Row] = &[
-    ("append/1", |sheet, _| append::one(sheet)),
-    ("append/2", |sheet, _| append::two(sheet)),
-    ("append/4", |sheet, _| append::four(sheet)),
+    ("append/1", |sheet, _| append::text(sheet, 1, &APPEND_1)),
+    ("append/2", |sheet, _| append::text(sheet, 2, &APPEND_2)),
+    ("append/4", |sheet, _| append::text(sheet, 4, &APPEND_4)),
     ("append-value/1", |sheet, _| append::value(sheet, 1, 0.9)),
     ("append-value/2", |sheet, _| append::value(sheet, 2, 0.25)),
     ("batch/1", |sheet, _| append::batch(sheet, 1, 0.6)),

@@ -1,6 +1,7 @@
 //! tokio's channel.
 
-use super::{Account, Event, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use crate::input::Op;
 use crate::workload;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -50,10 +51,10 @@ struct Sending<'a> {
 }
 
 impl Writer for Sending<'_> {
-    fn append(&mut self, batch: &[Event], marked: Option<&str>) {
+    fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         for (event, row_id) in row_ids(batch, marked) {
             let seq = self.channel.sent.fetch_add(1, Ordering::Relaxed) + 1;
-            let event = workload::Event::of(seq, &event.entity, row_id, event.json());
+            let event = workload::Event::of(seq, &event.entity, row_id, event.text());
             assert!(self.sender.send(event).is_ok(), "there is a receiver");
         }
     }

@@ -6,7 +6,7 @@ mod pylon;
 mod ringlog;
 
 use super::args::{Load, PeerName};
-use super::pool::Event;
+use crate::input::Op;
 use std::time::Duration;
 
 /// Takes batches from any number of writers, and lets any number read.
@@ -24,7 +24,7 @@ pub(super) trait Peer: Sync {
 /// One writer.
 pub(super) trait Writer {
     /// Appends a batch, the first event under the row id given here, if there is one.
-    fn append(&mut self, batch: &[Event], marked: Option<&str>);
+    fn append(&mut self, batch: &[Op], marked: Option<&str>);
 }
 
 /// One reader.
@@ -55,7 +55,7 @@ pub(super) struct Account {
 const LIMIT: usize = 256;
 
 /// The row id of each event of a batch: the first may be replaced.
-fn row_ids<'a>(batch: &'a [Event], marked: Option<&'a str>) -> impl Iterator<Item = (&'a Event, &'a str)> {
+fn row_ids<'a>(batch: &'a [Op], marked: Option<&'a str>) -> impl Iterator<Item = (&'a Op, &'a str)> {
     batch
         .iter()
         .enumerate()

@@ -1,6 +1,7 @@
 //! The plain program, with somewhere to sleep.
 
-use super::{Account, Event, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use crate::input::Op;
 use crate::workload;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -46,9 +47,9 @@ impl Peer for Queue {
 
 impl Writer for &Queue {
     /// Copies before it takes the lock, drops after it has let go, and wakes only if somebody sleeps.
-    fn append(&mut self, batch: &[Event], marked: Option<&str>) {
+    fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         let mut fresh: Vec<_> = row_ids(batch, marked)
-            .map(|(event, row_id)| workload::Event::of(0, &event.entity, row_id, event.json()))
+            .map(|(event, row_id)| workload::Event::of(0, &event.entity, row_id, event.text()))
             .collect();
         let mut evicted = Vec::with_capacity(fresh.len());
         let asleep = {

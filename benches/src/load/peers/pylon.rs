@@ -1,6 +1,7 @@
 //! The seed.
 
-use super::{Account, Event, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use crate::input::Op;
 use parking_lot::{Mutex, MutexGuard};
 use pylon_sync::{ChangeKind, ChangeLog, PullError, SyncCursor};
 use std::time::Duration;
@@ -45,9 +46,9 @@ impl Peer for Seed {
 
 impl Writer for &Seed {
     /// It takes values: the text is parsed, before the lock is taken.
-    fn append(&mut self, batch: &[Event], marked: Option<&str>) {
+    fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         for (event, row_id) in row_ids(batch, marked) {
-            let data = event.json().map(|json| serde_json::from_str(json).expect("JSON"));
+            let data = event.text().map(|json| serde_json::from_str(json).expect("JSON"));
             let kind = match event.kind {
                 ringlog::ChangeKind::Insert => ChangeKind::Insert,
                 ringlog::ChangeKind::Update => ChangeKind::Update,

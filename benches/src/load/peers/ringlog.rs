@@ -1,6 +1,7 @@
 //! This crate.
 
-use super::{Account, Event, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use crate::input::Op;
 use ringlog::{Change, ChangeLog, Follower};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +30,22 @@ impl Peer for Log {
     }
 }
 
+/// What ringlog is given, with a row id that may be another.
+fn change<'a>(op: &'a Op, row_id: &'a str) -> Change<'a> {
+    let change = Change::new(op.kind, &op.entity, row_id);
+    match &op.data {
+        Some(data) => change.raw(data),
+        None => change,
+    }
+}
+
 impl Writer for &ChangeLog {
-    fn append(&mut self, batch: &[Event], marked: Option<&str>) {
+    fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         if let [event] = batch {
-            self.append_change(&event.change(marked.unwrap_or(&event.row_id)));
+            self.append_change(&change(event, marked.unwrap_or(&event.row_id)));
         } else {
             let changes: Vec<Change<'_>> =
-                row_ids(batch, marked).map(|(event, row_id)| event.change(row_id)).collect();
+                row_ids(batch, marked).map(|(event, row_id)| change(event, row_id)).collect();
             self.append_batch(&changes);
         }
     }
