@@ -19,7 +19,7 @@ Usage: cargo xtask VERB
   loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
-  speed [--json] [--list] [FILTER]   the table of targets, measured (three minutes; a quiet machine)
+  speed [--json] [FILTER]            the table of targets, measured (two minutes; wants a quiet machine)
   help                               this text
 ";
 

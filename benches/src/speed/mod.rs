@@ -25,7 +25,7 @@ mod waiting;
 pub use alternate::{Contestant, Effort, Figures, alternate};
 pub use memory::MemoryFigures;
 pub(crate) use sheet::amount;
-pub use sheet::{Line, Sheet};
+pub use sheet::{Format, Line, Sheet};
 
 use std::path::Path;
 

@@ -34,26 +34,49 @@ impl Line {
     }
 }
 
+/// How a sheet is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Line by line, as they come.
+    Text,
+    /// The same as a table to be put into a document.
+    Markdown,
+    /// One object in the end.
+    Json,
+}
+
 /// All lines, printed as they come.
 #[derive(Debug)]
 pub struct Sheet {
     row: &'static str,
     lines: Vec<Line>,
-    quiet: bool,
+    format: Format,
     unmeasured: Vec<&'static str>,
 }
 
 impl Sheet {
-    /// An empty one. A quiet one prints nothing but JSON in the end.
-    pub fn new(quiet: bool) -> Self {
-        Self { row: "", lines: Vec::new(), quiet, unmeasured: Vec::new() }
+    /// An empty one.
+    pub fn new(format: Format) -> Self {
+        Self { row: "", lines: Vec::new(), format, unmeasured: Vec::new() }
     }
 
     /// Prints what stands above the lines.
     pub fn head(&self, machine: &Machine) {
-        if !self.quiet {
-            println!("{}\n", machine.summary());
-            println!("{:<17}{:<46}{:>10}   {:<26}{:>12}", "row", "measure", "ringlog", "target", "measured");
+        match self.format {
+            Format::Text => println!(
+                "{}\n\n{:<17}{:<46}{:>10}   {:<40}{:>7}",
+                machine.summary(),
+                "row",
+                "measure",
+                "ringlog",
+                "target",
+                "measured"
+            ),
+            Format::Markdown => {
+                println!("{}\n", machine.summary());
+                println!("| measure | ringlog | against | ratio | target |\n| --- | --- | --- | --- | --- |");
+            }
+            Format::Json => {}
         }
     }
 
@@ -65,7 +88,7 @@ impl Sheet {
     /// Says that the row cannot be measured here.
     pub fn unmeasured(&mut self, why: &str) {
         self.unmeasured.push(self.row);
-        if !self.quiet {
+        if self.format != Format::Json {
             println!("{:<17}not measured: {why}", self.row);
         }
     }
@@ -107,8 +130,10 @@ impl Sheet {
     }
 
     fn add(&mut self, line: Line) {
-        if !self.quiet {
-            print(&line);
+        match self.format {
+            Format::Text => text(&line),
+            Format::Markdown => markdown(&line),
+            Format::Json => {}
         }
         self.lines.push(line);
     }
@@ -117,7 +142,7 @@ impl Sheet {
     pub fn end(self, machine: &Machine) -> bool {
         let targets = self.lines.iter().filter(|line| line.limit.is_some()).count();
         let met = self.lines.iter().filter(|line| line.limit.is_some() && line.met()).count();
-        if self.quiet {
+        if self.format == Format::Json {
             let all = serde_json::json!({
                 "machine": machine, "lines": self.lines, "unmeasured": self.unmeasured,
                 "met": met, "targets": targets,
@@ -130,7 +155,21 @@ impl Sheet {
     }
 }
 
-fn print(line: &Line) {
+fn markdown(line: &Line) {
+    let target = line.limit.map_or(String::new(), |limit| {
+        format!("≤ {}, {}", short(limit), if line.met() { "met" } else { "**missed**" })
+    });
+    println!(
+        "| {} | {} | {}, {} | {} | {target} |",
+        line.measure,
+        amount(line.ours, line.unit),
+        line.baseline,
+        amount(line.theirs, line.unit),
+        short(line.ratio),
+    );
+}
+
+fn text(line: &Line) {
     let baseline = format!("{} ({})", line.baseline, amount(line.theirs, line.unit));
     let target = match line.limit {
         Some(limit) => format!("≤ {} × {baseline}", short(limit)),
