@@ -22,8 +22,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[command(name = "memory")]
 struct Args {
     /// The windows. Those of the channel are always of 10,000.
-    #[arg(long, value_delimiter = ',', default_value = "10000")]
-    windows: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_value = "10000",
+        value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    windows: Vec<u64>,
     /// A line of JSON each.
     #[arg(long)]
     json: bool,
@@ -34,7 +35,7 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
-    for &window in &args.windows {
+    for window in args.windows.iter().map(|window| *window as usize) {
         let mut all = vec![
             measure("ringlog", window, || Ringlog::new(window)),
             measure("mutex", window, || Plain::new(window)),

@@ -73,6 +73,9 @@ pub struct Load {
     /// Events that the log keeps.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub window: u64,
+    /// The bytes of ringlog's slots. What does not fit is allocated. The log's own choice if not given.
+    #[arg(long, value_name = "BYTES")]
+    pub slot: Option<usize>,
     /// How long each turn lasts: `500ms`, `10s`.
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub duration: Duration,

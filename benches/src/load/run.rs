@@ -28,7 +28,7 @@ const SUSPENDED_BATCH: usize = 64;
 pub(super) fn run(name: PeerName, load: &Load) -> Result<Outcome> {
     let pool = Pool::of(load)?;
     let resident_before = machine::resident();
-    let peer = peers::make(name, load);
+    let peer = peers::make(name, load)?;
     let filled = fill(&*peer, &pool, load);
     let processor_before = processor_nanos();
     let all = threads(&*peer, &pool, load);

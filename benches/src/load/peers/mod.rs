@@ -6,6 +6,7 @@ mod pylon;
 mod ringlog;
 
 use super::args::{Load, PeerName};
+use crate::Result;
 use crate::input::Op;
 use std::time::Duration;
 
@@ -63,13 +64,13 @@ fn row_ids<'a>(batch: &'a [Op], marked: Option<&'a str>) -> impl Iterator<Item =
 }
 
 /// A contender of this name.
-pub(super) fn make(name: PeerName, load: &Load) -> Box<dyn Peer> {
+pub(super) fn make(name: PeerName, load: &Load) -> Result<Box<dyn Peer>> {
     let window = load.window as usize;
-    match name {
-        PeerName::Ringlog => Box::new(ringlog::Log::new(window)),
+    Ok(match name {
+        PeerName::Ringlog => Box::new(ringlog::Log::new(window, load.slot)?),
         PeerName::Mutex => Box::new(plain::Queue::new(window)),
         PeerName::Broadcast => Box::new(broadcast::Channel::new(window)),
         PeerName::Pylon => Box::new(pylon::Seed::new(window, true)),
         PeerName::PylonBare => Box::new(pylon::Seed::new(window, false)),
-    }
+    })
 }

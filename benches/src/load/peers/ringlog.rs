@@ -1,6 +1,7 @@
 //! This crate.
 
 use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
+use crate::Result;
 use crate::input::Op;
 use ringlog::{Change, ChangeLog, Follower};
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::time::Duration;
 pub(super) struct Log(Arc<ChangeLog>);
 
 impl Log {
-    pub(super) fn new(window: usize) -> Self {
-        Self(Arc::new(ChangeLog::with_capacity(window)))
+    pub(super) fn new(window: usize, slot: Option<usize>) -> Result<Self> {
+        let builder = ChangeLog::builder().capacity(window);
+        let builder = slot.into_iter().fold(builder, ringlog::Builder::slot_size);
+        Ok(Self(Arc::new(builder.build()?)))
     }
 }
 
