@@ -88,6 +88,9 @@ pub struct Load {
     /// Push requests to be replayed, one JSON object a line, plain or gzipped. Without it, events are made up.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// How many push requests are made up, of five events in the mean. Writers go round.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub requests: u64,
     /// The seed of what is made up.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -7,9 +7,6 @@ use crate::generate;
 use crate::input::{self, Op};
 use serde_json::value::RawValue;
 
-/// How many push requests are made up. Writers go round.
-const REQUESTS: u64 = 5_000;
-
 /// Events in the order of the input.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -21,7 +18,7 @@ impl Pool {
     pub(super) fn of(load: &Load) -> Result<Self> {
         let input = match &load.input {
             Some(path) => input::open(path)?,
-            None => generate::requests(REQUESTS, load.seed)?,
+            None => generate::requests(load.requests, load.seed)?,
         };
         let filler = load.payload.map(filler).transpose()?;
         let mut ops: Vec<Op> = input.requests.into_iter().flatten().collect();

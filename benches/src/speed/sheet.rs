@@ -161,12 +161,22 @@ fn markdown(line: &Line) {
     });
     println!(
         "| {} | {} | {}, {} | {} | {target} |",
-        line.measure,
+        code(&line.measure),
         amount(line.ours, line.unit),
-        line.baseline,
+        code(&line.baseline),
         amount(line.theirs, line.unit),
         short(line.ratio),
     );
+}
+
+/// Words that are code, set as such.
+fn code(text: &str) -> String {
+    let word = |word: &str| {
+        let bare = word.trim_end_matches(',');
+        let is_code = bare.contains(['_', '<']) || bare.contains('(') && !bare.starts_with('(');
+        if is_code { format!("`{bare}`{}", &word[bare.len()..]) } else { word.to_owned() }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn text(line: &Line) {
@@ -207,5 +217,24 @@ fn short(figure: f64) -> String {
         0.1.. => format!("{figure:.2}"),
         0.01.. => format!("{figure:.3}"),
         _ => format!("{figure:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_their_unit() {
+        let shown = [0.5, 12.34, 999.0, 1_234.0, 5_600_000.0, 2e9].map(|nanos| amount(nanos, "ns"));
+        assert_eq!(shown, ["0.50 ns", "12.3 ns", "999 ns", "1.23 µs", "5.60 ms", "2.00 s"]);
+        assert_eq!(amount(0.0039, ""), "0.0039 ");
+    }
+
+    #[test]
+    fn code_is_set_as_code() {
+        assert_eq!(code("append(Some(Value)), 1 writer"), "`append(Some(Value))`, 1 writer");
+        assert_eq!(code("read of any 100 (memory, not cache)"), "read of any 100 (memory, not cache)");
+        assert_eq!(code("Mutex<HashSet>"), "`Mutex<HashSet>`");
     }
 }
