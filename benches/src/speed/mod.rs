@@ -4,7 +4,7 @@
 //!
 //! A machine is never the same twice, and a virtual one not even for a second. So nothing is compared with a figure from
 //! another run. The contenders of a row take turns, in runs of some milliseconds, many times over, and the order of the
-//! turns rotates: see [`alternate`]. For each turn the ratio of two contenders' times is taken, and what is
+//! turns rotates: see [`alternate()`]. For each turn the ratio of two contenders' times is taken, and what is
 //! judged is the *median* of these ratios. A disturbance hits one run or both of a pair; either way it moves one ratio among
 //! many. The quartiles of the ratios are in the JSON: where they lie far apart, believe nothing.
 //!
