@@ -117,7 +117,8 @@ fn build(fault: Option<&str>) -> Result<PathBuf, String> {
     if let Some(fault) = fault {
         cargo.args(["--", "--cfg", &format!("ringlog_fault=\"{fault}\"")]);
     }
-    shell::program(&mut cargo).map_err(|error| format!("the models with the fault {fault:?}: {error}"))
+    shell::program(&mut cargo, "loom_tests")
+        .map_err(|error| format!("the models with the fault {fault:?}: {error}"))
 }
 
 /// Runs one model, which must be there under exactly this name.

@@ -9,6 +9,7 @@ mod fuzz;
 mod loom;
 mod sanitize;
 mod shell;
+mod speed;
 mod valgrind;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ Usage: cargo xtask VERB
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
   instructions                       counts the instructions of each operation against its budget (valgrind)
+  speed [--json] [FILTER]            the table of targets, measured (two minutes; wants a quiet machine)
   help                               this text
 ";
 
@@ -47,6 +49,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "fuzz" => fuzz::run(rest),
         "sanitize" => no_more(rest).and_then(|()| sanitize::run()),
         "instructions" => no_more(rest).and_then(|()| valgrind::instructions()),
+        "speed" => speed::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -56,12 +56,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
 }
 
-/// Runs a cargo command with `--message-format json-render-diagnostics` that builds one program, and says where that lies.
-pub(crate) fn program(cargo: &mut Command) -> Result<PathBuf, String> {
+/// Runs a cargo command that builds the target of this name, and says where its program lies. The command says
+/// `--message-format json-render-diagnostics`.
+pub(crate) fn program(cargo: &mut Command, target: &str) -> Result<PathBuf, String> {
     let messages = output(cargo)?;
-    let key = "\"executable\":\"";
-    let program = messages.lines().rev().find_map(|line| line.split_once(key)?.1.split('"').next());
-    program.map(PathBuf::from).ok_or_else(|| format!("`{}` names no program", shown(cargo)))
+    executable(&messages, target).ok_or_else(|| format!("`{}` names no program `{target}`", shown(cargo)))
 }
 
 /// What became of a command that had a time limit.
@@ -91,6 +90,13 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration, log: &Path) -> 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The program that cargo says, in `--message-format json`, to have built for the target of this name.
+pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    let named = format!("\"name\":\"{target}\"");
+    let mut lines = messages.lines().rev().filter(|line| line.contains(&named));
+    lines.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).map(PathBuf::from)
 }
 
 /// The command as one would type it: the variables it sets, the program, the arguments.

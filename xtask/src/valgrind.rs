@@ -33,7 +33,7 @@ pub(crate) fn instructions() -> Result<(), String> {
         println!("!! SKIPPED: no instructions counted: {MISSING}\n");
         return Ok(());
     }
-    let program = built("bench --bench instructions --no-run")?;
+    let program = built("bench --package ringlog-bench --bench instructions --no-run", "instructions")?;
     let compiler = shell::output(&mut shell::command("rustc", "--version"))?;
     let gate = compiler.starts_with(COMPILER);
     let mut outside = Vec::new();
@@ -77,7 +77,7 @@ pub(crate) fn memcheck() -> Result<(), String> {
         println!("!! SKIPPED: no memory check: {MISSING}\n");
         return Ok(());
     }
-    let replay = built("build --release --example replay")?;
+    let replay = built("build --release --example replay", "replay")?;
     // A thread's own start and what the epoch's list of threads holds by tagged pointers are "possibly" lost.
     let mut command = shell::command(
         "valgrind",
@@ -87,8 +87,9 @@ pub(crate) fn memcheck() -> Result<(), String> {
     shell::run(command.arg(replay).args(["--requests", "60", "--capacity", "100"]))
 }
 
-fn built(words: &str) -> Result<PathBuf, String> {
-    shell::program(&mut shell::cargo(&format!("{words} --quiet --message-format json-render-diagnostics")))
+fn built(words: &str, target: &str) -> Result<PathBuf, String> {
+    let words = format!("{words} --quiet --message-format json-render-diagnostics");
+    shell::program(&mut shell::cargo(&words), target)
 }
 
 fn is_there() -> bool {

@@ -1,0 +1,210 @@
+//! Contenders that remember op ids. The workload: ids of 36 bytes, as UUIDs, and a window that is full.
+//!
+//! - this crate;
+//! - [`Claims`], a `HashMap` and a `VecDeque` behind a lock: in flight, or done with a result;
+//! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
+//! - pylon-sync, which has no claims: it asks, then remembers.
+//!
+//! What is evicted is dropped outside the lock. Making the id's text is part of each operation, and the same for all.
+
+use crate::timing::timed;
+use crate::workload::WINDOW;
+use parking_lot::Mutex;
+use ringlog::{ChangeLog, OpClaim};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The text of an id, with its number at the end.
+#[derive(Debug)]
+struct Id([u8; 36]);
+
+impl Id {
+    fn new() -> Self {
+        Self(*b"0b9a7d1e-4c0f-4e6b-9a77-000000000000")
+    }
+
+    fn number(&mut self, mut number: u64) -> &str {
+        for byte in self.0[24..].iter_mut().rev() {
+            *byte = b"0123456789abcdef"[(number % 16) as usize];
+            number /= 16;
+        }
+        std::str::from_utf8(&self.0).expect("ASCII")
+    }
+}
+
+/// Remembers what was done.
+pub trait OpIds: Sync {
+    /// Asks whether it may do an operation that nobody did, and says that it is done.
+    fn claim_and_complete(&self, op_id: &str, seq: u64);
+
+    /// Whether it was done.
+    fn has_seen(&self, op_id: &str) -> bool;
+
+    /// How many operations it was told of, by its own account, as far as it keeps one.
+    fn completed(&self) -> Option<u64>;
+}
+
+impl OpIds for ChangeLog {
+    fn claim_and_complete(&self, op_id: &str, seq: u64) {
+        match self.claim_op_id(op_id) {
+            OpClaim::Proceed(guard) => guard.complete(seq),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn has_seen(&self, op_id: &str) -> bool {
+        self.has_seen_op_id(op_id)
+    }
+
+    fn completed(&self) -> Option<u64> {
+        Some(self.stats().op_ids_completed)
+    }
+}
+
+/// Ids in the order of their arrival, the oldest to be evicted.
+#[derive(Debug, Default)]
+struct Order {
+    ids: VecDeque<Arc<str>>,
+    completed: u64,
+}
+
+impl Order {
+    /// Adds an id. Returns the one that has to go for it.
+    fn add(&mut self, id: Arc<str>) -> Option<Arc<str>> {
+        self.ids.push_back(id);
+        self.completed += 1;
+        if self.ids.len() > WINDOW { self.ids.pop_front() } else { None }
+    }
+}
+
+/// The best plain program for claims: in flight is `None`, completed the seq.
+#[derive(Debug, Default)]
+pub struct Claims {
+    known: HashMap<Arc<str>, Option<u64>>,
+    order: Order,
+}
+
+impl OpIds for Mutex<Claims> {
+    fn claim_and_complete(&self, op_id: &str, seq: u64) {
+        let key: Arc<str> = op_id.into();
+        let first = self.lock().known.insert(Arc::clone(&key), None).is_none();
+        assert!(first, "nobody did it");
+        let evicted = {
+            let claims = &mut *self.lock();
+            if let Some(state) = claims.known.get_mut(op_id) {
+                *state = Some(seq);
+            }
+            let evicted = claims.order.add(key);
+            evicted.map(|key| (claims.known.remove_entry(&key), key))
+        };
+        drop(evicted);
+    }
+
+    fn has_seen(&self, op_id: &str) -> bool {
+        self.lock().known.get(op_id).is_some_and(Option::is_some)
+    }
+
+    fn completed(&self) -> Option<u64> {
+        Some(self.lock().order.completed)
+    }
+}
+
+/// The best plain program for ids that are only remembered.
+#[derive(Debug, Default)]
+pub struct Seen {
+    known: HashSet<Arc<str>>,
+    order: Order,
+}
+
+impl OpIds for Mutex<Seen> {
+    fn claim_and_complete(&self, op_id: &str, _seq: u64) {
+        let key: Arc<str> = op_id.into();
+        let evicted = {
+            let seen = &mut *self.lock();
+            assert!(seen.known.insert(Arc::clone(&key)), "nobody did it");
+            let evicted = seen.order.add(key);
+            evicted.map(|key| (seen.known.take(&key), key))
+        };
+        drop(evicted);
+    }
+
+    fn has_seen(&self, op_id: &str) -> bool {
+        self.lock().known.contains(op_id)
+    }
+
+    fn completed(&self) -> Option<u64> {
+        Some(self.lock().order.completed)
+    }
+}
+
+impl OpIds for pylon_sync::ChangeLog {
+    fn claim_and_complete(&self, op_id: &str, _seq: u64) {
+        assert!(!self.has_seen_op_id(op_id), "nobody did it");
+        self.remember_op_id(op_id);
+    }
+
+    fn has_seen(&self, op_id: &str) -> bool {
+        self.has_seen_op_id(op_id)
+    }
+
+    fn completed(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A contender with a full window, and ids that nobody has claimed yet.
+pub struct Trial<'a> {
+    contender: &'a dyn OpIds,
+    next: AtomicU64,
+}
+
+impl std::fmt::Debug for Trial<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trial").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// Where the numbers begin of ids that nobody ever claims.
+const ABSENT: u64 = 1 << 47;
+
+impl<'a> Trial<'a> {
+    /// Fills the contender's window.
+    pub fn new(contender: &'a dyn OpIds) -> Self {
+        // Trials may follow each other on one contender: each has ids of its own.
+        static TRIALS: AtomicU64 = AtomicU64::new(0);
+        let first = TRIALS.fetch_add(1, Ordering::Relaxed) << 36;
+        let trial = Self { contender, next: AtomicU64::new(first) };
+        trial.claim(1, WINDOW as u64);
+        trial
+    }
+
+    /// How long so many threads take to claim and complete so many new ids in all.
+    pub fn claim(&self, threads: usize, ids: u64) -> Duration {
+        let (first, before) = (self.next.fetch_add(ids, Ordering::Relaxed), self.contender.completed());
+        let time = timed(threads, ids, |_, mine| {
+            let mut id = Id::new();
+            for number in mine {
+                self.contender.claim_and_complete(id.number(first + number), first + number + 1);
+            }
+        });
+        assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
+        time
+    }
+
+    /// How long so many threads take to ask after so many ids in all, which are there or are not.
+    pub fn has_seen(&self, threads: usize, ids: u64, there: bool) -> Duration {
+        let first = if there { self.next.load(Ordering::Relaxed) - WINDOW as u64 } else { ABSENT };
+        let right = AtomicU64::new(0);
+        let time = timed(threads, ids, |_, mine| {
+            let mut id = Id::new();
+            let answers = mine
+                .map(|number| black_box(self.contender.has_seen(id.number(first + number % WINDOW as u64))));
+            right.fetch_add(answers.filter(|answer| *answer == there).count() as u64, Ordering::Relaxed);
+        });
+        assert_eq!(right.into_inner(), ids, "the right answer to each");
+        time
+    }
+}

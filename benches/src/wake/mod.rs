@@ -1,0 +1,131 @@
+//! From just before something happens until whoever sleeps for it runs.
+//!
+//! The sleeper has a thread of its own. Each round begins once the one before has been noticed and a pause has passed in
+//! which the sleeper falls asleep again. Times are in nanoseconds.
+
+mod follow;
+mod task;
+mod thread;
+
+pub use follow::{follow_broadcast, follow_ringlog};
+pub use task::{task_notify, task_ringlog};
+pub use thread::{thread_condvar, thread_event_listener, thread_ringlog};
+
+use hdrhistogram::Histogram;
+use ringlog::{Change, ChangeLog};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Between an append and the next, so that whoever was woken sleeps again. Longer than it takes to fall asleep.
+pub(crate) const PAUSE: Duration = Duration::from_micros(200);
+
+/// A wait that takes longer has lost its wake-up.
+const NEVER: Duration = Duration::from_secs(60);
+
+/// What happens.
+pub const CHANGE: Change<'static> = Change::update("Todo", crate::workload::ROW_ID);
+
+/// Events that a log has seen before it is measured: it has gone round its window, and its memory is its own.
+const BEFORE: u64 = 5_000;
+
+fn log_in_use() -> ChangeLog {
+    let log = ChangeLog::with_capacity(1_000);
+    for _ in 0..BEFORE {
+        log.append_change(&CHANGE);
+    }
+    log
+}
+
+/// Appends what is waited for, which must get the seq that belongs to the round.
+fn append(log: &ChangeLog, round: u64) {
+    assert_eq!(log.append_change(&CHANGE), BEFORE + round);
+}
+
+/// A contender's name, and how it does so many rounds.
+pub type Contender<'a> = (&'a str, &'a dyn Fn(u64) -> Histogram<u64>);
+
+/// Each contender in turn for a part of the rounds, again and again, on new threads each time: what the scheduler thinks
+/// of two threads changes by the minute, and no contender shall have the better minutes.
+pub fn in_turns(contenders: &[Contender<'_>], rounds: u64) -> Vec<Histogram<u64>> {
+    const TURNS: u64 = 20;
+    let mut histograms: Vec<_> = contenders.iter().map(|_| histogram()).collect();
+    for turn in 0..TURNS as usize {
+        for place in 0..contenders.len() {
+            let place = (turn + place) % contenders.len();
+            let run = contenders[place].1;
+            histograms[place].add(run(rounds / TURNS)).expect("all have three digits");
+        }
+    }
+    for histogram in &histograms {
+        assert_eq!(histogram.len(), rounds / TURNS * TURNS, "every round was measured");
+    }
+    histograms
+}
+
+/// A histogram of three digits that grows as it must.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits")
+}
+
+/// When the round began, for both sides.
+#[derive(Debug)]
+struct Stopwatch {
+    origin: Instant,
+    started: AtomicU64,
+}
+
+impl Stopwatch {
+    fn new() -> Self {
+        Self { origin: Instant::now(), started: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn start(&self) {
+        self.started.store(self.now(), Ordering::Release);
+    }
+
+    fn read(&self) -> u64 {
+        self.now() - self.started.load(Ordering::Acquire)
+    }
+}
+
+/// The sleeper's side.
+struct Sleeper {
+    stopwatch: Arc<Stopwatch>,
+    times: Histogram<u64>,
+    noticed: mpsc::Sender<u64>,
+}
+
+impl Sleeper {
+    /// Says that a round was noticed.
+    fn noticed(&mut self, round: u64) {
+        self.times.record(self.stopwatch.read()).expect("a histogram that grows takes every value");
+        self.noticed.send(round).expect("the other side listens");
+    }
+}
+
+/// So many rounds: `wake` makes each happen, `sleep` notices them.
+fn ring(
+    rounds: u64,
+    mut wake: impl FnMut(u64),
+    sleep: impl FnOnce(&mut Sleeper) + Send + 'static,
+) -> Histogram<u64> {
+    let stopwatch = Arc::new(Stopwatch::new());
+    let (noticed, rounds_done) = mpsc::channel();
+    let mut sleeper = Sleeper { stopwatch: Arc::clone(&stopwatch), times: histogram(), noticed };
+    let sleeper = std::thread::spawn(move || {
+        sleep(&mut sleeper);
+        sleeper.times
+    });
+    for round in 1..=rounds {
+        std::thread::sleep(PAUSE);
+        stopwatch.start();
+        wake(round);
+        assert_eq!(rounds_done.recv(), Ok(round));
+    }
+    sleeper.join().expect("the sleeper ends")
+}
