@@ -142,7 +142,6 @@ impl<'log> Batch<'log> {
         let mut writer = JsonWriter::new(out);
         for event in self {
             writer.event(&event);
-            writer.byte(b',');
         }
         if !self.is_empty() {
             out.pop();
@@ -203,6 +202,7 @@ pub struct Iter<'a> {
 }
 
 impl<'a> Iter<'a> {
+    #[inline]
     fn get(&self, index: usize) -> EventRef<'a> {
         event(self.run, self.picked.map_or(index, |picked| picked[index] as usize))
     }
