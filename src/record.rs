@@ -109,10 +109,13 @@ pub(crate) struct JsonWriter<'a> {
     out: &'a mut Vec<u8>,
     time: Rfc3339,
     /// The end of an event of `millis`, from its timestamp on. Most events share it with the one before.
-    end: Vec<u8>,
+    end: [u8; JSON_END.len()],
     /// `u64::MAX`, beyond every clock, at first.
     millis: u64,
 }
+
+/// The end of an event; every timestamp is as long.
+const JSON_END: &[u8; 41] = br#","timestamp":"1970-01-01T00:00:00.000Z"},"#;
 
 /// What an event takes in JSON besides its text and its seq.
 const JSON_FRAME: usize =
@@ -120,7 +123,7 @@ const JSON_FRAME: usize =
 
 impl<'a> JsonWriter<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, time: Rfc3339::default(), end: Vec::new(), millis: u64::MAX }
+        Self { out, time: Rfc3339::default(), end: *JSON_END, millis: u64::MAX }
     }
 
     /// Appends `event`'s JSON, and a comma.
@@ -135,11 +138,13 @@ impl<'a> JsonWriter<'a> {
         out.reserve(event.text.len() + JSON_FRAME);
         out.extend_from_slice(br#"{"seq":"#);
         out.extend_from_slice(itoa::Buffer::new().format(event.seq).as_bytes());
+        let (names, data) = event.text.as_bytes().split_at(event.meta.row_id_end());
         if event.meta.plain {
+            let (entity, row_id) = names.split_at(event.meta.entity_end());
             out.extend_from_slice(br#","entity":""#);
-            out.extend_from_slice(event.entity().as_bytes());
+            out.extend_from_slice(entity);
             out.extend_from_slice(br#"","row_id":""#);
-            out.extend_from_slice(event.row_id().as_bytes());
+            out.extend_from_slice(row_id);
             out.push(b'"');
         } else {
             out.extend_from_slice(br#","entity":"#);
@@ -147,29 +152,22 @@ impl<'a> JsonWriter<'a> {
             out.extend_from_slice(br#","row_id":"#);
             escape_into(out, event.row_id());
         }
-        if let Some(json) = event.data_json() {
-            out.extend_from_slice(match event.kind() {
-                ChangeKind::Insert => br#","kind":"insert","data":"#,
-                ChangeKind::Update => br#","kind":"update","data":"#,
-                ChangeKind::Delete => br#","kind":"delete","data":"#,
-            });
-            out.extend_from_slice(json.as_bytes());
-        } else {
-            out.extend_from_slice(match event.kind() {
-                ChangeKind::Insert => br#","kind":"insert""#,
-                ChangeKind::Update => br#","kind":"update""#,
-                ChangeKind::Delete => br#","kind":"delete""#,
-            });
+        out.extend_from_slice(match event.kind() {
+            ChangeKind::Insert => br#","kind":"insert""#,
+            ChangeKind::Update => br#","kind":"update""#,
+            ChangeKind::Delete => br#","kind":"delete""#,
+        });
+        if !data.is_empty() {
+            out.extend_from_slice(br#","data":"#);
+            out.extend_from_slice(data);
         }
         out.extend_from_slice(&self.end);
     }
 
     #[cold]
     fn set_time(&mut self, millis: u64) {
-        self.end.clear();
-        self.end.extend_from_slice(br#","timestamp":""#);
-        self.end.extend_from_slice(self.time.text(millis).as_bytes());
-        self.end.extend_from_slice(br#""},"#);
+        let text = self.time.text(millis).as_bytes();
+        self.end[br#","timestamp":""#.len()..][..text.len()].copy_from_slice(text);
         self.millis = millis;
     }
 }

@@ -11,7 +11,7 @@ const BUDGETS: &[(&str, f64)] = &[
     ("append", 429.0),
     ("batch of 16", 7_347.0),
     ("read 100", 7_564.0),
-    ("pull_json 100", 35_730.0),
+    ("pull_json 100", 31_220.0),
     ("has_seen absent", 194.0),
     ("claim and complete", 1_572.0),
 ];
