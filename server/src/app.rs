@@ -32,7 +32,7 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// The writer has ended: nothing can be pushed any more.
     pub(crate) failed: CancellationToken,
-    /// What goes on beside the connections: WebSockets.
+    /// What goes on beside the accepting of connections: these, and web sockets.
     pub(crate) tasks: TaskTracker,
 }
 

@@ -108,7 +108,7 @@ pub struct Config {
     #[arg(long, env = "RINGLOG_WRITE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub write_token: Option<String>,
 
-    /// Log lines as JSON; what is logged is chosen by RUST_LOG
+    /// Log lines as JSON; what is logged is chosen by `RUST_LOG`
     #[arg(long, env = "RINGLOG_LOG_JSON")]
     pub log_json: bool,
 }

@@ -209,7 +209,7 @@ async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError
     let wanted = config.max_connections as u64 + SPARE_FILES;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(files) if files < wanted => {
-            tracing::warn!(files, wanted, "fewer open files are allowed than connections")
+            tracing::warn!(files, wanted, "fewer open files are allowed than connections");
         }
         _ => {}
     }

@@ -189,7 +189,6 @@ impl Reader<'_> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "to be used with map_err")]
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
