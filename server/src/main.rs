@@ -22,7 +22,10 @@ async fn main() -> ExitCode {
 
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::start(config.clone()).await?;
-    greet(&server, &config)?;
+    // Whoever started it may have closed standard output; that is no reason to end.
+    if let Err(error) = std::io::stdout().write_all(greeting(&server, &config).as_bytes()) {
+        tracing::debug!(%error, "nobody reads standard output");
+    }
     tokio::select! {
         () = stop_signal() => server.shutdown().await,
         () = server.failed() => {
@@ -45,7 +48,7 @@ fn init_logs(config: &Config) {
 }
 
 /// Says where the server listens, and three commands to try.
-fn greet(server: &Server, config: &Config) -> std::io::Result<()> {
+fn greeting(server: &Server, config: &Config) -> String {
     let url = server.url();
     let auth = |token: &Option<String>, name: &str| {
         token.as_ref().map_or(String::new(), |_| format!(" -H \"Authorization: Bearer ${name}\""))
@@ -53,12 +56,12 @@ fn greet(server: &Server, config: &Config) -> std::io::Result<()> {
     let (read, write) =
         (auth(&config.read_token, "RINGLOG_READ_TOKEN"), auth(&config.write_token, "RINGLOG_WRITE_TOKEN"));
     let change = r#"{"changes":[{"entity":"Todo","row_id":"t1","kind":"insert","data":{"title":"Milk"}}]}"#;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {url}\n\ntry:")?;
-    writeln!(out, "  curl{write} {url}/api/sync/push --json '{change}'")?;
-    writeln!(out, "  curl{read} {url}/api/sync/snapshot")?;
-    writeln!(out, "  curl{read} -N '{url}/api/sync/live?since=0'")?;
-    out.flush()
+    format!(
+        "listening on {url}\n\ntry:\n  \
+         curl{write} {url}/api/sync/push --json '{change}'\n  \
+         curl{read} {url}/api/sync/snapshot\n  \
+         curl{read} -N '{url}/api/sync/live?since=0'\n"
+    )
 }
 
 #[cfg(unix)]
