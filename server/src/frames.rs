@@ -115,7 +115,10 @@ impl Frames {
             return encode(log, start, None).map(Arc::new);
         }
         let frame = Arc::new(encode(log, start, None)?);
-        kept.keep(Arc::clone(&frame));
+        // Only what goes further than the others: who catches up shall not push out what the many are about to want.
+        if kept.frames.back().is_none_or(|last| last.cursor.seq < frame.cursor.seq) {
+            kept.keep(Arc::clone(&frame));
+        }
         Ok(frame)
     }
 }

@@ -261,7 +261,7 @@ async fn a_malformed_push_is_refused_with_the_place() {
         for (body, said) in [
             ("", "EOF while parsing"),
             ("{", "EOF while parsing"),
-            ("[]", "missing field `changes`"),
+            ("[[]]", "a push is an object"),
             ("{}", "missing field `changes`"),
             (r#"{"changes":7}"#, "changes: invalid type: integer `7`, expected a sequence"),
             (r#"{"changes":[7]}"#, "changes[0]"),

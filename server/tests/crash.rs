@@ -207,6 +207,29 @@ async fn a_restart_without_a_store_makes_everybody_resync_once() {
     assert_eq!(common::get(&url, &format!("/api/sync/pull?resume={token}")).await.seqs(), [0; 0]);
 }
 
+#[tokio::test]
+async fn a_server_whose_output_nobody_reads_goes_on() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"))
+        .args(["--memory", "--listen", &format!("127.0.0.1:{port}")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let url = format!("http://127.0.0.1:{port}/healthz");
+    let answered = async {
+        while reqwest::get(&url).await.is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(HANG, answered).await.expect("it answers");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(reqwest::get(&url).await.is_ok(), "it still answers");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_stop_it_answers_what_it_has_begun_and_closes_the_store() {

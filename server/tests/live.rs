@@ -161,10 +161,10 @@ async fn a_stream_on_which_nothing_happens_shows_that_it_lives() {
 }
 
 /// Opens a stream and reads nothing of it.
-async fn never_reading(server: &ringlog_server::Server, path: &str, more: &str) -> TcpStream {
+async fn not_reading(server: &ringlog_server::Server, path: &str, more: &str) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // As little as there can be, so that the server soon has nowhere to write to.
-    socket.set_recv_buffer_size(4096).unwrap();
+    // Little, so that the server soon has nowhere to write to.
+    socket.set_recv_buffer_size(65_536).unwrap();
     let mut stream = socket.connect(server.address()).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", server.address());
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -181,8 +181,8 @@ async fn subscribers_that_never_read_hold_nobody_up_and_are_let_go() {
     let base = base(&url).await;
     let mut silent = Vec::new();
     for _ in 0..10 {
-        silent.push(never_reading(&server, &format!("/api/sync/live?since={base}"), "").await);
-        silent.push(never_reading(&server, &format!("/api/sync/ws?since={base}"), UPGRADE).await);
+        silent.push(not_reading(&server, &format!("/api/sync/live?since={base}"), "").await);
+        silent.push(not_reading(&server, &format!("/api/sync/ws?since={base}"), UPGRADE).await);
     }
     let mut reading = Sse::open(&url, &format!("since={base}")).await;
     // Far more than sockets and kept frames hold.
@@ -216,7 +216,7 @@ async fn a_slow_subscriber_is_lapped_and_told() {
     let server = start_memory("--capacity 100 --max-changes 100").await;
     let url = server.url();
     let base = base(&url).await;
-    let mut slow = never_reading(&server, &format!("/api/sync/live?since={base}"), "").await;
+    let mut slow = not_reading(&server, &format!("/api/sync/live?since={base}"), "").await;
     for turn in 0..60 {
         let change = |n: usize| json!({"entity": "E", "row_id": n.to_string(), "kind": "update", "data": "x".repeat(2000)});
         let changes: Vec<_> = (0..100).map(|n| change(turn * 100 + n)).collect();

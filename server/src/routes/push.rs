@@ -70,6 +70,10 @@ fn too_large(app: &App) -> ApiError {
 
 /// Reads the request; an error says at which field, and where in the text.
 fn parse(body: &[u8]) -> Result<PushRequest, ApiError> {
+    // serde would take an array of the fields as well.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::bad_request("a push is an object: {\"changes\":[…]}"));
+    }
     let mut input = serde_json::Deserializer::from_slice(body);
     let request = serde_path_to_error::deserialize(&mut input).map_err(|error| {
         let (path, message) = (error.path().to_string(), error.inner().to_string());
