@@ -1,8 +1,6 @@
 //! Going on with a stored log: what was stored is there again, and whoever read or pushed before goes on as if nothing had been.
 
-use ringlog::{
-    Change, ChangeLog, MAX_RECORD_LEN, OpClaim, OpStatus, PushRequest, RestoreError, Resync, ResyncReason,
-};
+use ringlog::{Change, ChangeLog, OpClaim, OpStatus, PushRequest, RestoreError, Resync, ResyncReason};
 use serde_json::json;
 
 /// A log with a few events of every kind, some with op ids.
@@ -115,13 +113,6 @@ fn a_timestamp_is_what_it_was_and_stays_in_the_calendar() {
     log.restore(2, u64::MAX, &Change::insert("Todo", "t")).unwrap();
     let json = pulled(&log, 0).unwrap();
     assert!(json.contains("1970-01-01T00:00:00.123Z") && json.contains("9999-12-31T23:59:59.999Z"), "{json}");
-}
-
-#[test]
-#[should_panic(expected = "a record can hold")]
-fn a_record_that_is_too_long_panics_as_when_it_is_appended() {
-    let long = "x".repeat(MAX_RECORD_LEN);
-    let _ = ChangeLog::new().restore(1, 0, &Change::insert("Todo", &long));
 }
 
 /// Events and op ids of a log that is stored and restored over and over are those of one that is not.

@@ -105,6 +105,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the methods are of one lifetime, a closure is of all"
+    )]
     fn a_parameter_that_cannot_be_meant_is_named() {
         let token = format!("{}.7", "0".repeat(32));
         for (query, said) in [

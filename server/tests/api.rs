@@ -1,4 +1,5 @@
 //! Each route's answers, and each way to be refused, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

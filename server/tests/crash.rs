@@ -2,6 +2,7 @@
 //! steps of the writer, and at random moments.
 //!
 //! Servers are processes of their own here. `RINGLOG_SERVER_DEEP=1` makes the runs many times longer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -101,7 +102,9 @@ async fn agree(url: &str, acknowledged: &Acknowledged, replicas: &[Replica]) {
     assert_eq!(rows, expected, "the server's rows");
     let mut logged = Rows::new();
     let changes = pull_all(url, 0).await;
-    changes.iter().for_each(|change| common::fold(&mut logged, change));
+    for change in &changes {
+        common::fold(&mut logged, change);
+    }
     assert_eq!((changes.len(), logged), (acknowledged.len(), expected.clone()), "the log");
     for replica in replicas {
         assert_eq!(replica.rows, expected, "the replica kept by {}", replica.kind);

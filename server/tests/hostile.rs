@@ -1,4 +1,5 @@
 //! Clients that mean no good: heads and bodies that never end, noise, more connections than there are places.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What a server makes of the store it finds: one in use, one of another format, a torn or damaged one. It refuses to start, says why,
 //! and leaves the file as it was; or it starts with all that was acknowledged, and never with less.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -19,11 +19,11 @@ pub fn requests(count: usize) -> Vec<Value> {
     let Ok(file) = File::open(file()) else { return made_up(count) };
     let lines = BufReader::new(GzDecoder::new(file)).lines();
     let requests = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-    requests.flat_map(split).take(count).collect()
+    requests.flat_map(|request| split(&request)).take(count).collect()
 }
 
 /// A request in pieces, each with the client of the whole.
-fn split(request: Value) -> Vec<Value> {
+fn split(request: &Value) -> Vec<Value> {
     let changes = request["changes"].as_array().unwrap();
     let piece = |changes: &[Value]| json!({"client_id": request["client_id"], "changes": changes});
     changes.chunks(100).map(piece).collect()

@@ -1,6 +1,11 @@
 //! What the tests share: servers, in this process or of their own, clients of every kind, and what they must agree on.
 
-#![allow(dead_code, unreachable_pub, reason = "every test takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs, and fails by panicking"
+)]
 
 pub mod clients;
 pub mod history;
