@@ -37,7 +37,7 @@ async fn heads_that_never_end_are_hung_up_on_and_hold_nobody_up() {
     let start = Instant::now();
     let dripped = async {
         while dripping.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(HANG, dripped).await.expect("it is hung up on");
