@@ -91,7 +91,7 @@ async fn a_torn_store_is_refused_and_left_alone() {
 #[tokio::test]
 async fn what_is_no_store_is_refused_and_left_alone() {
     assert_eq!(found(b"not a database at all").await, None);
-    assert_eq!(found(&[0; 100_000]).await, None);
+    assert_eq!(found(&vec![0; 100_000]).await, None);
     let mut random = Random(11);
     let noise: Vec<u8> = (0..1_000_000).map(|_| random.below(256) as u8).collect();
     assert_eq!(found(&noise).await, None);
