@@ -557,9 +557,9 @@ fn a_request_that_cannot_be_claimed_claims_nothing() {
         log.claim_push(&many).unwrap_err().errors,
         ["a push may have 1 changes, not 2: nothing was applied"]
     );
-    let mut long = request([change("a", "1")]);
-    long.changes[0].row_id = "x".repeat(MAX_RECORD_LEN);
-    let refused = log.claim_push(&long).unwrap_err();
+    let mut oversized = request([change("a", "1")]);
+    oversized.changes[0].row_id = "x".repeat(MAX_RECORD_LEN);
+    let refused = log.claim_push(&oversized).unwrap_err();
     assert_eq!(refused.results[0].status, OpStatus::Error);
     assert_eq!(claimed(&log, &request([change("a", "1")])).publish().applied, 1);
 }
