@@ -232,7 +232,8 @@ async fn a_slow_subscriber_is_lapped_and_told() {
     let server = start_memory("--capacity 10").await;
     let url = server.url();
     let base = base(&url).await;
-    let mut slow = not_reading(&server, &format!("/api/sync/live?since={base}"), "").await;
+    let mut slow =
+        not_reading(&server, &format!("/api/sync/live?since={base}"), "Connection: close\r\n").await;
     for turn in 0..60 {
         assert_eq!(push(&url, &large(turn * 10, 10)).await.status, 200);
     }
