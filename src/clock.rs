@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The last millisecond that RFC 3339 can write: the end of the year 9999.
-const LAST_MILLISECOND: u64 = 253_402_300_799_999;
+pub(crate) const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 /// Where timestamps come from.
 #[derive(Clone, Default)]

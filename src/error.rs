@@ -147,6 +147,26 @@ impl fmt::Display for Resync {
 
 impl std::error::Error for Resync {}
 
+/// A stored event does not fit where [`ChangeLog::restore`](crate::ChangeLog::restore) is: its seq is not the next one.
+///
+/// The log is as it was; restoring the event that comes next will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The seq that comes next: the one after the last, or after `base_seq`.
+    pub expected: u64,
+    /// The seq that was given.
+    pub given: u64,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, given } = self;
+        write!(f, "event {given} cannot be restored here: {expected} comes next")
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
 /// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) was to wait for did not happen in time.
 ///
 /// Waiting again goes on where this left off: nothing is lost by a time-out.

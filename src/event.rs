@@ -6,6 +6,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// What happened to a row.
 ///
@@ -149,6 +150,39 @@ impl<'a> Change<'a> {
     /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its own.
     pub fn data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
         Ok(Self { data: Data::Owned(serde_json::value::to_raw_value(data)?), ..self })
+    }
+}
+
+/// What it says, for who stores it as well.
+impl<'a> Change<'a> {
+    /// The kind of thing that changed.
+    pub fn entity(&self) -> &'a str {
+        self.entity
+    }
+
+    /// Which one of them.
+    pub fn row_id(&self) -> &'a str {
+        self.row_id
+    }
+
+    /// What happened to it.
+    pub fn kind(&self) -> ChangeKind {
+        self.kind
+    }
+
+    /// Its data as the JSON text that will be appended. Written out for each call if it was given as a [`Value`].
+    ///
+    /// ```
+    /// let value = serde_json::json!({"n": 1});
+    /// let change = ringlog::Change::insert("Todo", "t1").value(&value);
+    /// assert_eq!(change.data_json().as_deref(), Some(r#"{"n":1}"#));
+    /// ```
+    pub fn data_json(&self) -> Option<Cow<'_, str>> {
+        match self.data.text() {
+            Ok("") => None,
+            Ok(text) => Some(Cow::Borrowed(text)),
+            Err(value) => Some(Cow::Owned(value.to_string())),
+        }
     }
 }
 

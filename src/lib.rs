@@ -33,7 +33,7 @@ pub use batch::{Batch, Iter};
 pub use builder::{Builder, FreshCursor, MAX_BASE_SEQ, MAX_CAPACITY};
 pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
-pub use error::{ConfigError, PullError, Resync, ResyncReason, TimedOut};
+pub use error::{ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 #[cfg(feature = "stream")]
 pub use follow::FollowerStream;
@@ -41,6 +41,7 @@ pub use follow::{Follower, Next, Visible};
 pub use log::ChangeLog;
 #[cfg(feature = "profile")]
 pub use profile::{Latency, LatencySnapshot};
+pub use push::PushClaim;
 pub use query::{Filter, MAX_EXAMINED, Query};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;

@@ -4,10 +4,10 @@
 use crate::append;
 use crate::batch::Batch;
 use crate::builder::{Builder, FreshCursor};
-use crate::clock::Clock;
+use crate::clock::{Clock, LAST_MILLISECOND};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
-use crate::error::{PullError, Resync, ResyncReason};
+use crate::error::{PullError, RestoreError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
 #[cfg(feature = "profile")]
 use crate::profile::{Operation, Profile};
@@ -179,11 +179,96 @@ impl ChangeLog {
     /// assert_eq!(seqs, 1..=2);
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
+        self.append_batch_at(changes, self.now())
+    }
+
+    /// What the log's clock says.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Appends changes as one batch, with a timestamp taken before.
+    pub(crate) fn append_batch_at(&self, changes: &[Change<'_>], timestamp: u64) -> RangeInclusive<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
-        let seqs = append::batch(&self.ring, changes, self.clock.now(), epoch::pin);
+        let seqs = append::batch(&self.ring, changes, timestamp, epoch::pin);
         self.gate.published(self);
         seqs.start..=seqs.end - 1
+    }
+}
+
+/// Going on with a stored log.
+impl ChangeLog {
+    /// Puts a stored event back: with its seq, its timestamp and its text as it was.
+    ///
+    /// A log that goes on where an earlier process ended is built with the stored
+    /// [`incarnation`](Builder::incarnation), and with the seq before the oldest stored event as its
+    /// [`base_seq`](Builder::base_seq) (or with the last seq ever handed out, if no event is stored). Then the events are put back,
+    /// the oldest first, and their op ids with [`restore_op_id`](Self::restore_op_id). Readers go on with the cursors that
+    /// they have, provided that every event which any of them can have seen was stored before: commit first, append after.
+    ///
+    /// Takes the log as `&mut`: nobody can read it half restored, nor append in between.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if another seq comes next. The log is as it was.
+    ///
+    /// # Panics
+    /// As [`append_change`](Self::append_change), for a record that is too long.
+    ///
+    /// # Complexity
+    /// As [`append_change`](Self::append_change).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, OpClaim};
+    ///
+    /// let earlier = ChangeLog::new();
+    /// earlier.append_change(&Change::insert("Todo", "t1"));
+    /// let client = earlier.cursor();
+    /// earlier.append_change(&Change::delete("Todo", "t1"));
+    ///
+    /// // What was stored: the incarnation and two events, the second with an op id.
+    /// let mut log = ChangeLog::builder().incarnation(earlier.incarnation()).base_seq(0).build()?;
+    /// log.restore(1, 1_795_331_340_123, &Change::insert("Todo", "t1"))?;
+    /// log.restore(2, 1_795_331_340_456, &Change::delete("Todo", "t1"))?;
+    /// log.restore_op_id(Some("phone"), "op-7", 2);
+    ///
+    /// assert_eq!(log.read(client, 100)?.iter().next().unwrap().seq(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn restore(
+        &mut self,
+        seq: u64,
+        timestamp_millis: u64,
+        change: &Change<'_>,
+    ) -> Result<(), RestoreError> {
+        let expected = self.last_seq() + 1;
+        if seq != expected {
+            return Err(RestoreError { expected, given: seq });
+        }
+        let timestamp = timestamp_millis.min(LAST_MILLISECOND);
+        // Nobody can be waiting on a log that is borrowed as `&mut`.
+        append::one(&self.ring, change, timestamp, epoch::pin);
+        Ok(())
+    }
+
+    /// Puts a stored op id back as completed, with the seq of its event: a push of it will be answered with that.
+    ///
+    /// To be called in the order in which they were completed, for the oldest are forgotten first: that of the seqs, as far as
+    /// one thread did all of it. `client_id` is that of the [`PushRequest`](crate::PushRequest), `None` for the ids of
+    /// [`claim_op_id`](Self::claim_op_id). An id that is remembered already stays as it is.
+    ///
+    /// # Complexity
+    /// As claiming and completing.
+    ///
+    /// # Examples
+    ///
+    /// See [`restore`](Self::restore).
+    pub fn restore_op_id(&mut self, client_id: Option<&str>, op_id: &str, seq: u64) {
+        if let OpClaim::Proceed(guard) = self.op_ids.claim_op(OpId::scoped(client_id, op_id)) {
+            guard.complete(seq);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::record::MAX_RECORD_LEN;
 use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse};
 use std::any::Any;
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// So many characters of an entity and a row id are shown in an error: a name may be as long as a record.
@@ -165,19 +165,81 @@ impl ChangeLog {
         request: &PushRequest,
         apply: impl FnOnce(&[&ClientChange]) -> Result<(), E>,
     ) -> PushResponse {
+        let claim = match self.claim_push(request) {
+            Ok(claim) if claim.changes().is_empty() => return claim.publish(),
+            Ok(claim) => claim,
+            Err(response) => return response,
+        };
+        match caught(|| apply(claim.client_changes()).map_err(|error| error.to_string())) {
+            Ok(()) => claim.publish(),
+            Err(error) => claim.fail(error),
+        }
+    }
+
+    /// The first half of a [`push_batch`](Self::push_batch), for who applies several requests in one transaction: claims the
+    /// request's op ids, and lays out what is to be appended.
+    ///
+    /// Nobody else can apply these operations while the claim lives. Apply [`changes`](PushClaim::changes), then
+    /// [`publish`](PushClaim::publish), or give up with [`fail`](PushClaim::fail) or by dropping the claim. Claims can
+    /// be held side by side, also those of different requests:
+    ///
+    /// 1. claim each request that waits, begin a transaction, write the changes of all claims, commit;
+    /// 2. publish the claims, in the order in which they were written;
+    /// 3. send the responses.
+    ///
+    /// If nobody else appends meanwhile, the seqs are known before the commit: they go on from
+    /// [`last_seq`](Self::last_seq), claim by claim, and can be written along with the changes.
+    ///
+    /// # Errors
+    /// The response for a request of which nothing can be applied now: it has too many changes, one that is too long, or an
+    /// op id that is in flight, be it in another claim of the same thread. In the last case, to be told by a
+    /// [`Pending`](OpStatus::Pending) result, the request can be claimed once those claims are gone. Nothing is claimed.
+    ///
+    /// # Complexity
+    /// For each change, that of [`claim_op_id`](Self::claim_op_id), and the writing of its data as text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{ChangeLog, PushRequest};
+    ///
+    /// let log = ChangeLog::new();
+    /// let requests: Vec<PushRequest> = ["a", "b"].iter().map(|client| serde_json::from_value(serde_json::json!({
+    ///     "client_id": client,
+    ///     "changes": [{"entity": "Todo", "row_id": client, "kind": "insert", "op_id": "1"}],
+    /// }))).collect::<Result<_, _>>()?;
+    ///
+    /// let claims: Vec<_> = requests.iter().filter_map(|request| log.claim_push(request).ok()).collect();
+    /// let mut seq = log.last_seq();
+    /// // begin a transaction
+    /// for change in claims.iter().flat_map(|claim| claim.changes()) {
+    ///     seq += 1;
+    ///     println!("write row {} and event {seq}", change.row_id());
+    /// }
+    /// // commit
+    /// for (claim, seq) in claims.into_iter().zip(1..) {
+    ///     assert_eq!(claim.publish().results[0].seq, Some(seq));
+    /// }
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn claim_push<'a>(&'a self, request: &'a PushRequest) -> Result<PushClaim<'a>, PushResponse> {
         if let Some(refusal) = self.refuse(request) {
-            return refusal;
+            return Err(refusal);
         }
         let mut plan = self.plan(request);
         if plan.is_blocked {
             plan.finish(|_| Outcome::Pending);
-            return self.respond(request, plan.outcomes);
+            return Err(self.respond(request, plan.outcomes));
         }
-        match self.apply_plan(&plan, apply) {
-            Ok(first) => plan.complete(first),
-            Err(error) => plan.finish(|_| Outcome::Failed(error.clone())),
+        let lay_out = || plan.changes.iter().map(|change| to_append(change)).collect::<Result<Vec<_>, _>>();
+        // The clock may be the user's own.
+        match lay_out().and_then(|changes| Ok((changes, caught(|| Ok(self.now()))?))) {
+            Ok((changes, timestamp)) => Ok(PushClaim { log: self, request, plan, changes, timestamp }),
+            Err(error) => {
+                plan.finish(|_| Outcome::Failed(error.clone()));
+                Err(self.respond(request, plan.outcomes))
+            }
         }
-        self.respond(request, plan.outcomes)
     }
 
     /// Claims what the request asks for, as far as it gets.
@@ -205,22 +267,6 @@ impl ChangeLog {
             plan.outcomes.push(outcome);
         }
         plan
-    }
-
-    /// Applies and appends what was planned. Answers with the first seq.
-    fn apply_plan<E: Display>(
-        &self,
-        plan: &Plan<'_>,
-        apply: impl FnOnce(&[&ClientChange]) -> Result<(), E>,
-    ) -> Result<u64, String> {
-        if plan.changes.is_empty() {
-            return Ok(0);
-        }
-        let prepared = plan.changes.iter().map(|change| to_append(change)).collect::<Result<Vec<_>, _>>()?;
-        caught(|| {
-            apply(&plan.changes).map_err(|error| error.to_string())?;
-            Ok(*self.append_batch(&prepared).start())
-        })
     }
 
     fn claim_for(&self, request: &PushRequest, op_id: &str) -> OpClaim<'_> {
@@ -265,6 +311,73 @@ impl ChangeLog {
             response.results.push(OpResult { op_id: change.op_id.clone(), status, seq, error });
         }
         response
+    }
+}
+
+/// A request whose op ids are claimed and whose changes are to be applied: see [`ChangeLog::claim_push`].
+///
+/// While it lives, every other claim on its op ids is told that they are in flight. Dropped, be it by an early return or while
+/// a panic unwinds, it frees them: nothing was applied.
+#[must_use = "a claim that is dropped gives the push up"]
+pub struct PushClaim<'a> {
+    log: &'a ChangeLog,
+    request: &'a PushRequest,
+    plan: Plan<'a>,
+    /// What is to be appended, in the order of `plan.changes`.
+    changes: Vec<Change<'a>>,
+    timestamp: u64,
+}
+
+impl<'a> PushClaim<'a> {
+    /// What is to be applied, and will be appended as it stands here: in the order of the request, without those changes that
+    /// were applied before. It may be nothing; then the claim is published with nothing to apply.
+    pub fn changes(&self) -> &[Change<'a>] {
+        &self.changes
+    }
+
+    /// The same changes, as the client sent them, with their op ids.
+    pub fn client_changes(&self) -> &[&'a ClientChange] {
+        &self.plan.changes
+    }
+
+    /// The request that is claimed.
+    pub fn request(&self) -> &'a PushRequest {
+        self.request
+    }
+
+    /// The timestamp that the events will have, in milliseconds since 1970.
+    pub fn timestamp_millis(&self) -> u64 {
+        self.timestamp
+    }
+
+    /// Appends the changes as one batch and completes their op ids. To be called when they are applied for good.
+    ///
+    /// # Complexity
+    /// That of [`append_batch`](ChangeLog::append_batch), and of [`complete`](OpGuard::complete) for each op id.
+    pub fn publish(mut self) -> PushResponse {
+        if !self.changes.is_empty() {
+            let first = *self.log.append_batch_at(&self.changes, self.timestamp).start();
+            self.plan.complete(first);
+        }
+        self.log.respond(self.request, self.plan.outcomes)
+    }
+
+    /// Gives the push up: nothing is appended, the op ids are free again, and each of these changes has the error as its
+    /// result. What was applied must have been undone.
+    pub fn fail(mut self, error: impl Display) -> PushResponse {
+        let error = error.to_string();
+        self.plan.finish(|_| Outcome::Failed(error.clone()));
+        self.log.respond(self.request, self.plan.outcomes)
+    }
+}
+
+impl fmt::Debug for PushClaim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { changes, timestamp, .. } = self;
+        f.debug_struct("PushClaim")
+            .field("changes", changes)
+            .field("timestamp", timestamp)
+            .finish_non_exhaustive()
     }
 }
 

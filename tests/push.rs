@@ -498,3 +498,95 @@ fn a_response_survives_json_and_older_ones_are_read() {
     let older = r#"{"applied": 1, "deduped": 0, "errors": [], "cursor": {"last_seq": 1}}"#;
     assert!(serde_json::from_str::<PushResponse>(older).unwrap().results.is_empty());
 }
+
+/// Claims a request that is free to be claimed.
+fn claimed<'a>(log: &'a ChangeLog, request: &'a PushRequest) -> ringlog::PushClaim<'a> {
+    log.claim_push(request).unwrap_or_else(|refused| panic!("{refused:?}"))
+}
+
+#[test]
+fn claims_of_several_requests_are_applied_together_under_seqs_known_before() {
+    let log = ChangeLog::builder().base_seq(10).build().unwrap();
+    let first = request([change("a", "1"), change("b", None), change("c", "1")]);
+    let second = request([change("d", "2")]);
+    let replay = request([change("e", "2"), change("f", "1")]);
+    let (one, two) = (claimed(&log, &first), claimed(&log, &second));
+    let rows = |claim: &ringlog::PushClaim<'_>| {
+        claim.changes().iter().map(|c| c.row_id().to_owned()).collect::<String>()
+    };
+    assert_eq!((rows(&one), rows(&two)), ("ab".into(), "d".into()), "a repetition is not applied");
+    assert_eq!(one.changes()[0].data_json().as_deref(), Some(r#"{"row":"a"}"#));
+    assert_eq!(one.client_changes()[0].op_id.as_deref(), Some("1"));
+    assert_eq!((log.last_seq(), log.stats().appended), (10, 0), "nothing is taken before it is published");
+
+    let (one, two) = (one.publish(), two.publish());
+    assert_eq!(
+        summary(&one).2,
+        [(OpStatus::Applied, Some(11)), (OpStatus::Applied, Some(12)), (OpStatus::Replayed, Some(11)),]
+    );
+    assert_eq!((summary(&two).2, two.cursor.last_seq), (vec![(OpStatus::Applied, Some(13))], 13));
+    let replay = claimed(&log, &replay);
+    assert!(replay.changes().is_empty());
+    assert_eq!(
+        summary(&replay.publish()).2,
+        [(OpStatus::Replayed, Some(13)), (OpStatus::Replayed, Some(11))]
+    );
+    assert_eq!(log.last_seq(), 13);
+}
+
+#[test]
+fn a_claim_keeps_others_from_its_op_ids_until_it_is_given_up() {
+    let log = ChangeLog::new();
+    let request = request([change("a", "1"), change("b", "2")]);
+    let claim = claimed(&log, &request);
+    let refused = log.claim_push(&request).unwrap_err();
+    assert_eq!(summary(&refused).2, [(OpStatus::Pending, None); 2]);
+    assert_eq!(log.push(&request, never).applied, 0);
+    drop(claim);
+    let failed = claimed(&log, &request).fail("the disk is full");
+    assert_eq!(failed.errors, ["Todo/a: the disk is full", "Todo/b: the disk is full"]);
+    assert_eq!((log.len(), log.stats().op_claims_forgotten), (0, 4));
+    assert_eq!(claimed(&log, &request).publish().applied, 2);
+}
+
+#[test]
+fn a_request_that_cannot_be_claimed_claims_nothing() {
+    let log = ChangeLog::builder().max_push_changes(1).build().unwrap();
+    let many = request([change("a", "1"), change("b", "2")]);
+    assert_eq!(
+        log.claim_push(&many).unwrap_err().errors,
+        ["a push may have 1 changes, not 2: nothing was applied"]
+    );
+    let mut oversized = request([change("a", "1")]);
+    oversized.changes[0].row_id = "x".repeat(MAX_RECORD_LEN);
+    let refused = log.claim_push(&oversized).unwrap_err();
+    assert_eq!(refused.results[0].status, OpStatus::Error);
+    assert_eq!(claimed(&log, &request([change("a", "1")])).publish().applied, 1);
+}
+
+#[test]
+fn the_timestamp_of_a_claim_is_that_of_its_events() {
+    let time = std::sync::Arc::new(AtomicUsize::new(5));
+    let clock = std::sync::Arc::clone(&time);
+    let log = ChangeLog::builder().clock(move || clock.load(Ordering::Relaxed) as u64).build().unwrap();
+    let request = request([change("a", None), change("b", None)]);
+    let claim = claimed(&log, &request);
+    time.store(9, Ordering::Relaxed);
+    assert_eq!(claim.timestamp_millis(), 5);
+    claim.publish();
+    assert!(log.read(0, 10).unwrap().iter().all(|event| event.timestamp_millis() == 5));
+}
+
+#[test]
+fn a_clock_that_panics_fails_a_batch_and_leaves_its_op_ids_free() {
+    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let clock = std::sync::Arc::clone(&broken);
+    let log = ChangeLog::builder()
+        .clock(move || if clock.load(Ordering::Relaxed) { panic!("no time") } else { 1 })
+        .build()
+        .unwrap();
+    let request = request([change("a", "1")]);
+    assert_eq!(log.push_batch(&request, accept_all).errors, ["Todo/a: panicked: no time"]);
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(log.push_batch(&request, accept_all).applied, 1);
+}

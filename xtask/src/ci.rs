@@ -2,6 +2,7 @@
 
 use crate::{faults, fuzz, loom, sanitize, shell, valgrind};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The README tells a newcomer to run exactly this, and so does CI.
@@ -31,6 +32,8 @@ pub(crate) fn run() -> Result<(), String> {
     for example in ["replay", "follow", "async_follow"] {
         cargo(&format!("run --release --example {example}"))?;
     }
+    cargo("build --release --package ringlog-server")?;
+    release_has_no_crash_points()?;
     cargo("bench --no-run")?;
     cargo(LOAD)?;
     loom::run(&[])?;
@@ -45,6 +48,19 @@ pub(crate) fn run() -> Result<(), String> {
 
 fn docs(words: &str) -> Result<(), String> {
     shell::run(shell::cargo(words).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// What the tests end the server with must not be in what people run.
+fn release_has_no_crash_points() -> Result<(), String> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
+    let server = target.join("release").join(format!("ringlog-server{}", std::env::consts::EXE_SUFFIX));
+    let bytes = fs::read(&server).map_err(|error| format!("{}: {error}", server.display()))?;
+    let variable = b"RINGLOG_TEST_CRASH_AT";
+    if bytes.windows(variable.len()).any(|window| window == variable) {
+        return Err(format!("{} can be made to crash by an environment variable", server.display()));
+    }
+    Ok(())
 }
 
 /// The command that is run here and the one that the README gives must not drift apart.

@@ -1,0 +1,111 @@
+//! What all requests share.
+
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::folded::Folded;
+use crate::frames::Frames;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::views::{View, Views};
+use crate::writer::{Refused, Writer};
+use ringlog::{ChangeLog, PushRequest, PushResponse};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The server, as requests see it.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) log: Arc<ChangeLog>,
+    pub(crate) pushes: Pushes,
+    pub(crate) views: Views,
+    pub(crate) frames: Frames,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One permit for each connection, each live stream, and each KiB of pushes in work.
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) subscribers: Arc<Semaphore>,
+    pub(crate) pushing: Semaphore,
+    /// The server is asked to stop: what lasts long ends.
+    pub(crate) stopping: CancellationToken,
+    /// The writer has ended: nothing can be pushed any more.
+    pub(crate) failed: CancellationToken,
+    /// What goes on beside the accepting of connections: these, and web sockets.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// How changes get into the log, and where the rows are.
+pub(crate) enum Pushes {
+    /// Through the writer, into the store.
+    Durable { writer: Writer, store: Arc<Store> },
+    /// Straight into the log, from any thread; a follower keeps the rows.
+    Memory { folded: Arc<Folded> },
+}
+
+impl Pushes {
+    /// How many requests wait to be applied.
+    pub(crate) fn waiting(&self) -> usize {
+        match self {
+            Self::Durable { writer, .. } => writer.waiting(),
+            Self::Memory { .. } => 0,
+        }
+    }
+}
+
+impl App {
+    /// Applies a push. What it applied is visible when this returns.
+    pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, ApiError> {
+        let response = match &self.pushes {
+            Pushes::Durable { writer, .. } => {
+                writer.push(request).await.map_err(|refused| match refused {
+                    Refused::Busy => {
+                        ApiError::unavailable("BUSY", "too many pushes wait: nothing was applied")
+                    }
+                    Refused::Ended => ApiError::unavailable(
+                        "OUTCOME_UNKNOWN",
+                        "the store failed or the server stopped: push again under the same op ids",
+                    ),
+                })?
+            }
+            Pushes::Memory { folded } => self.push_to_memory(folded, &request).await?,
+        };
+        if let Some(seq) = response.results.iter().filter_map(|result| result.seq).max() {
+            self.log.visible(seq).await;
+        }
+        Ok(response)
+    }
+
+    async fn push_to_memory(&self, folded: &Folded, request: &PushRequest) -> Result<PushResponse, ApiError> {
+        let room = folded.room(request.changes.len()).await;
+        let mut room = room.ok_or_else(|| ApiError::unavailable("STOPPING", "the server is stopping"))?;
+        let since = Instant::now();
+        let response = self.log.push_batch(request, |_| Ok::<(), Infallible>(()));
+        let appended = response.applied - response.deduped;
+        // The follower gives these back; the others go back now.
+        if let Some(taken) = room.split(appended) {
+            taken.forget();
+        }
+        if appended > 0 {
+            self.metrics.appended(response.cursor.last_seq, since);
+        }
+        Ok(response)
+    }
+
+    /// The rows as they are now, or a moment later.
+    pub(crate) async fn rows(&self) -> Result<View, ApiError> {
+        let view = match &self.pushes {
+            Pushes::Durable { store, .. } => {
+                let store = Arc::clone(store);
+                let rows = tokio::task::spawn_blocking(move || store.rows()).await;
+                let rows = rows.map_err(|error| ApiError::internal(&error))?;
+                View::Stored(rows.map_err(|error| ApiError::internal(&error))?)
+            }
+            Pushes::Memory { folded } => View::Folded(folded.rows(self.log.head()).await),
+        };
+        // Rows are committed before they are in the log: nobody shall get a cursor ahead of it.
+        self.log.visible(view.last_seq()).await;
+        Ok(view)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a client is told when it does not get what it asked for.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ringlog::{Resync, ResyncReason};
+use serde::Serialize;
+
+/// A refusal: a status, and a body `{"error":{"code":…,"message":…}}`.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    body: ErrorBody,
+    /// After how many seconds to try again.
+    retry_after: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: &'a ErrorBody,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let body = ErrorBody { code, message: message.into(), oldest_seq: None, reason: None };
+        Self { status, body, retry_after: None }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    }
+
+    /// It may work later.
+    pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
+
+    /// The pages of a snapshot that are not there any more.
+    pub(crate) fn view_expired() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "VIEW_EXPIRED",
+            "this snapshot is not held any longer: ask for its first page again, without `page`",
+        )
+    }
+
+    /// A fault of the server's own. What it was is for the log, not for the client.
+    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "the server failed; its log says more")
+    }
+
+    /// Its JSON, for streams that have no status.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(&Envelope { error: &self.body })
+            .unwrap_or_else(|error| unreachable!("strings and numbers serialise: {error}"))
+    }
+}
+
+impl From<Resync> for ApiError {
+    fn from(resync: Resync) -> Self {
+        let Resync { reason, requested, oldest_seq, .. } = resync;
+        let why = match reason {
+            ResyncReason::Evicted => format!("{} events after seq {requested} are gone", resync.missed()),
+            ResyncReason::Ahead => format!("seq {requested} was never handed out by this log"),
+            ResyncReason::OtherLog => "the resume token is of another log".into(),
+            _ => "the cursor cannot be continued".into(),
+        };
+        let mut error = Self::new(
+            StatusCode::GONE,
+            "RESYNC_REQUIRED",
+            format!("{why}: load /api/sync/snapshot, then go on from its cursor"),
+        );
+        error.body.oldest_seq = Some(oldest_seq);
+        error.body.reason = Some(reason.as_str());
+        error
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(Envelope { error: &self.body })).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,149 @@
+//! The rows in memory, where there is no store: an embedded follower folds the log, and publishes each state whole.
+//!
+//! The follower must not be lapped, or changes would be missing from the rows for ever. So a push takes a permit for each of its
+//! changes before it appends, there are as many permits as the window has seqs, and a permit is given back when its
+//! change is folded: what is not folded yet is always in the window.
+
+use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use ringlog::{ChangeKind, ChangeLog, Follower};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+/// So many events are folded before the state is published again.
+const BATCH: usize = 1024;
+
+/// How long the thread that folds sleeps before it looks whether it shall end.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The rows, kept in step with a log.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    state: ArcSwap<FoldedRows>,
+    /// The last seq folded, for who waits for it.
+    reached: watch::Sender<u64>,
+    /// One for each seq of the window that is free to be appended to.
+    room: Semaphore,
+}
+
+/// The rows of one moment. A copy shares what did not change.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FoldedRows {
+    rows: OrdMap<(Arc<str>, Arc<str>), Row>,
+    last_seq: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    seq: u64,
+    data: Option<Arc<str>>,
+}
+
+impl Folded {
+    /// No rows yet, for a log that is empty.
+    pub(crate) fn new(log: &ChangeLog, capacity: usize) -> Self {
+        let last_seq = log.last_seq();
+        Self {
+            state: ArcSwap::from_pointee(FoldedRows { rows: OrdMap::new(), last_seq }),
+            reached: watch::Sender::new(last_seq),
+            room: Semaphore::new(capacity),
+        }
+    }
+
+    /// Starts the thread that folds. It ends when `stop` is cancelled, or cancels `failed` if it cannot go on.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        log: &Arc<ChangeLog>,
+        stop: CancellationToken,
+        failed: CancellationToken,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let follower = log.follow(log.cursor());
+        let folded = Arc::clone(self);
+        std::thread::Builder::new().name("fold".into()).spawn(move || {
+            // Also if it panics: nobody would keep the rows.
+            let failing = failed.drop_guard();
+            folded.follow(follower, &stop);
+            if stop.is_cancelled() {
+                failing.disarm();
+            }
+        })
+    }
+
+    fn follow(&self, mut follower: Follower, stop: &CancellationToken) {
+        let mut state = FoldedRows::clone(&self.state.load());
+        while !stop.is_cancelled() {
+            let count = match follower.next_batch(BATCH, PATIENCE) {
+                Ok(batch) if batch.is_empty() => continue,
+                Ok(batch) => {
+                    for event in &batch {
+                        state.apply(
+                            event.kind(),
+                            event.entity(),
+                            event.row_id(),
+                            event.data_json(),
+                            event.seq(),
+                        );
+                    }
+                    batch.len()
+                }
+                Err(resync) => {
+                    tracing::error!(%resync, "the rows cannot be kept any longer");
+                    return;
+                }
+            };
+            self.state.store(Arc::new(state.clone()));
+            self.reached.send_replace(state.last_seq);
+            self.room.add_permits(count);
+        }
+    }
+
+    /// Waits until so many changes can be appended without the oldest unfolded one leaving the window.
+    pub(crate) async fn room(&self, changes: usize) -> Option<SemaphorePermit<'_>> {
+        self.room.acquire_many(changes as u32).await.ok()
+    }
+
+    /// The rows, once everything up to `seq` is folded into them.
+    pub(crate) async fn rows(&self, seq: u64) -> Arc<FoldedRows> {
+        // It cannot fail: the sender is here.
+        let _ = self.reached.subscribe().wait_for(|reached| *reached >= seq).await;
+        self.state.load_full()
+    }
+}
+
+impl FoldedRows {
+    fn apply(&mut self, kind: ChangeKind, entity: &str, row_id: &str, data: Option<&str>, seq: u64) {
+        let key = (Arc::from(entity), Arc::from(row_id));
+        match kind {
+            ChangeKind::Insert | ChangeKind::Update => {
+                self.rows.insert(key, Row { seq, data: data.map(Arc::from) });
+            }
+            ChangeKind::Delete => {
+                self.rows.remove(&key);
+            }
+        }
+        self.last_seq = seq;
+    }
+
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// As [`StoredRows::walk`](crate::store::StoredRows::walk).
+    pub(crate) fn walk(
+        &self,
+        after: Option<(&str, &str)>,
+        mut each: impl FnMut(&str, &str, u64, Option<&str>) -> bool,
+    ) {
+        let after = after.map(|(entity, row_id)| (Arc::from(entity), Arc::from(row_id)));
+        let from: Bound<(Arc<str>, Arc<str>)> = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for ((entity, row_id), row) in self.rows.range((from, Bound::Unbounded)) {
+            if !each(entity, row_id, row.seq, row.data.as_deref()) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! A sync server around [`ringlog`]: clients push changes and pull, follow or load what others pushed, over HTTP.
+//!
+//! It can be run as it is (`cargo run --release -p ringlog-server`) and read as the example of embedding the library in a server
+//! with a database. [`Server`] runs one inside another program, or a test.
+//!
+//! # How the pieces fit
+//!
+//! ```text
+//! POST push ─→ writer ─→ store (redb, one commit for all that wait) ─→ ringlog ─┬→ GET pull, long poll
+//!                                    │                                          ├→ live: SSE, WebSocket
+//!                                    └→ GET snapshot, one view for all pages    └→ metrics
+//! ```
+//!
+//! - `writer`: the only appender. Groups pushes, commits them, appends them, answers. Why no crash at any point loses
+//!   or doubles anything is argued there.
+//! - `store`: rows, window, op ids and incarnation in one file.
+//! - `folded`: the rows when there is no file: an embedded follower folds the log.
+//! - `views`: snapshots that stay the same while they are paged through.
+//! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
+//! - `routes`: one file a route; `params`, `error`, `auth`: what comes in and is refused.
+//! - `server`: sockets, connections, starting and stopping.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod config;
+mod crash;
+mod error;
+mod folded;
+mod frames;
+mod metrics;
+mod params;
+mod routes;
+mod server;
+mod store;
+mod subscriber;
+mod views;
+mod writer;
+
+pub use config::Config;
+pub use server::{Server, StartError};
+pub use store::StoreError;

@@ -1,0 +1,89 @@
+//! `ringlog-server`: see `--help`, and `server/README.md`.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use ringlog_server::{Config, Server};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    init_logs(&config);
+    match run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringlog-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::start(config.clone()).await?;
+    // Whoever started it may have closed standard output; that is no reason to end.
+    if let Err(error) = std::io::stdout().write_all(greeting(&server, &config).as_bytes()) {
+        tracing::debug!(%error, "nobody reads standard output");
+    }
+    tokio::select! {
+        () = stop_signal() => server.shutdown().await,
+        () = server.failed() => {
+            server.shutdown().await;
+            Err("the store failed, see the log; nothing that was answered is lost, start again")?;
+        }
+    }
+    Ok(())
+}
+
+/// Logs go to standard error: standard output begins with where the server listens.
+fn init_logs(config: &Config) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_json {
+        logs.json().init();
+    } else {
+        logs.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+/// Says where the server listens, and three commands to try.
+fn greeting(server: &Server, config: &Config) -> String {
+    let url = server.url();
+    let auth = |token: &Option<String>, name: &str| {
+        token.as_ref().map_or(String::new(), |_| format!(" -H \"Authorization: Bearer ${name}\""))
+    };
+    let (read, write) =
+        (auth(&config.read_token, "RINGLOG_READ_TOKEN"), auth(&config.write_token, "RINGLOG_WRITE_TOKEN"));
+    let change = r#"{"changes":[{"entity":"Todo","row_id":"t1","kind":"insert","data":{"title":"Milk"}}]}"#;
+    format!(
+        "listening on {url}\n\ntry:\n  \
+         curl{write} {url}/api/sync/push --json '{change}'\n  \
+         curl{read} {url}/api/sync/snapshot\n  \
+         curl{read} -N '{url}/api/sync/live?since=0'\n"
+    )
+}
+
+#[cfg(unix)]
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return interrupted().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        () = interrupted() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    interrupted().await;
+}
+
+/// Without a way to be interrupted, the server runs until it is killed.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,310 @@
+//! What is counted and timed, and how it is shown to Prometheus.
+
+use crate::app::App;
+use hdrhistogram::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use ringlog::ChangeLog;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Percentiles are those of this long ago to twice as long ago, until now.
+const WINDOW: Duration = Duration::from_secs(10);
+
+const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
+
+/// An hour, in microseconds: what takes longer counts as an hour.
+const MAX_MICROS: u64 = 3_600_000_000;
+
+/// Appends whose visibility is yet to be timed; further ones are not timed.
+const MAX_MARKS: usize = 1024;
+
+/// The engine's counters that only grow; the others are gauges.
+const COUNTERS: [&str; 8] = [
+    "appended",
+    "superseded",
+    "resyncs_evicted",
+    "resyncs_ahead",
+    "resyncs_other_log",
+    "op_ids_completed",
+    "op_claims_replayed",
+    "op_claims_forgotten",
+];
+
+/// Latencies of the last while.
+#[derive(Debug)]
+struct Latency {
+    inner: Mutex<Turns>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    current: Histogram<u64>,
+    previous: Histogram<u64>,
+    since: Instant,
+}
+
+impl Latency {
+    fn new() -> Self {
+        #[expect(clippy::expect_used, reason = "constant bounds, known to be fit")]
+        let histogram = || Histogram::new_with_bounds(1, MAX_MICROS, 3).expect("bounds are in order");
+        let turns = Turns { current: histogram(), previous: histogram(), since: Instant::now() };
+        Self { inner: Mutex::new(turns) }
+    }
+
+    fn record(&self, elapsed: Duration) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(MAX_MICROS).clamp(1, MAX_MICROS);
+        self.turns().current.saturating_record(micros);
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        let mut turns = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = turns.since.elapsed();
+        if age >= WINDOW {
+            let Turns { current, previous, since } = &mut *turns;
+            std::mem::swap(current, previous);
+            current.reset();
+            if age >= 2 * WINDOW {
+                previous.reset();
+            }
+            *since = Instant::now();
+        }
+        turns
+    }
+
+    /// How many there were, and their quantiles in seconds.
+    fn summary(&self) -> (u64, [f64; QUANTILES.len()]) {
+        let turns = self.turns();
+        let mut all = turns.current.clone();
+        // Both have the same bounds.
+        let _ = all.add(&turns.previous);
+        (all.len(), QUANTILES.map(|quantile| all.value_at_quantile(quantile) as f64 / 1e6))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    status: u16,
+}
+
+/// The server's figures.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: Family<Request, Counter>,
+    commits: Counter,
+    committed_changes: Counter,
+    push: Latency,
+    pull: Latency,
+    commit: Latency,
+    visibility: Latency,
+    /// When the events up to a seq were about to be appended.
+    marks: Mutex<VecDeque<(u64, Instant)>>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: Family::default(),
+            commits: Counter::default(),
+            committed_changes: Counter::default(),
+            push: Latency::new(),
+            pull: Latency::new(),
+            commit: Latency::new(),
+            visibility: Latency::new(),
+            marks: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn answered(&self, route: &'static str, status: u16) {
+        self.requests.get_or_create(&Request { route, status }).inc();
+    }
+
+    /// A push took so long, from its last byte to its answer.
+    pub(crate) fn pushed(&self, since: Instant) {
+        self.push.record(since.elapsed());
+    }
+
+    /// A pull took so long, without its wait.
+    pub(crate) fn pulled(&self, since: Instant) {
+        self.pull.record(since.elapsed());
+    }
+
+    pub(crate) fn committed(&self, changes: usize, since: Instant) {
+        self.commit.record(since.elapsed());
+        self.commits.inc();
+        self.committed_changes.inc_by(changes as u64);
+    }
+
+    /// The events up to `seq` are about to be appended.
+    pub(crate) fn appending(&self, seq: u64) {
+        self.appended(seq, Instant::now());
+    }
+
+    /// The events up to `seq` were appended, not before `since`.
+    pub(crate) fn appended(&self, seq: u64, since: Instant) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.len() < MAX_MARKS {
+            marks.push_back((seq, since));
+        }
+    }
+
+    /// Follows the log as any reader would, and times when it sees what was appended.
+    pub(crate) async fn observe(self: Arc<Self>, log: Arc<ChangeLog>) {
+        let mut follower = log.follow(log.cursor());
+        loop {
+            let before = follower.cursor().seq;
+            let seen = follower.next(1024).await.map(|batch| batch.cursor());
+            match seen {
+                Ok(cursor) => self.seen(before, cursor.seq),
+                Err(resync) => follower.seek(resync.resume()),
+            }
+        }
+    }
+
+    fn seen(&self, before: u64, upto: u64) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(&(seq, since)) = marks.front()
+            && seq <= upto
+        {
+            marks.pop_front();
+            // A mark that came after its event had been seen says nothing.
+            if seq > before {
+                self.visibility.record(since.elapsed());
+            }
+        }
+    }
+
+    /// All figures as text, in the format of `OpenMetrics`.
+    pub(crate) fn encode(&self, app: &Arc<App>) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("ringlog");
+        registry.register("requests", "Requests answered, by route and status", self.requests.clone());
+        registry.register("commits", "Transactions committed", self.commits.clone());
+        registry.register(
+            "committed_changes",
+            "Changes in these transactions",
+            self.committed_changes.clone(),
+        );
+        registry.register_collector(Box::new(State { app: Arc::downgrade(app) }));
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// What is looked up when it is asked for.
+struct State {
+    app: Weak<App>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("State")
+    }
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(app) = self.app.upgrade() else { return Ok(()) };
+        encode_engine(&mut encoder, &app.log)?;
+        let connections = app.config.max_connections - app.connections.available_permits();
+        let subscribers = app.config.max_subscribers - app.subscribers.available_permits();
+        for (name, help, value) in [
+            ("connections", "Open connections", connections),
+            ("subscribers", "Live streams", subscribers),
+            ("snapshots_held", "Snapshots held for clients that page through them", app.views.len()),
+            ("pushes_waiting", "Pushes that wait for the writer", app.pushes.waiting()),
+            ("capacity", "How many events the window holds", app.config.capacity),
+        ] {
+            gauge(&mut encoder, name, help, value as f64)?;
+        }
+        encode_latencies(&mut encoder, &app.metrics)
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+/// Every field of the engine's stats, under its own name.
+fn encode_engine(encoder: &mut DescriptorEncoder<'_>, log: &ChangeLog) -> fmt::Result {
+    let stats = serde_json::to_value(log.stats()).map_err(|_| fmt::Error)?;
+    for (name, value) in stats.as_object().into_iter().flatten() {
+        let value = value.as_u64().unwrap_or(0);
+        let help = "The engine's counter of this name: see ringlog::Stats";
+        if COUNTERS.contains(&&**name) {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(
+                &format!("log_{name}"),
+                help,
+                None,
+                metric.metric_type(),
+            )?)?;
+        } else {
+            gauge(encoder, &format!("log_{name}"), help, value as f64)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> fmt::Result {
+    let latencies = [
+        ("push", &metrics.push),
+        ("pull", &metrics.pull),
+        ("commit", &metrics.commit),
+        ("visibility", &metrics.visibility),
+    ]
+    .map(|(name, latency)| (name, latency.summary()));
+    let help = "Latency of the last 10 to 20 seconds; quantile 1 is the longest";
+    let mut family = encoder.encode_descriptor("latency_seconds", help, None, MetricType::Gauge)?;
+    for (name, (count, values)) in latencies {
+        for (quantile, value) in QUANTILES.into_iter().zip(values) {
+            if count > 0 {
+                let labels = [("operation", name.to_owned()), ("quantile", quantile.to_string())];
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    let help = "How many were timed in these seconds";
+    let mut family = encoder.encode_descriptor("latency_samples", help, None, MetricType::Gauge)?;
+    for (name, (count, _)) in latencies {
+        ConstGauge::new(count as f64).encode(family.encode_family(&[("operation", name)])?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_comes_late_is_not_timed() {
+        let metrics = Metrics::new();
+        let since = Instant::now();
+        metrics.appended(5, since);
+        metrics.appended(9, since);
+        metrics.seen(5, 7);
+        assert_eq!(metrics.visibility.summary().0, 0, "5 had been seen before");
+        metrics.seen(7, 9);
+        assert_eq!(metrics.visibility.summary().0, 1);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let latency = Latency::new();
+        for millis in 1..=1000 {
+            latency.record(Duration::from_millis(millis));
+        }
+        let (count, [p50, .., max]) = latency.summary();
+        assert_eq!(count, 1000);
+        assert!((0.499..0.502).contains(&p50) && (0.999..1.002).contains(&max), "{p50} {max}");
+    }
+}

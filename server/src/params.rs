@@ -1,0 +1,139 @@
+//! What stands in a query string. Read by hand, so that a parameter that is misspelt, doubled or out of range is named.
+
+use crate::error::ApiError;
+use ringlog::{Cursor, Filter};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// How many events or rows one gets who does not say.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The most entities that one can filter by.
+const MAX_ENTITIES: usize = 100;
+
+/// The parameters of a request, all of them known to its route.
+#[derive(Debug, Default)]
+pub(crate) struct Params<'a> {
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> Params<'a> {
+    /// Reads a query string of which only these names are known.
+    pub(crate) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, ApiError> {
+        let pairs: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
+        for (index, (name, _)) in pairs.iter().enumerate() {
+            if !known.contains(&&**name) {
+                let name: String = name.chars().take(64).collect();
+                return Err(ApiError::bad_request(format!(
+                    "unknown parameter `{name}`: this route knows {}",
+                    known.join(", ")
+                )));
+            }
+            if name != "entity" && pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::bad_request(format!("parameter `{name}` is given twice")));
+            }
+        }
+        Ok(Self { pairs })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// Where to go on from: the resume token, or the bare seq `since`, if either is given.
+    pub(crate) fn cursor(&self) -> Result<Option<Cursor>, ApiError> {
+        let since = self.get("since").map(|text| {
+            text.parse::<u64>().map_err(|_| {
+                ApiError::bad_request("`since` must be a seq: a whole number from 0 to 18446744073709551615")
+            })
+        });
+        let resume = self.get("resume").map(|text| {
+            text.parse::<Cursor>().map_err(|error| ApiError::bad_request(format!("`resume`: {error}")))
+        });
+        match (since.transpose()?, resume.transpose()?) {
+            (Some(since), Some(resume)) if since != resume.seq => Err(ApiError::bad_request(format!(
+                "`since` is {since} and `resume` says {}: give one of them, or both the same",
+                resume.seq
+            ))),
+            (since, resume) => Ok(resume.or(since.map(Cursor::from))),
+        }
+    }
+
+    /// How many, at most `most`.
+    pub(crate) fn limit(&self, most: usize) -> Result<usize, ApiError> {
+        let Some(text) = self.get("limit") else { return Ok(DEFAULT_LIMIT.min(most)) };
+        let limit = text.parse().ok().filter(|limit| *limit <= most);
+        limit.ok_or_else(|| {
+            ApiError::bad_request(format!("`limit` must be a whole number from 0 to {most} (--max-limit)"))
+        })
+    }
+
+    /// How long to wait for something new.
+    pub(crate) fn wait(&self, most: Duration) -> Result<Duration, ApiError> {
+        let Some(text) = self.get("wait") else { return Ok(Duration::ZERO) };
+        let most_seconds = most.as_secs_f64();
+        let seconds = text.parse().ok().filter(|seconds| (0.0..=most_seconds).contains(seconds));
+        seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+            ApiError::bad_request(format!("`wait` must be seconds from 0 to {most_seconds} (--max-wait)"))
+        })
+    }
+
+    /// Which entities: all of those named, each by an `entity` of its own.
+    pub(crate) fn filter(&self) -> Result<Option<Filter>, ApiError> {
+        let named = self.pairs.iter().filter(|(name, _)| name == "entity");
+        let entities: Vec<&str> = named.map(|(_, value)| &**value).collect();
+        if entities.len() > MAX_ENTITIES {
+            return Err(ApiError::bad_request(format!(
+                "`entity` may be given {MAX_ENTITIES} times, not {}",
+                entities.len()
+            )));
+        }
+        Ok((!entities.is_empty()).then(|| Filter::entities(entities)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T>(query: &str, read: impl FnOnce(&Params<'_>) -> Result<T, ApiError>) -> String {
+        let known = ["since", "resume", "limit", "wait", "entity"];
+        match Params::parse(Some(query), &known).and_then(|params| read(&params)) {
+            Ok(_) => panic!("{query} was taken"),
+            Err(error) => error.json(),
+        }
+    }
+
+    #[test]
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the methods are of one lifetime, a closure is of all"
+    )]
+    fn a_parameter_that_cannot_be_meant_is_named() {
+        let token = format!("{}.7", "0".repeat(32));
+        for (query, said) in [
+            ("sinse=1", "unknown parameter `sinse`"),
+            ("since=1&since=2", "`since` is given twice"),
+            ("since=", "`since` must be a seq"),
+            ("since=-1", "`since` must be a seq"),
+            ("since=18446744073709551616", "`since` must be a seq"),
+            ("resume=12", "`resume`: no cursor"),
+            (&format!("since=6&resume={token}"), "`since` is 6 and `resume` says 7"),
+        ] {
+            assert!(refused(query, |params| params.cursor()).contains(said), "{query}");
+        }
+        assert!(refused("limit=1001", |params| params.limit(1000)).contains("from 0 to 1000"));
+        assert!(refused("wait=NaN", |params| params.wait(Duration::from_secs(60))).contains("from 0 to 60"));
+        assert!(refused(&"entity=a&".repeat(101), |params| params.filter()).contains("100 times, not 101"));
+    }
+
+    #[test]
+    fn a_resume_token_wins_over_nothing_and_goes_with_its_seq() {
+        let token = format!("{}.7", "0".repeat(32));
+        let query = format!("since=7&resume={token}&entity=a%26b&entity=c");
+        let params = Params::parse(Some(&query), &["since", "resume", "entity"]).unwrap();
+        assert_eq!(params.cursor().unwrap().unwrap().to_string(), token);
+        assert_eq!(params.filter().unwrap(), Some(Filter::entities(["c", "a&b"])));
+        assert_eq!(params.limit(50).unwrap(), 50, "the default is held to the limit");
+    }
+}

@@ -1,0 +1,68 @@
+//! One live stream: what it is sent next, whatever it is sent over.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::frames::Frame;
+use ringlog::{Cursor, Filter, Follower};
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A follower, and its place among those that are allowed.
+pub(crate) struct Subscriber {
+    app: Arc<App>,
+    follower: Follower,
+    filter: Option<Filter>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a subscriber is sent.
+pub(crate) enum Delivery {
+    Changes(Arc<Frame>),
+    /// Nothing happened for a while; this is where it stands.
+    Heartbeat(Cursor),
+    /// It cannot go on from where it is; the stream ends.
+    Resync(ApiError),
+    /// The server is stopping; the stream ends.
+    Stopping,
+}
+
+impl Subscriber {
+    /// One more live stream, unless there are too many.
+    pub(crate) fn new(
+        app: &Arc<App>,
+        start: Option<Cursor>,
+        filter: Option<Filter>,
+    ) -> Result<Self, ApiError> {
+        let permit = Arc::clone(&app.subscribers).try_acquire_owned().map_err(|_| {
+            ApiError::unavailable(
+                "TOO_MANY_SUBSCRIBERS",
+                format!("there are {} live streams, the most that are allowed", app.config.max_subscribers),
+            )
+        })?;
+        let start = start.unwrap_or_else(|| app.log.cursor());
+        // A bare seq that is good gets to know its log before anything happens: its first id is a whole token.
+        let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
+        let follower = app.log.follow(known.unwrap_or(start));
+        Ok(Self { app: Arc::clone(app), follower, filter, _permit: permit })
+    }
+
+    /// Where it stands.
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.follower.cursor()
+    }
+
+    /// What it is sent next. May be dropped at any time, and loses nothing.
+    pub(crate) async fn next(&mut self) -> Delivery {
+        let Self { app, follower, filter, .. } = self;
+        tokio::select! {
+            biased;
+            () = app.stopping.cancelled() => return Delivery::Stopping,
+            frame = app.frames.next(follower, filter.as_ref()) => return match frame {
+                Ok(frame) => Delivery::Changes(frame),
+                Err(resync) => Delivery::Resync(resync.into()),
+            },
+            () = tokio::time::sleep(app.config.heartbeat) => {}
+        }
+        Delivery::Heartbeat(self.follower.cursor())
+    }
+}

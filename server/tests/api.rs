@@ -1,0 +1,484 @@
+//! Each route's answers, and each way to be refused, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Answer, get, push, snapshot, start, start_memory, todos};
+use reqwest::Client;
+use ringlog_server::Server;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Both kinds of server: what a client sees is the same.
+async fn both(args: &str) -> [(Server, Option<tempfile::TempDir>); 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let durable = start(&format!("--data {} {args}", folder.path().display())).await;
+    [(durable, Some(folder)), (start_memory(args).await, None)]
+}
+
+/// The seq before the first one of a server that nothing was pushed to.
+async fn base(server: &str) -> u64 {
+    get(server, "/api/sync/snapshot").await.last_seq()
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_pulled_and_in_the_snapshot() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        let base = base(&url).await;
+        let request = json!({"client_id": "phone", "changes": [
+            {"entity": "Todo", "row_id": "t1", "kind": "insert", "data": {"title": "Milk", "n": 0.1}, "op_id": "1"},
+            {"entity": "Todo", "row_id": "t2", "kind": "insert", "data": [1, 2], "op_id": "2"},
+            {"entity": "Todo", "row_id": "t2", "kind": "delete", "op_id": "3"},
+            {"entity": "a \"b\"", "row_id": "ü", "kind": "update", "op_id": "4"},
+        ]});
+        let pushed = push(&url, &request).await;
+        assert_eq!(pushed.status, 200, "{}", pushed.body);
+        assert_eq!((&pushed.body["applied"], &pushed.body["deduped"]), (&4.into(), &0.into()));
+        assert_eq!(pushed.last_seq(), base + 4);
+        let pulled = get(&url, &format!("/api/sync/pull?since={base}")).await;
+        assert_eq!(pulled.seqs(), (base + 1..=base + 4).collect::<Vec<_>>());
+        for (change, event) in
+            request["changes"].as_array().unwrap().iter().zip(pulled.body["changes"].as_array().unwrap())
+        {
+            for field in ["entity", "row_id", "kind", "data"] {
+                assert_eq!(change[field], event[field]);
+            }
+        }
+        let (rows, token) = snapshot(&url, 1).await.unwrap();
+        assert_eq!(pulled.header("ringlog-resume"), Some(&*token));
+        assert_eq!(rows.keys().map(|(_, row)| &**row).collect::<Vec<_>>(), ["t1", "ü"]);
+        assert_eq!(
+            rows[&("Todo".to_owned(), "t1".to_owned())],
+            (base + 1, json!({"title": "Milk", "n": 0.1}))
+        );
+
+        let again = push(&url, &request).await;
+        assert_eq!((&again.body["applied"], &again.body["deduped"]), (&4.into(), &4.into()));
+        assert_eq!(again.body["results"][3], json!({"op_id": "4", "status": "replayed", "seq": base + 4}));
+        assert_eq!(push(&url, &json!({"changes": []})).await.body["applied"], 0);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_that_share_an_op_id_are_applied_once_however_they_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&format!("--data {}", folder.path().display())).await;
+    let url = server.url();
+    // While the first is being committed the others gather: both pushes of an op id are in one group then.
+    let request = |op: usize| {
+        json!({"client_id": "c", "changes": [
+            {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": op.to_string()},
+            {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": op.to_string()},
+        ]})
+    };
+    let pushes: Vec<_> = (0..60)
+        .map(|n| {
+            tokio::spawn({
+                let (url, request) = (url.clone(), request(n / 3));
+                async move { push(&url, &request).await }
+            })
+        })
+        .collect();
+    let mut seqs = std::collections::BTreeMap::new();
+    let mut applied = 0;
+    for (n, pushed) in pushes.into_iter().enumerate() {
+        let answer = pushed.await.unwrap();
+        assert_eq!((answer.status, &answer.body["applied"]), (200, &2.into()), "{}", answer.body);
+        for result in answer.body["results"].as_array().unwrap() {
+            let seq = result["seq"].as_u64().unwrap();
+            assert_eq!(*seqs.entry(n / 3).or_insert(seq), seq, "one op id, one seq");
+            applied += usize::from(result["status"] == "applied");
+        }
+    }
+    assert_eq!(applied, 20);
+    assert_eq!(get(&url, "/api/sync/pull").await.seqs(), (1..=20).collect::<Vec<_>>());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_cursor_that_cannot_go_on_gets_410_and_the_way_out() {
+    for (server, _folder) in both("--capacity 5").await {
+        let url = server.url();
+        let base = base(&url).await;
+        push(&url, &todos(0, 4)).await;
+        push(&url, &todos(4, 4)).await;
+        let other = format!("{}.{}", "0".repeat(32), base + 7);
+        for (query, reason, oldest) in [
+            ("since=0".to_owned(), "evicted", base + 4),
+            (format!("since={}", base + 2), "evicted", base + 4),
+            (format!("since={}", base + 9), "ahead", base + 9),
+            (format!("resume={other}"), "other_log", base + 4),
+        ] {
+            let refused = get(&url, &format!("/api/sync/pull?{query}")).await;
+            assert_eq!((refused.status, refused.header("cache-control")), (410, Some("no-store")), "{query}");
+            let error = &refused.body["error"];
+            assert_eq!((&error["code"], &error["reason"]), (&"RESYNC_REQUIRED".into(), &reason.into()));
+            assert_eq!(error["oldest_seq"], oldest, "{query}");
+            assert!(refused.error().1.contains("/api/sync/snapshot"), "{}", refused.body);
+        }
+        // The way out: the rows, then on from there; nothing is missing and nobody comes back here.
+        let (rows, token) = snapshot(&url, 3).await.unwrap();
+        assert_eq!(rows.len(), 8);
+        let on = format!("/api/sync/pull?resume={token}");
+        assert_eq!(get(&url, &on).await.seqs(), [0; 0]);
+        push(&url, &todos(8, 1)).await;
+        assert_eq!(get(&url, &on).await.seqs(), [base + 9]);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pull_waits_for_something_new() {
+    for (server, _folder) in both("--max-wait 90").await {
+        let url = server.url();
+        let base = base(&url).await;
+        let wait = |query: String| {
+            let url = url.clone();
+            tokio::spawn(async move { get(&url, &format!("/api/sync/pull?{query}")).await })
+        };
+        let any = wait(format!("since={base}&wait=90"));
+        let users = wait(format!("since={base}&wait=90&entity=User"));
+        let some = wait(format!("since={base}&wait=90&entity=List&entity=Todo"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        push(&url, &todos(0, 1)).await;
+        assert_eq!(any.await.unwrap().seqs(), [base + 1]);
+        assert_eq!(some.await.unwrap().seqs(), [base + 1]);
+        push(&url, &json!({"changes": [{"entity": "User", "row_id": "u", "kind": "insert"}]})).await;
+        assert_eq!(users.await.unwrap().seqs(), [base + 2]);
+
+        let waited = Instant::now();
+        let nothing = get(&url, &format!("/api/sync/pull?since={}&wait=0.1&entity=User", base + 2)).await;
+        assert_eq!((nothing.status, nothing.seqs()), (200, vec![]));
+        assert!(waited.elapsed() >= Duration::from_millis(100));
+        assert_eq!(
+            get(&url, &format!("/api/sync/pull?since={}&wait=90", base + 9)).await.status,
+            410,
+            "not waited for"
+        );
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_bounded_in_events_and_in_bytes() {
+    let server = start_memory("--max-body 1000000").await;
+    let url = server.url();
+    let base = base(&url).await;
+    for turn in 0..12 {
+        let big = json!({"changes": [{"entity": "Big", "row_id": turn.to_string(), "kind": "insert", "data": "x".repeat(900_000)}]});
+        assert_eq!(push(&url, &big).await.status, 200);
+    }
+    let page = get(&url, &format!("/api/sync/pull?since={base}")).await;
+    assert_eq!((page.seqs().len(), &page.body["has_more"]), (4, &true.into()), "4 MiB hold four of these");
+    assert_eq!(page.last_seq(), base + 4);
+    let page = get(&url, &format!("/api/sync/pull?since={base}&limit=3")).await;
+    assert_eq!(page.seqs().len(), 3);
+    let page = get(&url, &format!("/api/sync/pull?since={base}&limit=0")).await;
+    assert_eq!((page.seqs().len(), page.last_seq(), &page.body["has_more"]), (0, base, &true.into()));
+    let page = get(&url, "/api/sync/snapshot").await;
+    assert_eq!(page.body["rows"].as_array().unwrap().len(), 5, "the page ends when it has 4 MiB");
+    assert_eq!(snapshot(&url, 100).await.unwrap().0.len(), 12);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_known_is_not_sent_again_and_long_ones_are_compressed() {
+    let server = start_memory("").await;
+    let url = server.url();
+    push(&url, &todos(0, 100)).await;
+    let base = base(&url).await - 100;
+    let page = format!("{url}/api/sync/pull?since={base}&limit=50");
+    let client = Client::builder().no_gzip().no_brotli().build().unwrap();
+    let first = Answer::of(client.get(&page)).await;
+    let tag = first.header("etag").unwrap().to_owned();
+    let again = Answer::of(client.get(&page).header("If-None-Match", format!("\"x\", {tag}"))).await;
+    assert_eq!((again.status, &again.body), (304, &Value::Null));
+    let other = Answer::of(client.get(format!("{page}&entity=Todo")).header("If-None-Match", &tag)).await;
+    assert_eq!(other.status, 200, "another filter, another page");
+    for encoding in ["gzip", "br"] {
+        let packed = client.get(&page).header("Accept-Encoding", encoding).send().await.unwrap();
+        assert_eq!(packed.headers()["content-encoding"], encoding);
+        assert!(packed.bytes().await.unwrap().len() * 3 < first.body.to_string().len());
+        let unpacked = Answer::of(Client::new().get(&page).header("Accept-Encoding", encoding)).await;
+        assert_eq!(unpacked.body, first.body);
+    }
+    let short =
+        client.get(format!("{url}/api/sync/pull?since={}", base + 100)).header("Accept-Encoding", "gzip");
+    let short = Answer::of(short).await;
+    assert_eq!((short.header("content-encoding"), short.header("etag")), (None, None));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_stays_as_it_was_while_it_is_paged_through() {
+    for (server, _folder) in both("--snapshot-ttl 0.4 --max-snapshots 2").await {
+        let url = server.url();
+        push(&url, &todos(0, 10)).await;
+        let first = get(&url, "/api/sync/snapshot?limit=4").await;
+        let next = first.body["next"].as_str().unwrap().to_owned();
+        push(&url, &todos(10, 10)).await;
+        push(&url, &json!({"changes": [{"entity": "Todo", "row_id": "row-9", "kind": "delete"}]})).await;
+        let path = format!("/api/sync/snapshot?limit=100&page={next}");
+        let rest = get(&url, &path).await;
+        assert_eq!(rest.body["rows"].as_array().unwrap().len(), 6, "the rows as they were");
+        assert_eq!(rest.body["cursor"], first.body["cursor"]);
+        assert_eq!(get(&url, &path).await.body, rest.body, "a page may be asked for again");
+        let missed = get(&url, &format!("/api/sync/pull?since={}", first.last_seq())).await;
+        assert_eq!(missed.seqs().len(), 11, "what happened meanwhile is pulled");
+        assert_eq!(snapshot(&url, 7).await.unwrap().0.len(), 19);
+
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let expired = get(&url, &path).await;
+        assert_eq!((expired.status, expired.error().0), (410, "VIEW_EXPIRED"));
+        assert_eq!(get(&url, "/api/sync/snapshot?page=x").await.status, 400);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn many_snapshots_at_a_time_share_what_is_held() {
+    for (server, _folder) in both("--max-snapshots 2").await {
+        let url = server.url();
+        for turn in 0..6 {
+            push(&url, &todos(turn * 5, 5)).await;
+            let (rows, _) = snapshot(&url, 3).await.expect("nobody's view is taken from them");
+            assert!(rows.len() >= 5 * turn.min(2));
+        }
+        let held = get_text(&url, "/metrics").await;
+        assert!(held.contains("ringlog_snapshots_held 2"), "{held}");
+        server.shutdown().await;
+    }
+}
+
+async fn get_text(url: &str, path: &str) -> String {
+    reqwest::get(format!("{url}{path}")).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_malformed_push_is_refused_with_the_place() {
+    for (server, _folder) in both("--max-changes 10").await {
+        let url = server.url();
+        let post = |body: &str| {
+            let request = Client::new().post(format!("{url}/api/sync/push"));
+            request.header("Content-Type", "application/json; charset=utf-8").body(body.to_owned())
+        };
+        let good = r#"{"entity":"a","row_id":"b","kind":"insert"}"#;
+        let long = "x".repeat(513);
+        for (body, said) in [
+            ("", "EOF while parsing"),
+            ("{", "EOF while parsing"),
+            ("[[]]", "a push is an object"),
+            ("{}", "missing field `changes`"),
+            (r#"{"changes":7}"#, "changes: invalid type: integer `7`, expected a sequence"),
+            (r#"{"changes":[7]}"#, "changes[0]"),
+            (r#"{"changes":[{"entity":"a","row_id":"b"}]}"#, "changes[0]: missing field `kind`"),
+            (
+                &format!(r#"{{"changes":[{good},{{"entity":"a","row_id":7,"kind":"insert"}}]}}"#),
+                "changes[1].row_id: invalid type",
+            ),
+            (
+                r#"{"changes":[{"entity":"a","row_id":"b","kind":"upsert"}]}"#,
+                "changes[0].kind: unknown variant `upsert`",
+            ),
+            (r#"{"changes":[],"client_id":3}"#, "client_id: invalid type"),
+            (&format!(r#"{{"changes":[{good}]}} x"#), "after the request: trailing characters"),
+            (
+                r#"{"changes":[{"entity":"","row_id":"b","kind":"insert"}]}"#,
+                "changes[0].entity: must have 1 to 512 bytes, not 0",
+            ),
+            (
+                &format!(r#"{{"changes":[{{"entity":"a","row_id":"{long}","kind":"insert"}}]}}"#),
+                "changes[0].row_id: must have 1 to 512 bytes, not 513",
+            ),
+            (
+                &format!(r#"{{"changes":[{{"entity":"a","row_id":"b","kind":"delete","op_id":"{long}"}}]}}"#),
+                "changes[0].op_id",
+            ),
+            (&format!(r#"{{"changes":[],"client_id":"{long}"}}"#), "client_id: must have"),
+            (
+                &format!(
+                    r#"{{"changes":[{{"entity":"a","row_id":"b","kind":"insert","data":{}1{}}}]}}"#,
+                    "[".repeat(200),
+                    "]".repeat(200)
+                ),
+                "recursion limit",
+            ),
+        ] {
+            let refused = Answer::of(post(body)).await;
+            assert_eq!((refused.status, refused.error().0), (400, "BAD_REQUEST"), "{body}: {}", refused.body);
+            assert!(refused.error().1.contains(said), "{body}: {}", refused.body);
+        }
+        let bytes =
+            Client::new().post(format!("{url}/api/sync/push")).header("Content-Type", "application/json");
+        assert_eq!(Answer::of(bytes.body(vec![b'"', 0xff, b'"'])).await.status, 400);
+        let plain =
+            Client::new().post(format!("{url}/api/sync/push")).body(format!(r#"{{"changes":[{good}]}}"#));
+        assert_eq!(Answer::of(plain).await.error().0, "UNSUPPORTED_MEDIA_TYPE");
+        let many = push(&url, &todos(0, 11)).await;
+        assert_eq!((many.status, many.error().0), (413, "TOO_MANY_CHANGES"));
+        assert!(many.error().1.contains("10 changes (--max-changes), not 11"));
+        assert!(snapshot(&url, 10).await.unwrap().0.is_empty(), "nothing of all that was applied");
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_and_nothing_is_applied() {
+    let server = start_memory("--max-body 2000").await;
+    let url = server.url();
+    let big =
+        json!({"changes": [{"entity": "Big", "row_id": "b", "kind": "insert", "data": "x".repeat(2000)}]});
+    let refused = push(&url, &big).await;
+    assert_eq!((refused.status, refused.error().0), (413, "BODY_TOO_LARGE"));
+    assert!(refused.error().1.contains("2000 bytes (--max-body)"));
+    // In pieces, without its length said before.
+    let pieces = futures_util::stream::iter(
+        big.to_string()
+            .into_bytes()
+            .chunks(100)
+            .map(<[u8]>::to_vec)
+            .map(Ok::<_, std::io::Error>)
+            .collect::<Vec<_>>(),
+    );
+    let chunked = Client::new()
+        .post(format!("{url}/api/sync/push"))
+        .header("Content-Type", "application/json")
+        .body(reqwest::Body::wrap_stream(pieces));
+    assert_eq!(Answer::of(chunked).await.status, 413);
+    assert!(snapshot(&url, 10).await.unwrap().0.is_empty());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_question_that_makes_no_sense_is_refused() {
+    let server = start_memory("--max-limit 50 --max-wait 5").await;
+    let url = server.url();
+    for (path, status, said) in [
+        ("/api/sync/pull?since=x", 400, "`since` must be a seq"),
+        ("/api/sync/pull?sinse=1", 400, "unknown parameter `sinse`"),
+        ("/api/sync/pull?limit=51", 400, "`limit` must be a whole number from 0 to 50"),
+        ("/api/sync/pull?wait=6", 400, "`wait` must be seconds from 0 to 5"),
+        ("/api/sync/pull?resume=1", 400, "`resume`: no cursor"),
+        ("/api/sync/live?limit=1", 400, "unknown parameter `limit`"),
+        ("/api/sync/ws", 400, "this is a WebSocket"),
+        ("/api/sync/nothing", 404, "no such route"),
+        ("/api/sync/push", 405, "another method"),
+    ] {
+        let refused = get(&url, path).await;
+        assert_eq!(refused.status, status, "{path}: {}", refused.body);
+        assert!(refused.error().1.contains(said), "{path}: {}", refused.body);
+    }
+    let request = Client::new().get(format!("{url}/api/sync/live")).header("Last-Event-ID", "7");
+    assert!(Answer::of(request).await.error().1.contains("Last-Event-ID: no cursor"));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn tokens_say_who_may_read_and_who_may_push() {
+    let (read, write) = ("read-read-read-read", "write-write-write");
+    let server = start_memory(&format!("--read-token {read} --write-token {write}")).await;
+    let url = server.url();
+    let ask = async |path: &str, token: &str| {
+        let path = format!("{url}{path}");
+        let request = if path.ends_with("push") {
+            Client::new().post(path).json(&todos(0, 1))
+        } else {
+            Client::new().get(path)
+        };
+        let request = if token.is_empty() { request } else { request.header("Authorization", token) };
+        request.send().await.unwrap()
+    };
+    let paths = ["pull", "snapshot", "live", "ws"].map(|route| format!("/api/sync/{route}"));
+    for path in paths.iter().map(|path| &**path).chain(["/metrics"]) {
+        for token in [
+            "",
+            "Bearer wrong-wrong-wrong",
+            "Bearer read-read-read-rea",
+            "read-read-read-read",
+            "Basic cmVhZA==",
+        ] {
+            let refused = ask(path, token).await;
+            assert_eq!(
+                (refused.status().as_u16(), &refused.headers()["www-authenticate"]),
+                (401, &"Bearer".parse().unwrap())
+            );
+        }
+        for token in [format!("Bearer {read}"), format!("bearer {write}")] {
+            assert_ne!(ask(path, &token).await.status().as_u16(), 401, "{path}");
+        }
+    }
+    assert_eq!(ask("/api/sync/push", &format!("Bearer {read}")).await.status().as_u16(), 401);
+    assert_eq!(ask("/api/sync/push", "").await.status().as_u16(), 401);
+    assert_eq!(ask("/api/sync/push", &format!("Bearer {write}")).await.status().as_u16(), 200);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(path, "").await.status().as_u16(), 200, "a load balancer has no token");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_tokens_web_pages_of_other_sites_are_kept_out() {
+    let server = start_memory("").await;
+    let url = server.url();
+    let ask = async |name: &'static str, value: &str| {
+        get_status(Client::new().get(format!("{url}/api/sync/pull?since=0")).header(name, value)).await
+    };
+    assert_eq!(ask("Origin", "http://evil.example").await, 403);
+    assert_eq!(ask("Origin", "null").await, 403);
+    assert_eq!(ask("Host", "evil.example").await, 403, "a name that was made to point here");
+    assert_eq!(ask("Origin", &url).await, 410, "its own page may ask");
+    assert_eq!(ask("Host", "localhost:1").await, 410);
+    let push = Client::new()
+        .post(format!("{url}/api/sync/push"))
+        .json(&todos(0, 1))
+        .header("Origin", "http://evil.example");
+    assert_eq!(get_status(push).await, 403);
+    server.shutdown().await;
+}
+
+async fn get_status(request: reqwest::RequestBuilder) -> u16 {
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn another_address_than_loopback_wants_tokens() {
+    let mut config = common::config("--memory");
+    config.listen = "0.0.0.0:0".parse().unwrap();
+    let error = Server::start(config.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("--read-token and --write-token"), "{error}");
+    config.read_token = Some("read-read-read-read".into());
+    config.write_token = Some("write-write-write".into());
+    Server::start(config).await.unwrap().shutdown().await;
+}
+
+#[tokio::test]
+async fn the_figures_are_those_of_what_happened() {
+    for (server, folder) in both("--capacity 500").await {
+        let url = server.url();
+        let base = base(&url).await;
+        push(&url, &todos(0, 3)).await;
+        push(&url, &todos(3, 4)).await;
+        get(&url, &format!("/api/sync/pull?since={base}")).await;
+        get(&url, "/api/sync/pull?since=99").await;
+        let figures = get_text(&url, "/metrics").await;
+        for line in [
+            "ringlog_requests_total{route=\"push\",status=\"200\"} 2",
+            "ringlog_log_appended_total 7",
+            "ringlog_log_retained 7.0",
+            "ringlog_capacity 500.0",
+            "ringlog_latency_samples{operation=\"push\"} 2.0",
+            "ringlog_latency_samples{operation=\"visibility\"} 2.0",
+            "ringlog_latency_seconds{operation=\"push\",quantile=\"0.999\"}",
+            "ringlog_latency_seconds{operation=\"pull\",quantile=\"1\"}",
+            "# EOF",
+        ] {
+            assert!(figures.contains(line), "{line} is not in\n{figures}");
+        }
+        let commits = if folder.is_some() { "ringlog_commits_total 2" } else { "ringlog_commits_total 0" };
+        assert!(figures.contains(commits), "{figures}");
+        assert_eq!(get_text(&url, "/readyz").await, "ready\n");
+        server.shutdown().await;
+    }
+}

@@ -1,0 +1,112 @@
+//! A server in a process of its own, which can be killed and started again on the same port and data.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// A server's process, and how it is started.
+pub struct Process {
+    data: PathBuf,
+    args: String,
+    port: Mutex<Option<u16>>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Process {
+    /// A server that is not started yet.
+    pub fn new(data: &Path, args: &str) -> Self {
+        Self { data: data.to_owned(), args: args.into(), port: Mutex::default(), child: Mutex::default() }
+    }
+
+    fn command(&self) -> Command {
+        let port = self.port.lock().unwrap().unwrap_or(0);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        command
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(self.args.split_whitespace())
+            .args(if self.args.contains("--memory") {
+                vec![]
+            } else {
+                vec!["--data".into(), self.data.clone()]
+            })
+            .stdin(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    /// Where its log goes.
+    fn log(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
+    /// Starts it; true if it listens, false if it ended before.
+    pub fn start(&self) -> bool {
+        self.start_with(&[])
+    }
+
+    /// Starts it with variables in its environment.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> bool {
+        let mut child =
+            self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(url) = line.trim_end().strip_prefix("listening on http://") else {
+            assert_eq!(line, "", "the first line says where it listens");
+            child.wait().unwrap();
+            return false;
+        };
+        *self.port.lock().unwrap() = Some(url.rsplit_once(':').unwrap().1.parse().unwrap());
+        *self.child.lock().unwrap() = Some(child);
+        true
+    }
+
+    /// Where it listens, or did last.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.lock().unwrap().expect("it was started"))
+    }
+
+    /// Ends it on the spot, as `kill -9`.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
+    /// Asks it to stop, and waits until it has. True if it says that all went well.
+    #[cfg(unix)]
+    pub fn stop(&self) -> bool {
+        let Some(mut child) = self.child.lock().unwrap().take() else { return false };
+        let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(start.elapsed() < super::HANG, "it does not stop");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// What it said on standard error, all lifetimes.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

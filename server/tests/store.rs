@@ -1,0 +1,218 @@
+//! What a server makes of the store it finds: one in use, one of another format, a torn or damaged one. It refuses to start, says why,
+//! and leaves the file as it was; or it starts with all that was acknowledged, and never with less.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::clients::Random;
+use common::{Rows, config, snapshot, todos};
+use ringlog_server::{Config, Server, StartError, StoreError};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "ringlog.redb";
+
+fn config_in(folder: &Path) -> Config {
+    Config { data: folder.to_owned(), ..config("--capacity 30 --op-ids 30 --drain 5") }
+}
+
+async fn start(folder: &Path) -> Result<Server, StartError> {
+    Server::start(config_in(folder)).await
+}
+
+/// A store with some rows, half of them deleted or changed, closed or as after `kill -9`. Answers with its file's bytes and its rows.
+async fn made(is_closed: bool) -> (Vec<u8>, Rows, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    for turn in 0..20 {
+        let pushed = common::push(&server.url(), &todos(turn, 5)).await;
+        assert_eq!(pushed.status, 200);
+    }
+    let (rows, token) = snapshot(&server.url(), 100).await.unwrap();
+    if is_closed {
+        server.shutdown().await;
+        return (fs::read(folder.path().join(FILE)).unwrap(), rows, token);
+    }
+    let bytes = fs::read(folder.path().join(FILE)).unwrap();
+    server.shutdown().await;
+    (bytes, rows, token)
+}
+
+/// Puts a file where a store is looked for.
+fn place(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    fs::write(&file, bytes).unwrap();
+    (folder, file)
+}
+
+/// Starts on these bytes. None if it refuses, having left them alone; else the rows, and where the log stands.
+async fn found(bytes: &[u8]) -> Option<(Rows, String)> {
+    let (folder, file) = place(bytes);
+    match start(folder.path()).await {
+        Ok(server) => {
+            let url = server.url();
+            let found = snapshot(&url, 100).await;
+            let pulled = common::get(&url, "/api/sync/pull?since=90").await;
+            assert_eq!(pulled.seqs(), (91..=100).collect::<Vec<_>>());
+            server.shutdown().await;
+            Some(found.unwrap())
+        }
+        Err(error) => {
+            let StartError::Store(StoreError::Damaged { .. }) = &error else { panic!("{error}") };
+            assert!(
+                error.to_string().contains(FILE) && error.to_string().contains("left as it is"),
+                "{error}"
+            );
+            assert!(fs::read(&file).unwrap() == bytes, "it was written to");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_store_is_taken_closed_or_not() {
+    for is_closed in [true, false] {
+        let (bytes, rows, token) = made(is_closed).await;
+        assert_eq!(found(&bytes).await, Some((rows, token)), "closed: {is_closed}");
+    }
+}
+
+#[tokio::test]
+async fn a_torn_store_is_refused_and_left_alone() {
+    for is_closed in [true, false] {
+        let (bytes, ..) = made(is_closed).await;
+        for cut in [0, 1, 8, 100, 511, 4096, 10_000, bytes.len() / 2, bytes.len() - 4096, bytes.len() - 1] {
+            assert_eq!(found(&bytes[..cut]).await, None, "cut to {cut} of {}", bytes.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_refused_and_left_alone() {
+    assert_eq!(found(b"not a database at all").await, None);
+    assert_eq!(found(&vec![0; 100_000]).await, None);
+    let mut random = Random(11);
+    let noise: Vec<u8> = (0..1_000_000).map(|_| random.below(256) as u8).collect();
+    assert_eq!(found(&noise).await, None);
+}
+
+/// Whichever byte is damaged: either it is noticed, or it was of no importance.
+#[tokio::test]
+async fn a_damaged_store_is_refused_or_whole() {
+    let deep = std::env::var_os("RINGLOG_SERVER_DEEP").is_some();
+    for is_closed in [true, false] {
+        let (bytes, rows, token) = made(is_closed).await;
+        let mut random = Random(5);
+        // Pages that hold something; most of the file is room.
+        let used: Vec<usize> = (0..bytes.len() / 4096)
+            .filter(|page| bytes[page * 4096..][..4096].iter().any(|&byte| byte != 0))
+            .collect();
+        let mut refused = 0;
+        let most = if deep { 3000 } else { 60 };
+        for _ in 0..most {
+            let page = used[random.below(used.len())] * 4096;
+            let held = bytes[page..][..4096].iter().rposition(|&byte| byte != 0).unwrap();
+            let at = page + random.below(held + 1);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << random.below(8);
+            match found(&damaged).await {
+                None => refused += 1,
+                Some(found) => assert_eq!(found, (rows.clone(), token.clone()), "byte {at}"),
+            }
+        }
+        assert!(refused > 0, "not one of {most} damages was noticed");
+        println!("closed: {is_closed}; {refused} of {most} refused, the others of no importance");
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_another_format_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.unwrap().shutdown().await;
+    let file = folder.path().join(FILE);
+    {
+        let database = redb::Database::open(&file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+        transaction.open_table(meta).unwrap().insert("format", &7_u64.to_be_bytes()[..]).unwrap();
+        transaction.commit().unwrap();
+    }
+    let before = fs::read(&file).unwrap();
+    let error = start(folder.path()).await.unwrap_err();
+    assert!(error.to_string().contains("has format 7, and this server reads format 1"), "{error}");
+    assert!(fs::read(&file).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path()).await.unwrap();
+    let error = start(folder.path()).await.unwrap_err();
+    assert!(error.to_string().contains("in use by another server"), "{error}");
+    assert_eq!(common::push(&first.url(), &todos(0, 1)).await.status, 200, "the first one goes on");
+    first.shutdown().await;
+    start(folder.path()).await.unwrap().shutdown().await;
+}
+
+#[tokio::test]
+async fn a_log_goes_on_with_its_seqs_timestamps_and_op_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    let mut request = todos(0, 3);
+    for (n, change) in request["changes"].as_array_mut().unwrap().iter_mut().enumerate() {
+        change["op_id"] = format!("op-{n}").into();
+    }
+    let first = common::push(&server.url(), &request).await;
+    let token = first.header("ringlog-resume").unwrap().to_owned();
+    let before = common::get(&server.url(), "/api/sync/pull").await;
+    server.shutdown().await;
+
+    let server = start(folder.path()).await.unwrap();
+    let after = common::get(&server.url(), "/api/sync/pull").await;
+    assert_eq!(after.body, before.body, "timestamps and all");
+    assert_eq!(after.header("etag"), before.header("etag"));
+    let again = common::push(&server.url(), &request).await;
+    assert_eq!((&again.body["deduped"], &again.body["cursor"]["last_seq"]), (&3.into(), &3.into()));
+    assert_eq!(again.body["results"][2]["seq"], 3);
+    let next = common::push(&server.url(), &todos(9, 1)).await;
+    assert_eq!(next.last_seq(), 4);
+    let resumed = common::get(&server.url(), &format!("/api/sync/pull?resume={token}")).await;
+    assert_eq!(resumed.seqs(), [4]);
+    server.shutdown().await;
+}
+
+/// The window and the memory of op ids are trimmed on disk to just what the log keeps.
+#[tokio::test]
+async fn what_has_left_the_window_is_not_kept_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    let push = async |url: &str, turn: usize| {
+        let mut request = todos(turn * 7, 7);
+        for (n, change) in request["changes"].as_array_mut().unwrap().iter_mut().enumerate() {
+            change["op_id"] = format!("{turn}-{n}").into();
+        }
+        common::push(url, &request).await
+    };
+    for turn in 0..10 {
+        push(&server.url(), turn).await;
+    }
+    server.shutdown().await;
+    {
+        use redb::ReadableTableMetadata;
+        let database = redb::Database::open(folder.path().join(FILE)).unwrap();
+        let transaction = redb::ReadableDatabase::begin_read(&database).unwrap();
+        for name in ["events", "op_ids"] {
+            let untyped =
+                transaction.open_untyped_table(redb::TableDefinition::<u64, u64>::new(name)).unwrap();
+            assert_eq!(untyped.len().unwrap(), 30, "{name}");
+        }
+    }
+    let server = start(folder.path()).await.unwrap();
+    let refused = common::get(&server.url(), "/api/sync/pull?since=39").await;
+    assert_eq!((refused.status, &refused.body["error"]["oldest_seq"]), (410, &41.into()));
+    assert_eq!(common::get(&server.url(), "/api/sync/pull?since=40").await.seqs().len(), 30);
+    assert_eq!(push(&server.url(), 9).await.body["deduped"], 7, "remembered");
+    assert_eq!(push(&server.url(), 1).await.body["deduped"], 0, "forgotten long ago");
+    server.shutdown().await;
+}
