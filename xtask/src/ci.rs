@@ -2,7 +2,6 @@
 
 use crate::{faults, fuzz, loom, sanitize, shell, valgrind};
 use std::fs;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// The README tells a newcomer to run exactly this, and so does CI.
@@ -52,9 +51,8 @@ fn docs(words: &str) -> Result<(), String> {
 
 /// What the tests end the server with must not be in what people run.
 fn release_has_no_crash_points() -> Result<(), String> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
-    let server = target.join("release").join(format!("ringlog-server{}", std::env::consts::EXE_SUFFIX));
+    let server =
+        shell::target().join("release").join(format!("ringlog-server{}", std::env::consts::EXE_SUFFIX));
     let bytes = fs::read(&server).map_err(|error| format!("{}: {error}", server.display()))?;
     let variable = b"RINGLOG_TEST_CRASH_AT";
     if bytes.windows(variable.len()).any(|window| window == variable) {
