@@ -9,7 +9,7 @@
 //!    flight; it is put off, to be the first of the next group, and is then a replay of the other.
 //! 2. **Commit.** One transaction holds, for all claims: the rows, the events with their seqs, the op ids with the same seqs,
 //!    the new last seq; what has left the window and the memory of op ids is dropped. It is on disk when the commit returns:
-//!    one sync for the whole group.
+//!    the whole group shares its syncs.
 //! 3. **Append.** The claims are published in the order of the transaction, each as a batch. Nobody else appends, so they get
 //!    the seqs that were written.
 //! 4. **Answer.** Each client gets its results, and the head.
