@@ -116,7 +116,13 @@ impl Browser {
 
     /// Presses a key, as a person would.
     pub async fn press(&mut self, key: &str, code: u32) {
-        let text = if key.chars().count() == 1 { key } else { "" };
+        let text = if key == "Enter" {
+            "\r"
+        } else if key.chars().count() == 1 {
+            key
+        } else {
+            ""
+        };
         for kind in ["keyDown", "keyUp"] {
             let mut event = json!({"type": kind, "key": key, "windowsVirtualKeyCode": code});
             if kind == "keyDown" {
@@ -138,6 +144,8 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", media).await;
         let screen = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", screen).await;
+        // They take a part of the width, or not, as the system likes.
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true})).await;
     }
 
     /// Keeps a picture of the whole page, if `RINGLOG_SCREENSHOTS` names a folder.
