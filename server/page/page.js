@@ -225,8 +225,8 @@ function take(stats) {
 function showStats() {
   for (const chart of Object.values(charts)) chart.draw();
   if (last === null) return;
-  setFact("Last seq", whole.format(last.log.head));
-  setFact("Oldest seq", whole.format(last.log.oldest));
+  setFact("Last seq", last.log.head);
+  setFact("Oldest seq", last.log.oldest);
   setFact("Capacity", count(last.capacity));
   setFact("Connections", count(last.connections));
   setFact("Live streams", count(last.subscribers));
@@ -288,7 +288,7 @@ function tailItem({ change, mark }) {
   const part = (tag, className, text) => {
     const element = document.createElement(tag);
     element.className = className;
-    element.textContent = text;
+    element.textContent = element.title = text;
     item.append(element);
     return element;
   };
