@@ -82,13 +82,11 @@ impl Replica {
             let (token, page) = (token(&answer), answer.json::<Value>().await?);
             let more = page["rows"].as_array().into_iter().flatten();
             rows.extend(more.map(|row| (key(row), row["data"].clone())));
-            match page["next"].as_str() {
-                Some(page) => next = format!("&page={page}"),
-                None => {
-                    *self = Self { rows, token };
-                    return Ok(());
-                }
-            }
+            let Some(page) = page["next"].as_str() else {
+                *self = Self { rows, token };
+                return Ok(());
+            };
+            next = format!("&page={page}");
         }
     }
 

@@ -131,7 +131,7 @@ const charts = {
 
 const facts = new Map();
 
-function setFact(name, value) {
+function setFact(name, value, title = value) {
   if (!facts.has(name)) {
     const [box, term, description] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
     term.textContent = name;
@@ -139,7 +139,8 @@ function setFact(name, value) {
     at("facts").append(box);
     facts.set(name, description);
   }
-  facts.get(name).textContent = facts.get(name).title = value;
+  facts.get(name).textContent = value;
+  facts.get(name).title = title;
 }
 
 // Connections --------------------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ function showStats() {
   setFact("Pushes waiting", count(last.pushes_waiting));
   setFact("Store", last.store);
   setFact("Running for", uptime(last.uptime_seconds));
-  setFact("Incarnation", last.incarnation);
+  setFact("Incarnation", `${last.incarnation.slice(0, 8)}…`, last.incarnation);
 }
 
 async function poll() {
