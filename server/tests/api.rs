@@ -66,27 +66,34 @@ async fn requests_that_share_an_op_id_are_applied_once_however_they_come() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(&format!("--data {}", folder.path().display())).await;
     let url = server.url();
-    let request = json!({"client_id": "c", "changes": [
-        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1"},
-        {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": "1"},
-    ]});
-    let pushes: Vec<_> = (0..40)
-        .map(|_| {
+    // While the first is being committed the others gather: both pushes of an op id are in one group then.
+    let request = |op: usize| {
+        json!({"client_id": "c", "changes": [
+            {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": op.to_string()},
+            {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": op.to_string()},
+        ]})
+    };
+    let pushes: Vec<_> = (0..60)
+        .map(|n| {
             tokio::spawn({
-                let (url, request) = (url.clone(), request.clone());
+                let (url, request) = (url.clone(), request(n / 3));
                 async move { push(&url, &request).await }
             })
         })
         .collect();
+    let mut seqs = std::collections::BTreeMap::new();
     let mut applied = 0;
-    for pushed in pushes {
+    for (n, pushed) in pushes.into_iter().enumerate() {
         let answer = pushed.await.unwrap();
         assert_eq!((answer.status, &answer.body["applied"]), (200, &2.into()), "{}", answer.body);
-        let results = answer.body["results"].as_array().unwrap().clone();
-        assert!(results.iter().all(|result| result["seq"] == 1), "{results:?}");
-        applied += results.iter().filter(|result| result["status"] == "applied").count();
+        for result in answer.body["results"].as_array().unwrap() {
+            let seq = result["seq"].as_u64().unwrap();
+            assert_eq!(*seqs.entry(n / 3).or_insert(seq), seq, "one op id, one seq");
+            applied += usize::from(result["status"] == "applied");
+        }
     }
-    assert_eq!((applied, get(&url, "/api/sync/pull").await.seqs()), (1, vec![1]));
+    assert_eq!(applied, 20);
+    assert_eq!(get(&url, "/api/sync/pull").await.seqs(), (1..=20).collect::<Vec<_>>());
     server.shutdown().await;
 }
 

@@ -96,6 +96,17 @@ async fn all_subscribers_are_sent_the_same_bytes_over_either_transport() {
     let page: Value = serde_json::from_str(&first.data).unwrap();
     assert_eq!(message["data"], page);
     assert_eq!(page, get(&url, &format!("/api/sync/pull?since={base}")).await.body, "and the same as pulled");
+
+    // Who comes later gets what the others had, from where it stands, not what was encoded last.
+    for n in 0..4 {
+        push(&url, &todos(n, 1)).await;
+        assert_eq!(read(&mut streams[0], 1).await, [base + 2 + n as u64]);
+    }
+    for behind in 0..5 {
+        let mut late = Sse::open(&url, &format!("since={}", base + behind)).await;
+        let rest: Vec<_> = (base + behind + 1..=base + 5).collect();
+        assert_eq!(read(&mut late, rest.len()).await, rest);
+    }
     server.shutdown().await;
 }
 
@@ -172,6 +183,12 @@ async fn not_reading(server: &ringlog_server::Server, path: &str, more: &str) ->
     stream
 }
 
+/// A push of rows of 20 kB each.
+fn large(first: usize, count: usize) -> Value {
+    let row = |n: usize| json!({"entity": "E", "row_id": n.to_string(), "kind": "update", "data": "x".repeat(20_000)});
+    json!({"changes": (first..first + count).map(row).collect::<Vec<_>>()})
+}
+
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -189,13 +206,11 @@ async fn subscribers_that_never_read_hold_nobody_up_and_are_let_go() {
     // Far more than sockets and kept frames hold.
     let pushing = async {
         for turn in 0..60 {
-            let change = |n: usize| json!({"entity": "E", "row_id": n.to_string(), "kind": "update", "data": "x".repeat(2000)});
-            let changes: Vec<_> = (turn * 100..turn * 100 + 100).map(change).collect();
-            assert_eq!(push(&url, &json!({"changes": changes})).await.status, 200);
+            assert_eq!(push(&url, &large(turn * 10, 10)).await.status, 200);
         }
     };
-    let (seqs, ()) = tokio::join!(read(&mut reading, 6000), pushing);
-    assert_eq!(seqs, (base + 1..=base + 6000).collect::<Vec<_>>(), "who reads misses nothing");
+    let (seqs, ()) = tokio::join!(read(&mut reading, 600), pushing);
+    assert_eq!(seqs, (base + 1..=base + 600).collect::<Vec<_>>(), "who reads misses nothing");
     // Their places become free.
     let freed = async {
         loop {
@@ -214,14 +229,13 @@ async fn subscribers_that_never_read_hold_nobody_up_and_are_let_go() {
 /// One that reads slowly is lapped, told so, loads the rows and goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_is_lapped_and_told() {
-    let server = start_memory("--capacity 100 --max-changes 100").await;
+    let server = start_memory("--capacity 10").await;
     let url = server.url();
     let base = base(&url).await;
-    let mut slow = not_reading(&server, &format!("/api/sync/live?since={base}"), "").await;
+    let mut slow =
+        not_reading(&server, &format!("/api/sync/live?since={base}"), "Connection: close\r\n").await;
     for turn in 0..60 {
-        let change = |n: usize| json!({"entity": "E", "row_id": n.to_string(), "kind": "update", "data": "x".repeat(2000)});
-        let changes: Vec<_> = (0..100).map(|n| change(turn * 100 + n)).collect();
-        assert_eq!(push(&url, &json!({"changes": changes})).await.status, 200);
+        assert_eq!(push(&url, &large(turn * 10, 10)).await.status, 200);
     }
     let mut text = String::new();
     tokio::time::timeout(HANG, slow.read_to_string(&mut text)).await.expect("the stream ends").unwrap();
@@ -232,8 +246,8 @@ async fn a_slow_subscriber_is_lapped_and_told() {
     assert_eq!(
         (rows.len(), token),
         (
-            6000,
-            get(&url, &format!("/api/sync/pull?since={}", base + 5950))
+            600,
+            get(&url, &format!("/api/sync/pull?since={}", base + 595))
                 .await
                 .header("ringlog-resume")
                 .unwrap()

@@ -53,10 +53,15 @@ pub struct Answer {
 
 impl Answer {
     pub async fn of(request: reqwest::RequestBuilder) -> Self {
-        let response = request.send().await.expect("an answer");
+        Self::try_of(request).await.expect("an answer")
+    }
+
+    /// None if the server is not there, or goes meanwhile.
+    pub async fn try_of(request: reqwest::RequestBuilder) -> Option<Self> {
+        let response = request.send().await.ok()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await.expect("a body");
-        Self { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+        let bytes = response.bytes().await.ok()?;
+        Some(Self { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -108,12 +113,12 @@ pub fn fold(rows: &mut Rows, change: &Value) {
     }
 }
 
-/// Loads all pages of a snapshot. Answers with the rows and the resume token.
+/// Loads all pages of a snapshot. Answers with the rows and the resume token; none if the server or the snapshot goes meanwhile.
 pub async fn snapshot(server: &str, limit: usize) -> Option<(Rows, String)> {
     let mut rows = Rows::new();
     let mut path = format!("/api/sync/snapshot?limit={limit}");
     loop {
-        let page = get(server, &path).await;
+        let page = Answer::try_of(reqwest::Client::new().get(format!("{server}{path}"))).await?;
         if page.status == 410 {
             return None;
         }
