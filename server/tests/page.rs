@@ -1,7 +1,6 @@
 //! The page at `/`, in a real browser. Skipped, and says so, where there is none.
 //!
 //! `RINGLOG_SCREENSHOTS=DIR` keeps pictures of it, dark and light, wide and narrow.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
