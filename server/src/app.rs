@@ -6,6 +6,7 @@ use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::subscriber::Places;
 use crate::views::{View, Views};
 use crate::writer::{Refused, Writer};
 use ringlog::{ChangeLog, PushRequest, PushResponse};
@@ -23,6 +24,7 @@ pub(crate) struct App {
     pub(crate) pushes: Pushes,
     pub(crate) views: Views,
     pub(crate) frames: Frames,
+    pub(crate) places: Places,
     pub(crate) metrics: Arc<Metrics>,
     /// One permit for each connection, each live stream, and each KiB of pushes in work.
     pub(crate) connections: Arc<Semaphore>,
@@ -55,6 +57,16 @@ impl Pushes {
 }
 
 impl App {
+    /// How many connections are open.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.config.max_connections - self.connections.available_permits()
+    }
+
+    /// How many live streams there are.
+    pub(crate) fn live_streams(&self) -> usize {
+        self.config.max_subscribers - self.subscribers.available_permits()
+    }
+
     /// Applies a push. What it applied is visible when this returns.
     pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, ApiError> {
         let response = match &self.pushes {

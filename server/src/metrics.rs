@@ -98,6 +98,7 @@ struct Request {
 /// The server's figures.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    started: Instant,
     requests: Family<Request, Counter>,
     commits: Counter,
     committed_changes: Counter,
@@ -112,6 +113,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         Self {
+            started: Instant::now(),
             requests: Family::default(),
             commits: Counter::default(),
             committed_changes: Counter::default(),
@@ -182,6 +184,25 @@ impl Metrics {
         }
     }
 
+    /// What is timed: how many of each there were, and their quantiles in seconds.
+    pub(crate) fn latencies(&self) -> [(&'static str, u64, [f64; QUANTILES.len()]); 4] {
+        [
+            ("push", &self.push),
+            ("pull", &self.pull),
+            ("commit", &self.commit),
+            ("visibility", &self.visibility),
+        ]
+        .map(|(name, latency)| {
+            let (count, values) = latency.summary();
+            (name, count, values)
+        })
+    }
+
+    /// How long the server has been running.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// All figures as text, in the format of `OpenMetrics`.
     pub(crate) fn encode(&self, app: &Arc<App>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("ringlog");
@@ -214,11 +235,13 @@ impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(app) = self.app.upgrade() else { return Ok(()) };
         encode_engine(&mut encoder, &app.log)?;
-        let connections = app.config.max_connections - app.connections.available_permits();
-        let subscribers = app.config.max_subscribers - app.subscribers.available_permits();
+        // The places first, or one that has just been fed would be ahead of the head.
+        let furthest = app.places.all().into_iter().min();
+        let lag = furthest.map_or(0, |place| app.log.head().saturating_sub(place));
         for (name, help, value) in [
-            ("connections", "Open connections", connections),
-            ("subscribers", "Live streams", subscribers),
+            ("connections", "Open connections", app.open_connections()),
+            ("subscribers", "Live streams", app.live_streams()),
+            ("lag_max", "Events that the furthest of the unfiltered live streams is behind", lag as usize),
             ("snapshots_held", "Snapshots held for clients that page through them", app.views.len()),
             ("pushes_waiting", "Pushes that wait for the writer", app.pushes.waiting()),
             ("capacity", "How many events the window holds", app.config.capacity),
@@ -256,16 +279,10 @@ fn encode_engine(encoder: &mut DescriptorEncoder<'_>, log: &ChangeLog) -> fmt::R
 }
 
 fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> fmt::Result {
-    let latencies = [
-        ("push", &metrics.push),
-        ("pull", &metrics.pull),
-        ("commit", &metrics.commit),
-        ("visibility", &metrics.visibility),
-    ]
-    .map(|(name, latency)| (name, latency.summary()));
+    let latencies = metrics.latencies();
     let help = "Latency of the last 10 to 20 seconds; quantile 1 is the longest";
     let mut family = encoder.encode_descriptor("latency_seconds", help, None, MetricType::Gauge)?;
-    for (name, (count, values)) in latencies {
+    for (name, count, values) in latencies {
         for (quantile, value) in QUANTILES.into_iter().zip(values) {
             if count > 0 {
                 let labels = [("operation", name.to_owned()), ("quantile", quantile.to_string())];
@@ -275,7 +292,7 @@ fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> f
     }
     let help = "How many were timed in these seconds";
     let mut family = encoder.encode_descriptor("latency_samples", help, None, MetricType::Gauge)?;
-    for (name, (count, _)) in latencies {
+    for (name, count, _) in latencies {
         ConstGauge::new(count as f64).encode(family.encode_family(&[("operation", name)])?)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::routes::router;
 use crate::store::{Store, StoreError};
+use crate::subscriber::Places;
 use crate::views::Views;
 use crate::writer::Writer;
 use axum::Router;
@@ -105,6 +106,7 @@ impl Server {
         let app = Arc::new(App {
             views: Views::new(config.max_snapshots, config.snapshot_ttl),
             frames: Frames::default(),
+            places: Places::default(),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
             pushing: Semaphore::new(config.max_pushing.div_ceil(1024)),

@@ -4,14 +4,39 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::frames::Frame;
 use ringlog::{Cursor, Filter, Follower};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::OwnedSemaphorePermit;
+
+/// Where the live streams stand that follow everything. (What is not for a filtered one is no lag.)
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    places: Mutex<Vec<Weak<AtomicU64>>>,
+}
+
+impl Places {
+    /// One more, for as long as it is kept.
+    fn open(&self, seq: u64) -> Arc<AtomicU64> {
+        let place = Arc::new(AtomicU64::new(seq));
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// The seqs up to which they were sent everything.
+    pub(crate) fn all(&self) -> Vec<u64> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.iter().filter_map(|place| Some(place.upgrade()?.load(Ordering::Relaxed))).collect()
+    }
+}
 
 /// A follower, and its place among those that are allowed.
 pub(crate) struct Subscriber {
     app: Arc<App>,
     follower: Follower,
     filter: Option<Filter>,
+    place: Option<Arc<AtomicU64>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -43,7 +68,8 @@ impl Subscriber {
         // A bare seq that is good gets to know its log before anything happens: its first id is a whole token.
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));
-        Ok(Self { app: Arc::clone(app), follower, filter, _permit: permit })
+        let place = filter.is_none().then(|| app.places.open(start.seq));
+        Ok(Self { app: Arc::clone(app), follower, filter, place, _permit: permit })
     }
 
     /// Where it stands.
@@ -53,12 +79,17 @@ impl Subscriber {
 
     /// What it is sent next. May be dropped at any time, and loses nothing.
     pub(crate) async fn next(&mut self) -> Delivery {
-        let Self { app, follower, filter, .. } = self;
+        let Self { app, follower, filter, place, .. } = self;
         tokio::select! {
             biased;
             () = app.stopping.cancelled() => return Delivery::Stopping,
             frame = app.frames.next(follower, filter.as_ref()) => return match frame {
-                Ok(frame) => Delivery::Changes(frame),
+                Ok(frame) => {
+                    if let Some(place) = place {
+                        place.store(follower.cursor().seq, Ordering::Relaxed);
+                    }
+                    Delivery::Changes(frame)
+                }
                 Err(resync) => Delivery::Resync(resync.into()),
             },
             () = tokio::time::sleep(app.config.heartbeat) => {}

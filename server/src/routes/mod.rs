@@ -2,9 +2,11 @@
 
 mod health;
 mod live;
+mod page;
 mod pull;
 mod push;
 mod router;
 mod snapshot;
+mod stats;
 
 pub(crate) use router::router;

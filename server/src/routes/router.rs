@@ -1,6 +1,6 @@
 //! Which path leads where, through what.
 
-use super::{health, live, pull, push, snapshot};
+use super::{health, live, page, pull, push, snapshot, stats};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
@@ -34,6 +34,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(state(), deadline))
         .route("/api/sync/live", get(live::events))
         .route("/api/sync/ws", get(live::socket))
+        .route("/api/stats", get(stats::stats))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn_with_state(state(), auth::reader));
     let writing = Router::new()
@@ -43,6 +44,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let compressed = SizeAbove::new(MIN_COMPRESSED).and(NotForContentType::SSE);
     reading
         .merge(writing)
+        .merge(page::routes())
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .method_not_allowed_fallback(async || {

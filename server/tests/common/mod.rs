@@ -7,6 +7,7 @@
     reason = "every test takes what it needs, and fails by panicking"
 )]
 
+pub mod browser;
 pub mod clients;
 pub mod history;
 pub mod process;

@@ -1,0 +1,101 @@
+//! `GET /api/stats`: the figures that the page draws, as JSON.
+
+use crate::app::{App, Pushes};
+use crate::error::ApiError;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use ringlog::Stats;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Serialize)]
+struct Figures {
+    incarnation: String,
+    uptime_seconds: f64,
+    store: &'static str,
+    capacity: usize,
+    connections: usize,
+    subscribers: usize,
+    snapshots_held: usize,
+    pushes_waiting: usize,
+    followers: Followers,
+    latency_seconds: BTreeMap<&'static str, Percentiles>,
+    log: Stats,
+}
+
+/// The live streams that follow everything, and how many events they are behind the head.
+#[derive(Serialize)]
+struct Followers {
+    count: usize,
+    lag_p50: u64,
+    lag_p90: u64,
+    lag_max: u64,
+}
+
+impl Followers {
+    /// From their lags, in order.
+    fn new(lags: &[u64]) -> Self {
+        let rank = |per_cent: usize| lags.get((lags.len() * per_cent).div_ceil(100).saturating_sub(1));
+        let lag = |per_cent| rank(per_cent).copied().unwrap_or(0);
+        Self { count: lags.len(), lag_p50: lag(50), lag_p90: lag(90), lag_max: lag(100) }
+    }
+}
+
+/// Of the last 10 to 20 seconds. All are 0 if there was nothing to time.
+#[derive(Serialize)]
+struct Percentiles {
+    samples: u64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+/// `GET /api/stats`.
+pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+    let latencies = app.metrics.latencies().map(|(name, samples, [p50, p90, p99, p999, max])| {
+        (name, Percentiles { samples, p50, p90, p99, p999, max })
+    });
+    // Before the head is looked at, or one that has just been fed would be ahead of it.
+    let places = app.places.all();
+    let log = app.log.stats();
+    let mut lags: Vec<u64> = places.iter().map(|place| log.head.saturating_sub(*place)).collect();
+    lags.sort_unstable();
+    let figures = Figures {
+        incarnation: app.log.incarnation().to_string(),
+        uptime_seconds: app.metrics.uptime().as_secs_f64(),
+        store: match app.pushes {
+            Pushes::Durable { .. } => "durable",
+            Pushes::Memory { .. } => "memory",
+        },
+        capacity: app.config.capacity,
+        connections: app.open_connections(),
+        subscribers: app.live_streams(),
+        snapshots_held: app.views.len(),
+        pushes_waiting: app.pushes.waiting(),
+        followers: Followers::new(&lags),
+        latency_seconds: BTreeMap::from(latencies),
+        log,
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(figures)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lags_are_ranked() {
+        let ten: Vec<u64> = (1..=10).collect();
+        for (lags, expected) in
+            [(&[][..], [0, 0, 0, 0]), (&[7], [1, 7, 7, 7]), (&[1, 9], [2, 1, 9, 9]), (&ten, [10, 5, 9, 10])]
+        {
+            let Followers { count, lag_p50, lag_p90, lag_max } = Followers::new(lags);
+            assert_eq!([count as u64, lag_p50, lag_p90, lag_max], expected, "{lags:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The client of `examples/replica.rs` stays in step with a server that is killed, started again, and started on other data.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+#[path = "../examples/replica.rs"]
+#[expect(dead_code, unreachable_pub, reason = "its `main` is for people, the rest for this test as well")]
+mod replica;
+
+use common::process::Process;
+use common::{HANG, get, snapshot};
+use replica::{Replica, push};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What happened to a replica, and what it held after each step.
+#[derive(Default)]
+struct Seen {
+    steps: Vec<String>,
+    rows: BTreeMap<(String, String), Value>,
+}
+
+fn change(n: usize) -> Value {
+    json!({"entity": "Tick", "row_id": format!("r{}", n % 7), "kind": if n % 5 == 4 { "delete" } else { "update" },
+        "data": if n % 5 == 4 { Value::Null } else { json!(n) }, "op_id": n.to_string()})
+}
+
+/// Waits until a replica holds the rows that the server has.
+async fn in_step(server: &str, seen: &Mutex<Seen>) {
+    let (rows, _) = snapshot(server, 100).await.unwrap();
+    let rows: BTreeMap<_, _> = rows.into_iter().map(|(key, (_, data))| (key, data)).collect();
+    let waited = async {
+        while seen.lock().unwrap().rows != rows {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(HANG, waited).await;
+    assert!(waited.is_ok(), "{:?} is not {rows:?}", seen.lock().unwrap().rows);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replica_stays_in_step_through_kills_and_resyncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Process::new(&folder.path().join("data"), "");
+    assert!(server.start());
+    let url = server.url();
+    for n in 0..10 {
+        push(&url, "before", &change(n)).await.unwrap();
+    }
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (noted, at) = (Arc::clone(&seen), url.clone());
+    let following = tokio::spawn(async move {
+        let mut replica = Replica::default();
+        loop {
+            let ended = replica.follow(&at, |replica, how| {
+                let mut seen = noted.lock().unwrap();
+                seen.steps.push(how.to_owned());
+                seen.rows.clone_from(&replica.rows);
+            });
+            let _ = ended.await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    in_step(&url, &seen).await;
+
+    // Killed while a client pushes: it tries again until it is answered.
+    let pushing = {
+        let url = url.clone();
+        tokio::spawn(async move {
+            for n in 0..100 {
+                push(&url, "during", &change(n)).await.unwrap();
+            }
+        })
+    };
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        server.kill();
+        assert!(server.start());
+    }
+    pushing.await.unwrap();
+    in_step(&url, &seen).await;
+    assert_eq!(get(&url, "/api/stats").await.body["log"]["head"], 110, "each was applied once");
+    let loads = |seen: &Mutex<Seen>| {
+        seen.lock().unwrap().steps.iter().filter(|step| *step == "loaded the snapshot").count()
+    };
+    assert_eq!(loads(&seen), 1, "no restart made it load the rows again");
+
+    // Other data under the same address.
+    server.kill();
+    std::fs::remove_dir_all(folder.path().join("data")).unwrap();
+    assert!(server.start());
+    push(&url, "after", &json!({"entity": "New", "row_id": "1", "kind": "insert", "data": 1})).await.unwrap();
+    in_step(&url, &seen).await;
+    push(&url, "after", &json!({"entity": "New", "row_id": "2", "kind": "insert", "data": 2})).await.unwrap();
+    in_step(&url, &seen).await;
+    following.abort();
+}
