@@ -11,7 +11,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs what the toolchains here can; says loudly what they cannot.
 pub(crate) fn run() -> Result<(), String> {
-    if can_sanitize() {
+    if missing().is_none() {
         test("address", "-Zsanitizer=address", ADDRESS, ("ASAN_OPTIONS", "detect_leaks=1"))?;
     }
     short()
@@ -19,21 +19,15 @@ pub(crate) fn run() -> Result<(), String> {
 
 /// What `ci` has time for: it runs the fuzz targets under the address sanitizer anyway, one of them with threads.
 pub(crate) fn short() -> Result<(), String> {
-    if can_sanitize() {
+    if let Some(missing) = missing() {
+        println!("!! SKIPPED: no sanitizers here: {missing}\n");
+    } else {
         // The standard library comes compiled without it. There are no suppressions: what the sanitizer cannot judge,
         // `tests/races.rs` does not do, and says why.
         let flags = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
         test("thread", flags, "--test races", ("TSAN_OPTIONS", "halt_on_error=1"))?;
     }
     valgrind::memcheck()
-}
-
-fn can_sanitize() -> bool {
-    let missing = missing();
-    if let Some(missing) = missing {
-        println!("!! SKIPPED: no sanitizers here: {missing}\n");
-    }
-    missing.is_none()
 }
 
 fn missing() -> Option<&'static str> {
