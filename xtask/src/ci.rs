@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("bench --no-run")?;
     cargo(LOAD)?;
     loom::run(&[])?;
-    faults::run(&[])?;
+    faults::after_the_models()?;
     valgrind::instructions()?;
     sanitize::short()?;
     fuzz::short(10)?;

@@ -70,9 +70,19 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         return Err(format!("no fault's name holds `{filter}`"));
     }
     sound(&rows.iter().map(|(_, model)| *model).collect())?;
+    catch(&rows)
+}
 
+/// All faults, right after the models have passed without any: they need not do so again.
+pub(crate) fn after_the_models() -> Result<(), String> {
+    complete()?;
+    catch(&FAULTS.iter().collect::<Vec<_>>())
+}
+
+/// Breaks the code in each of these ways, and sees the model fail.
+fn catch(rows: &[&(&str, &str)]) -> Result<(), String> {
     let mut caught = 0;
-    for (fault, model) in &rows {
+    for (fault, model) in rows {
         let models = build(Some(fault))?;
         let start = Instant::now();
         let (verdict, counts) = match run_model(&models, model)? {
