@@ -60,6 +60,11 @@ fn wait(log: &Log, seq: u64) {
     assert!(head >= seq);
 }
 
+fn spawn(log: &Arc<Log>, work: impl FnOnce(&Log) + 'static) -> loom::thread::JoinHandle<()> {
+    let log = Arc::clone(log);
+    loom::thread::spawn(move || work(&log))
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
@@ -80,10 +85,7 @@ fn poll_once(waiter: &mut Waiter<&Log>, seq: u64) -> Poll<u64> {
 fn a_waiter_and_a_publisher() {
     explore("a_waiter_and_a_publisher", 8, || {
         let log = Log::new();
-        let publisher = {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(1))
-        };
+        let publisher = spawn(&log, |log| log.publish(1));
         wait(&log, 1);
         publisher.join().unwrap();
         log.check_deserted();
@@ -95,10 +97,7 @@ fn a_waiter_and_a_publisher() {
 fn a_gap_closed_by_either_publisher() {
     explore("a_gap_closed_by_either_publisher", 4, || {
         let log = Log::new();
-        let publishers = [1, 2].map(|seq| {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(seq))
-        });
+        let publishers = [1, 2].map(|seq| spawn(&log, move |log| log.publish(seq)));
         wait(&log, 2);
         for publisher in publishers {
             publisher.join().unwrap();
@@ -112,14 +111,8 @@ fn a_gap_closed_by_either_publisher() {
 fn two_waiters_and_the_baton() {
     explore("two_waiters_and_the_baton", 3, || {
         let log = Log::new();
-        let waiter = {
-            let log = log.clone();
-            loom::thread::spawn(move || wait(&log, 1))
-        };
-        let publisher = {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(1))
-        };
+        let waiter = spawn(&log, |log| wait(log, 1));
+        let publisher = spawn(&log, |log| log.publish(1));
         wait(&log, 1);
         waiter.join().unwrap();
         publisher.join().unwrap();
@@ -133,14 +126,8 @@ fn two_waiters_and_the_baton() {
 fn a_cancelled_waiter_passes_the_baton_on() {
     explore("a_cancelled_waiter_passes_the_baton_on", 3, || {
         let log = Log::new();
-        let waiter = {
-            let log = log.clone();
-            loom::thread::spawn(move || wait(&log, 1))
-        };
-        let publisher = {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(1))
-        };
+        let waiter = spawn(&log, |log| wait(log, 1));
+        let publisher = spawn(&log, |log| log.publish(1));
         let mut quitter = Waiter::new(&*log);
         let _ = poll_once(&mut quitter, 1);
         drop(quitter);
@@ -156,14 +143,8 @@ fn a_cancelled_waiter_passes_the_baton_on() {
 fn the_holder_of_the_lock_wakes_for_the_publisher() {
     explore("the_holder_of_the_lock_wakes_for_the_publisher", 4, || {
         let log = Log::new();
-        let waiter = {
-            let log = log.clone();
-            loom::thread::spawn(move || wait(&log, 1))
-        };
-        let publisher = {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(1))
-        };
+        let waiter = spawn(&log, |log| wait(log, 1));
+        let publisher = spawn(&log, |log| log.publish(1));
         let mut far = Waiter::new(&*log);
         assert_eq!(poll_once(&mut far, 2), Poll::Pending);
         waiter.join().unwrap();
@@ -185,10 +166,7 @@ fn who_held_the_lock_in_vain_looks_again() {
         let mut sleeper = Waiter::new(&*log);
         assert_eq!(poll_once(&mut quitter, 1), Poll::Pending);
         assert_eq!(sleeper.poll(2, &Waker::from(woken.clone())), Poll::Pending);
-        let publishers = [1, 2].map(|seq| {
-            let log = log.clone();
-            loom::thread::spawn(move || log.publish(seq))
-        });
+        let publishers = [1, 2].map(|seq| spawn(&log, move |log| log.publish(seq)));
         drop(quitter);
         for publisher in publishers {
             publisher.join().unwrap();
@@ -205,17 +183,11 @@ fn who_held_the_lock_in_vain_looks_again() {
 fn two_waiters_for_two_seqs() {
     explore("two_waiters_for_two_seqs", 3, || {
         let log = Log::new();
-        let waiter = {
-            let log = log.clone();
-            loom::thread::spawn(move || wait(&log, 1))
-        };
-        let publisher = {
-            let log = log.clone();
-            loom::thread::spawn(move || {
-                log.publish(1);
-                log.publish(2);
-            })
-        };
+        let waiter = spawn(&log, |log| wait(log, 1));
+        let publisher = spawn(&log, |log| {
+            log.publish(1);
+            log.publish(2);
+        });
         wait(&log, 2);
         waiter.join().unwrap();
         publisher.join().unwrap();
