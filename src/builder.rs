@@ -92,7 +92,8 @@ impl Builder {
     /// With 0 it remembers none, and only keeps two threads from applying the same operation at the same time.
     ///
     /// Take it larger than what clients may push between an operation and its repetition. An op id of up to 77 bytes, its
-    /// client's id included, takes 200 to 270 bytes, its share of the tables included; a longer one its length besides.
+    /// client's id included, takes 200 to 270 bytes, its share of the tables included; a longer one its length besides. The
+    /// tables are made when the first id is claimed, remembered or restored: a log without op ids takes nothing for them.
     pub fn op_id_capacity(mut self, op_ids: usize) -> Self {
         self.op_id_capacity = op_ids;
         self
@@ -145,7 +146,7 @@ impl Builder {
         self
     }
 
-    /// Builds the log. Memory for events is taken as the window fills.
+    /// Builds the log. Memory for events is taken as the window fills, that for op ids from the first one on.
     ///
     /// # Errors
     /// If a measure is out of its range; the error names it, and the range.

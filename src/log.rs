@@ -508,7 +508,8 @@ impl ChangeLog {
     /// id, as [`push`](Self::push) does, or one client's ids are another's.
     ///
     /// # Complexity
-    /// Lock-free; proportional to the id's length, whatever the capacity. One allocation if it proceeds.
+    /// Lock-free; proportional to the id's length, whatever the capacity. One allocation if it proceeds. The log's first id
+    /// also makes the tables, of zeroed memory that is not touched.
     ///
     /// # Examples
     ///

@@ -5,20 +5,21 @@
 #[path = "common/counting.rs"]
 mod counting;
 
-use counting::{alone, outstanding, peak, start};
-use ringlog::{ChangeLog, OpClaim};
+use counting::{allocations_of, alone, outstanding, peak, start};
+use ringlog::{ChangeKind, ChangeLog, ClientChange, OpClaim, PushRequest};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Barrier;
 use std::thread;
 
 const THREADS: i64 = 2;
 
 /// The bound that the essay of `src/dedup` states, for ids of up to 77 bytes, at most a handful of splits, and nothing
-/// in flight between calls: `144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
+/// in flight between calls: `256 + 144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
 fn bound(capacity: i64) -> i64 {
     let powers_of_two = std::iter::successors(Some(16), |power| Some(2 * power));
     let shards = powers_of_two.into_iter().find(|shards| 2 * shards >= capacity).expect("there is one");
     let splits = 4;
-    144 * shards + 256 * splits + 8 * capacity + 112 * (capacity + THREADS + 2 * THREADS)
+    256 + 144 * shards + 256 * splits + 8 * capacity + 112 * (capacity + THREADS + 2 * THREADS)
 }
 
 /// Not the memory's: the strings of the tests, threads, alignment.
@@ -103,4 +104,99 @@ fn huge_op_ids_leave_with_the_window() {
     let len = 1 << 20;
     let allowed = (112 + len) * (4 + 1 + 2) + len + OTHERS;
     assert!(peak <= allowed, "{peak} bytes, where {allowed} are allowed");
+}
+
+fn change(op_id: Option<&str>) -> ClientChange {
+    ClientChange {
+        entity: "Todo".into(),
+        row_id: "t1".into(),
+        kind: ChangeKind::Insert,
+        data: None,
+        op_id: op_id.map(String::from),
+    }
+}
+
+fn push(log: &ChangeLog, op_id: Option<&str>) {
+    let request = PushRequest { changes: vec![change(op_id)], client_id: None };
+    let response = log.push(&request, |_| Ok::<_, String>(()));
+    assert_eq!((response.applied, response.errors.len()), (1, 0));
+}
+
+#[test]
+fn a_log_that_saw_no_op_id_holds_nothing_for_them() {
+    const WINDOW: i64 = 1_000_000;
+    let _alone = alone();
+    // The collector knows this thread from here on.
+    push(&ChangeLog::with_capacity(1), None);
+    let new = || ChangeLog::builder().capacity(1).op_id_capacity(WINDOW as usize).build().unwrap();
+    let before = start();
+    let log = new();
+    push(&log, None);
+    assert_eq!(allocations_of(|| (log.has_seen_op_id("a"), log.has_seen_op_id(""), log.stats())), 0);
+    let stats = log.stats();
+    let counts = [
+        stats.op_ids_completed,
+        stats.op_claims_forgotten,
+        stats.op_claims_replayed,
+        stats.op_claims_in_flight,
+        stats.op_filter_false_positives,
+    ];
+    assert_eq!(counts, [0; 5]);
+    let taken = peak() - before;
+    assert!(taken < OTHERS, "{taken} bytes for no op id");
+    drop(log);
+
+    // Whatever enters the first id makes the tables, and the id is there.
+    let firsts: [fn(&mut ChangeLog); 4] = [
+        |log| claim(log, "a", 1),
+        |log| log.remember_op_id("a"),
+        |log| log.restore_op_id(None, "a", 1),
+        |log| push(log, Some("a")),
+    ];
+    for first in firsts {
+        let before = start();
+        let mut log = new();
+        assert!(!log.has_seen_op_id("a"));
+        first(&mut log);
+        assert!(log.has_seen_op_id("a") && !log.has_seen_op_id("b"));
+        assert_eq!(log.stats().op_ids_completed, 1);
+        let taken = outstanding() - before;
+        assert!(taken > 8 * WINDOW, "{taken} bytes: is the window as long as asked for?");
+        assert!(taken < bound(WINDOW) + OTHERS, "{taken} bytes");
+        drop(log);
+        assert!(outstanding() - before < OTHERS, "all of it is given back");
+    }
+}
+
+#[test]
+fn of_many_first_claims_one_proceeds_and_one_table_stays() {
+    const CLAIMERS: usize = 4;
+    const WINDOW: i64 = 10_000;
+    let _alone = alone();
+    let before = start();
+    for round in 0..300 {
+        let log = ChangeLog::builder().capacity(0).op_id_capacity(WINDOW as usize).build().unwrap();
+        let barrier = Barrier::new(CLAIMERS);
+        let claim = || {
+            barrier.wait();
+            log.claim_op_id("a")
+        };
+        let claims = thread::scope(|scope| {
+            [(); CLAIMERS].map(|()| scope.spawn(claim)).map(|claimer| claimer.join().expect("no panic"))
+        });
+        let (winners, others): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|claim| matches!(claim, OpClaim::Proceed(_)));
+        assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
+        assert!(others.iter().all(|claim| matches!(claim, OpClaim::InFlight)), "round {round}: {others:?}");
+        assert!(!log.has_seen_op_id("a"));
+        for winner in winners {
+            let OpClaim::Proceed(guard) = winner else { unreachable!("they were parted") };
+            guard.complete(7);
+        }
+        assert!(matches!(log.claim_op_id("a"), OpClaim::Replayed { seq: 7 }));
+        assert_eq!(log.stats().op_claims_in_flight, CLAIMERS as u64 - 1);
+        let taken = outstanding() - before;
+        assert!(taken < bound(WINDOW) + OTHERS, "round {round}: {taken} bytes");
+    }
+    assert!(outstanding() - before < OTHERS, "all of it is given back");
 }

@@ -1,7 +1,8 @@
-//! The op-id memory of one log: the set, the keys of its hash, and what it counts.
+//! The op-id memory of one log: the set, once an id was entered, the keys of its hash, and what it counts.
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;
+use super::lazy::Lazy;
 use super::set::{Claim, Held, Set};
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
@@ -36,25 +37,36 @@ pub(crate) struct Tally {
 /// What a log remembers of op ids.
 #[derive(Debug)]
 pub(crate) struct OpMemory {
-    set: Set,
+    /// Built when the first id is entered.
+    set: Lazy<Set>,
+    capacity: usize,
     keys: RandomState,
     stripes: [CachePadded<Stripe>; STRIPES],
 }
 
 impl OpMemory {
-    /// A memory of the last `capacity` completed ids.
+    /// A memory of the last `capacity` completed ids. It takes nothing for them yet.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self::over(Set::new(capacity))
-    }
-
-    fn over(set: Set) -> Self {
-        Self { set, keys: RandomState::new(), stripes: Default::default() }
+        Self { set: Lazy::default(), capacity, keys: RandomState::new(), stripes: Default::default() }
     }
 
     /// A memory of so many shards, a power of two: few enough and every id meets every other.
     #[cfg(test)]
     pub(crate) fn with_shards(capacity: usize, shards: usize) -> Self {
-        Self::over(Set::with_shards(capacity, shards))
+        let memory = Self::new(capacity);
+        memory.set.get_or_build(|| Set::with_shards(capacity, shards));
+        memory
+    }
+
+    /// The set to enter an id into.
+    #[inline]
+    fn set(&self) -> &Set {
+        self.set.get_or_build(|| Set::new(self.capacity))
+    }
+
+    /// The set that a claim was made in.
+    fn set_of(&self, _: &Held) -> &Set {
+        self.set.get().expect("what is held was entered into a set")
     }
 
     fn count(&self, hash: u64, counter: impl Fn(&Stripe) -> &AtomicU64) {
@@ -65,13 +77,16 @@ impl OpMemory {
     /// Whether the id is completed and remembered. Wait-free.
     #[inline]
     pub(crate) fn has_seen(&self, id: OpId<'_>) -> bool {
+        let Some(set) = self.set.get() else {
+            return false;
+        };
         let hash = id.hash_under(&self.keys);
-        self.set.may_have(hash) && self.look_closer(hash, id)
+        set.may_have(hash) && self.look_closer(set, hash, id)
     }
 
     #[cold]
-    fn look_closer(&self, hash: u64, id: OpId<'_>) -> bool {
-        let seen = self.set.has(hash, id);
+    fn look_closer(&self, set: &Set, hash: u64, id: OpId<'_>) -> bool {
+        let seen = set.has(hash, id);
         if !seen {
             self.count(hash, |stripe| &stripe.false_positives);
         }
@@ -80,13 +95,13 @@ impl OpMemory {
 
     /// Completes the id, unless it is remembered already or in flight elsewhere. Lock-free.
     pub(crate) fn remember(&self, id: OpId<'_>) {
-        self.set.remember(id.hash_under(&self.keys), id);
+        self.set().remember(id.hash_under(&self.keys), id);
     }
 
     /// Claims the id. Lock-free.
     pub(super) fn claim(&self, id: OpId<'_>) -> Claim {
         let hash = id.hash_under(&self.keys);
-        let claim = self.set.claim(hash, id);
+        let claim = self.set().claim(hash, id);
         match claim {
             Claim::Proceed(_) => {}
             Claim::InFlight => self.count(hash, |stripe| &stripe.in_flight),
@@ -96,17 +111,18 @@ impl OpMemory {
     }
 
     pub(super) fn complete(&self, held: Held, seq: u64) {
-        self.set.complete(held, seq);
+        self.set_of(&held).complete(held, seq);
     }
 
     pub(super) fn forget(&self, held: Held) {
-        let hash = self.set.forget(held);
+        let hash = self.set_of(&held).forget(held);
         self.count(hash, |stripe| &stripe.forgotten);
     }
 
     /// How often things happened so far.
     pub(crate) fn tally(&self) -> Tally {
-        let mut tally = Tally { completed: self.set.completed(), ..Tally::default() };
+        let completed = self.set.get().map_or(0, Set::completed);
+        let mut tally = Tally { completed, ..Tally::default() };
         for stripe in &self.stripes {
             tally.replayed += stripe.replayed.load(Ordering::Relaxed);
             tally.in_flight += stripe.in_flight.load(Ordering::Relaxed);
@@ -119,6 +135,6 @@ impl OpMemory {
     /// What the memory holds now. Walks through all of it.
     #[cfg(test)]
     pub(super) fn census(&self) -> super::set::Census {
-        self.set.census()
+        self.set.get().map(Set::census).unwrap_or_default()
     }
 }

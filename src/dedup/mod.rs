@@ -16,6 +16,8 @@
 //!   or completed with a ticket. Ids are compared byte for byte; hashes and tags only save comparisons.
 //! - A **filter** goes with each shard; see [`bloom`].
 //! - The **order** of completion has a position for each remembered id, and in it the place of its entry.
+//! - All of these are the **set**, which is *built* when the first id is entered; see [`lazy`]. Before that there is none, and
+//!   no id is remembered.
 //!
 //! # Protocol
 //!
@@ -56,7 +58,8 @@
 //!   stays where it is for as long as its claim does.
 //! - **D5** What is exchanged into the order comes out of it once: places only ever move by `swap`. Of the
 //!   two that meet there, the younger is put back and the older vacated.
-//! - **D6** Shards, their children included, stay where they are as long as the set lives.
+//! - **D6** What is built on demand, the set and the children of shards, is published once, never replaced, and freed with
+//!   what holds it. So there is one set, and shards stay where they are as long as it lives.
 //! - **S1** A value in a slot is not written to between `put` and its end (but for its own atomics).
 //! - **S2** A value is alive while its slot has a share in it or a reference to it is out.
 //! - **S3** A value is freed once, by the operation that brings its balance to nought; after that nobody can
@@ -70,7 +73,7 @@
 //! | `control:C` | the CAS that vacates, Release | `control:D`, the CAS that reserves, Acquire | the next entry is put after the last was taken out |
 //! | `control:C` | as above | `control:B` | who finds the next entry in a slot sees the version of its predecessor's end; and who misses an expired id sees the ticket that expired it |
 //! | `control:E` | the CAS that splits, Release | `control:B` | who sees the mark finds the children |
-//! | `split:A` | publishing the children, Release | `split:B`, Acquire | they are found fully made |
+//! | `lazy:A` | the CAS that publishes the set, or children, Release | `lazy:B`, the load that finds them, or the CAS that fails, Acquire | they are found fully made |
 //! | `slot:A` | the store that puts, Release | `slot:B`, the count that takes a reference, Acquire | an entry is seen as it was made, also through an old control word |
 //! | `slot:E` | the swap that empties, Release | `slot:F`, a look that finds nothing, Acquire | who may proceed with a forgotten id sees what its last holder did |
 //! | `slot:C` | giving a reference back, Release | `slot:D`, one more load before freeing, Acquire | every use of a value comes before its end |
@@ -82,6 +85,16 @@
 //! comes later.
 //!
 //! # Arguments
+//!
+//! **Two builders** of the set, or of a shard's children, are two CASes on one pointer; the one that finds it null succeeds.
+//! (1) If the second builder loaded the pointer after the first one's CAS, it finds what was published, fully made (`lazy:A`,
+//! `lazy:B`), and builds nothing. (2) If it loaded it before, it builds as well, but its own CAS fails, for the pointer is
+//! never null again (D6). That failure finds what was published as in case 1, and what it built, which nobody else has
+//! seen, is dropped. So two first claims on one id are two claims in one set.
+//!
+//! **A look-up that finds no set** answers no. (1) No id was completed yet: that is true. (2) One was: who completed it had
+//! found the set or published it. A look-up that begins after `complete` returned finds no older value of the pointer,
+//! which is one location, so that it finds the set. D1 asks about no other.
 //!
 //! **Two claims on one id** are two CASes on one control word. (1) If the second claimer read the word after
 //! the first one's CAS, it finds the entry (`control:A`, `control:B`). (2) If it read it before, its own
@@ -122,7 +135,8 @@
 //! take another. (1) If it is nought, the one who emptied the slot frees; (2) otherwise the last one to give
 //! back does. Each decrement is one atomic operation, so that exactly one of them reaches nought.
 //!
-//! **Progress.** A claim is lock-free: its CAS fails only because another claim, completion or forgetting got further. A
+//! **Progress.** A claim is lock-free: its CAS fails only because another claim, completion or forgetting got further. So is
+//! building: nobody waits for the thread that began first. A
 //! completion is lock-free likewise, a look-up wait-free, with two exceptions that are lock-free: it looks again if it finds
 //! an id that another thread is just then remembering in a shard that changes meanwhile, and once in half a million
 //! references to one entry the word's count has to be moved.
@@ -135,7 +149,9 @@
 //!
 //! - entries ≤ `C + F + 2 T` at any time: a completed one is in the order (`C` positions) or in the
 //!   hands of a completer, and a thread may have one more that it is about to enter or is looking at;
-//! - heap bytes ≤ `144 B + 256 P + 8 C + (112 + L) × entries`, the allocator's own overhead aside.
+//! - heap bytes ≤ `256 + 144 B + 256 P + 8 C + (112 + L) × entries`, the allocator's own overhead and what alignment takes aside;
+//!   none before the first id is entered. While first ones race, each racer may have built `256 + 144 B + 8 C` of its own, nearly
+//!   all of it never written to, until it learns who won.
 //!
 //! There is nothing else: no garbage waits for anything. A split takes twelve ids in one shard at a time. With two ids to
 //! a shard, the most unless many are in flight, about one claim in a million splits one; its children, with half of the ids
@@ -153,6 +169,7 @@ mod bloom;
 mod claim;
 mod control;
 mod entry;
+mod lazy;
 mod memory;
 mod set;
 mod shard;
@@ -165,6 +182,7 @@ mod tests;
 #[cfg(loom)]
 pub(crate) mod model {
     pub(crate) use super::entry::OpId;
+    pub(crate) use super::lazy::Lazy;
     pub(crate) use super::set::{Claim, Held, Set};
     pub(crate) use super::slot::Slot;
 }

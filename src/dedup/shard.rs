@@ -2,10 +2,10 @@
 
 use super::control::{Control, SLOTS, Tag};
 use super::entry::{Entry, OpId, State};
+use super::lazy::Lazy;
 use super::slot::Slot;
 use super::table::Zeroed;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering};
-use std::ptr::NonNull;
+use crate::sync::{AtomicU64, Ordering};
 
 /// What an entry of an id says, if it is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,19 +59,19 @@ impl Window<'_> {
 #[repr(C, align(128))]
 pub(super) struct Shard {
     control: AtomicU64,
-    /// Two shards that take the ids of this one since it was full; null before that.
-    children: AtomicPtr<[Shard; 2]>,
+    /// Two shards that take the ids of this one since it was full.
+    children: Lazy<[Shard; 2]>,
     slots: [Slot<Entry>; SLOTS],
 }
 
-// SAFETY: `Control::NEW` is 0, no children are a null pointer, and an empty slot is 0; see `default`.
+// SAFETY: `Control::NEW` is 0, no children are a null pointer (`Lazy`), and an empty slot is 0; see `default`.
 unsafe impl Zeroed for Shard {}
 
 impl Default for Shard {
     fn default() -> Self {
         Self {
             control: AtomicU64::new(Control::NEW.0),
-            children: AtomicPtr::new(std::ptr::null_mut()),
+            children: Lazy::default(),
             slots: std::array::from_fn(|_| Slot::empty()),
         }
     }
@@ -88,15 +88,9 @@ impl Shard {
 
     /// The child that takes the ids of this hash, `depth` splits below the shard it leads to.
     pub(super) fn child(&self, hash: u64, depth: u32) -> Option<&Shard> {
-        let children = self.children();
+        let children = self.children.get()?;
         let bit = hash >> (28 + depth % 16) & 1;
-        Some(&children?[usize::from(bit == 1)])
-    }
-
-    fn children(&self) -> Option<&[Shard; 2]> {
-        let children = self.children.load(Ordering::Acquire); // split:B
-        // SAFETY: null, or published fully made; and never replaced nor freed while the shard lives (D6).
-        unsafe { children.as_ref() }
+        Some(&children[usize::from(bit == 1)])
     }
 
     /// The live entry of an id among the slots that `control` calls filled.
@@ -197,17 +191,7 @@ impl Shard {
     /// Closes a shard that is full, and opens its children.
     #[cold]
     fn split(&self, full: Control) {
-        if self.children().is_none() {
-            let children = Box::into_raw(Box::new(<[Shard; 2]>::default()));
-            let null = std::ptr::null_mut();
-            let order =
-                if cfg!(ringlog_fault = "split_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-            // split:A
-            if self.children.compare_exchange(null, children, order, Ordering::Relaxed).is_err() {
-                // SAFETY: made above, and not published.
-                drop(unsafe { Box::from_raw(children) });
-            }
-        }
+        self.children.get_or_build(Default::default);
         self.change(full, full.split(), Ordering::Release); // control:E
     }
 
@@ -225,17 +209,7 @@ impl Shard {
     #[cfg(test)]
     pub(super) fn visit(&self, visit: &mut impl FnMut(&Entry)) -> usize {
         self.slots.iter().filter_map(Slot::get).for_each(|entry| visit(&entry));
-        1 + self.children().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())
-    }
-}
-
-impl Drop for Shard {
-    fn drop(&mut self) {
-        if let Some(children) = NonNull::new(self.children.load(Ordering::Relaxed)) {
-            // SAFETY: `&mut self`: nobody else uses the children any more, and this is the one place that
-            // frees them (D6).
-            drop(unsafe { Box::from_raw(children.as_ptr()) });
-        }
+        1 + self.children.get().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())
     }
 }
 
