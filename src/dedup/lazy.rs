@@ -58,20 +58,20 @@ impl<T> Lazy<T> {
     /// Builds a value and publishes it, or drops it if another thread was faster. Answers with what is published.
     #[cold]
     fn build(&self, build: impl FnOnce() -> T) -> &T {
-        let built = Box::into_raw(Box::new(build()));
+        let made = Box::into_raw(Box::new(build()));
         let order =
             if cfg!(ringlog_fault = "lazy_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         if cfg!(ringlog_fault = "lazy_blindly") {
-            self.value.store(built, order);
+            self.value.store(made, order);
             // SAFETY: made above, and nobody frees it: the model fails before.
-            return unsafe { &*built };
+            return unsafe { &*made };
         }
         // lazy:A; on failure lazy:B
-        let published = match self.value.compare_exchange(null_mut(), built, order, Ordering::Acquire) {
-            Ok(_) => built,
+        let published = match self.value.compare_exchange(null_mut(), made, order, Ordering::Acquire) {
+            Ok(_) => made,
             Err(faster) => {
                 // SAFETY: made above, and not published.
-                drop(unsafe { Box::from_raw(built) });
+                drop(unsafe { Box::from_raw(made) });
                 faster
             }
         };
