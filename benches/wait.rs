@@ -3,9 +3,10 @@
 //! `cargo bench --bench wait` (about a minute), or `-- NAME` for the tables whose names hold that, `-- --quick` for a
 //! look. Times are in nanoseconds, the exact ones of HDR histograms with three digits. Tables:
 //!
-//! - `wake-thread`: from just before the append until the thread that sleeps for it runs, beside the same with a
-//!   Condvar and the crate `event-listener`;
-//! - `wake-task`: the same for a task on a runtime of one thread, beside `tokio::sync::Notify`;
+//! - `wake-thread`: from just before the append until the thread that sleeps for it runs, beside an append and
+//!   a Condvar, and beside a Condvar and the crate `event-listener` alone;
+//! - `wake-task`: the same for a task on a runtime of one thread, beside an append and
+//!   `tokio::sync::Notify`, and `Notify` alone;
 //! - `follow`: from the start of an append until a sleeping follower has read the event, while as many writers as
 //!   the machine has cores append without pause, beside `tokio::sync::broadcast`;
 //! - `append-far`: one append while so many wait for a seq far ahead;
@@ -20,8 +21,8 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use ringlog::ChangeLog;
 use ringlog_bench::wake::{
-    CHANGE, Contender, follow_broadcast, follow_ringlog, histogram, in_turns, task_notify, task_ringlog,
-    thread_condvar, thread_event_listener, thread_ringlog,
+    CHANGE, Contender, follow_broadcast, follow_ringlog, histogram, in_turns, task_append_notify,
+    task_notify, task_ringlog, thread_append_condvar, thread_condvar, thread_event_listener, thread_ringlog,
 };
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
@@ -87,15 +88,22 @@ fn compare(rounds: u64, contenders: &[Contender<'_>]) {
 }
 
 fn wake_thread(rounds: u64) {
-    let event_listener: Contender<'_> = ("event-listener", &thread_event_listener);
-    compare(
-        rounds,
-        &[("ringlog wait_for", &thread_ringlog), ("Mutex + Condvar", &thread_condvar), event_listener],
-    );
+    let contenders: [Contender<'_>; 4] = [
+        ("ringlog wait_for", &thread_ringlog),
+        ("append, then Condvar", &thread_append_condvar),
+        ("Mutex + Condvar", &thread_condvar),
+        ("event-listener", &thread_event_listener),
+    ];
+    compare(rounds, &contenders);
 }
 
 fn wake_task(rounds: u64) {
-    compare(rounds, &[("ringlog visible", &task_ringlog), ("tokio Notify", &task_notify)]);
+    let contenders: [Contender<'_>; 3] = [
+        ("ringlog visible", &task_ringlog),
+        ("append, then Notify", &task_append_notify),
+        ("tokio Notify", &task_notify),
+    ];
+    compare(rounds, &contenders);
 }
 
 fn follow(rounds: u64) {

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Waiting and following.
 impl ChangeLog {
-    /// Blocks the thread until `seq` and everything before it is visible, or the time is up. Returns the head.
+    /// Blocks the thread until `seq` and everything before it is visible, or the time is up. Returns the head, as it was at
+    /// some moment of the wait.
     ///
     /// An append that has returned is visible at once, unless an earlier one is still being published: this waits
     /// for that too. With `seq` = the last seq seen + 1, it waits for something new.
@@ -49,7 +50,8 @@ impl ChangeLog {
         reached.ok_or_else(|| TimedOut { seq, head: self.head() })
     }
 
-    /// A future that is ready when `seq` and everything before it is visible. Its output is the head.
+    /// A future that is ready when `seq` and everything before it is visible. Its output is the head, as it was at some
+    /// moment of the wait.
     ///
     /// It needs no particular runtime, and may be dropped at any time: it leaves nothing behind.
     ///

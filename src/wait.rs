@@ -18,20 +18,25 @@
 //! **Look** ([`Gate::look`]): full fence (B), load `wanted`, read head; nothing to do yet: done. Else try the
 //! lock; taken: done, since its holder sees to it when it has let go. Else take the first few sleepers
 //! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them; if there are none, look again.
+//! Under the lock it leaves a note of the head: `seen`, the highest of all such.
 //!
 //! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock and let go. If the
 //! gate was at rest, heavy fence (C). Look, then read head again; visible: leave. Else sleep.
+//!
+//! **Woken** ([`Gate::taken_out`]): take the lock. No longer in the queue: the seq is visible, since nobody else is taken out,
+//! and the head is at least `seen`; let go, look. Still in it: let go, and go on as a waiter that comes.
 //!
 //! **Leaving** ([`Gate::leave`]), because the seq is visible, the wait timed out, or the future was dropped:
 //! take the lock, out of the queue if still in it, let go, look.
 //!
 //! So two things oblige to look: *having held the lock*, unless one has woken somebody, and *having been woken*, for whoever
-//! was woken leaves. That is the whole of the baton: an append wakes a few, each of them wakes a few more, and if it does
+//! was woken leaves. Who leaves and lets go of an *empty queue* need not look, for there is nobody to look for: whoever enters
+//! later looks for itself. That is the whole of the baton: an append wakes a few, each of them wakes a few more, and if it does
 //! not want to any longer, its `Drop` does it in its place. An append pays for [`FAN_OUT`] wake-ups at most, however many
 //! wait, and never waits for the lock. Only those are woken whose seq is visible: a waiter for a seq far ahead sleeps
 //! on, and no wake-up goes round in circles.
 //!
-//! Wake-ups are hints: a waiter that is woken reads head again.
+//! Wake-ups are hints: a waiter that is woken finds out under the lock whether it was meant.
 //!
 //! # Why no wake-up is lost
 //!
@@ -66,9 +71,11 @@
 //!    2. It does not: some H holds the lock. When H has let go, it looks, or if it has taken someone out that one does,
 //!       having held the lock in its turn: in either case a B follows that comes after H let go. If X comes before that
 //!       B, whoever looks there stands where X stood: case 4. If X comes after it, H had let go before X tried the
-//!       lock, and it was not H whom X met.
+//!       lock, and it was not H whom X met. One who let go of an empty queue does not look. But W entered before X, and so
+//!       before H got the lock; then the queue was empty because someone had taken W out.
 //!
-//! Whoever is taken out in W's place is woken, leaves and looks, with a B after X: case 4 once more. The queue before W is finite,
+//! Whoever is taken out in W's place is woken, leaves and looks, with a B after X: case 4 once more. If it does not look, the
+//! queue was empty after X, and W had been taken out. The queue before W is finite,
 //! and whoever enters it later with a visible seq finds out by itself. So W's turn comes.
 //!
 //! # What it costs
@@ -77,6 +84,10 @@
 //! to rest whenever the queue is empty, a follower that keeps up would run one for each event. So it lingers: a heavy
 //! fence comes at most once in [`LINGER`] appends, and while there are followers, appends pay a plain full fence instead.
 //!
+//! Between an append and the waiter that it wakes, what counts is the cache lines that move from one processor to the
+//! other. So the first sleeper has its place in the gate itself, beside the lock, and a thread is woken by its own
+//! handle. Whoever is woken touches the gate and nothing else: not the log's head, which would be two lines more.
+//!
 //! # What it does not do
 //!
 //! A task that was woken and then is neither polled nor dropped sits on the baton. The others are not lost: every
@@ -84,10 +95,10 @@
 //! until that task moves, if *all* those are stuck that the last append has woken.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU64, Mutex, Ordering, asymmetric, fence, thread};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, asymmetric, fence, thread};
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 /// Marks a `wanted` that says until which seq the gate lingers. No seq is as high.
@@ -128,10 +139,33 @@ pub(crate) struct Gate {
     sleepers: Mutex<Sleepers>,
 }
 
+/// The queue.
 #[derive(Debug, Default)]
 struct Sleepers {
-    queue: BTreeMap<Ticket, Waker>,
+    /// The first of them, in the gate itself: most often there is one, who thus needs no memory.
+    first: Option<(Ticket, Sleeper)>,
+    /// All others. Empty if there is no first.
+    rest: BTreeMap<Ticket, Sleeper>,
     arrivals: u64,
+    /// The highest head that was found by those who took sleepers out.
+    seen: u64,
+}
+
+/// Who is to be woken.
+#[derive(Debug)]
+enum Sleeper {
+    /// One that parks.
+    Thread(thread::Thread),
+    Task(Waker),
+}
+
+impl Sleeper {
+    fn wake(self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(waker) => waker.wake(),
+        }
+    }
 }
 
 /// A sleeper's place in the queue: by what it waits for, then by arrival.
@@ -183,29 +217,46 @@ impl Gate {
                 return;
             }
             let Some(mut sleepers) = self.sleepers.try_lock() else { return };
+            // Another may have found a higher one meanwhile, and got the lock before.
+            sleepers.seen = sleepers.seen.max(head);
             let ready = sleepers.take_ready(head);
             self.announce(&sleepers, log);
             drop(sleepers);
             // Whoever is woken will look. If nobody is, then we, who held the lock, must.
             if ready[0].is_some() || cfg!(ringlog_fault = "wait_hand_off") {
-                ready.into_iter().flatten().for_each(Waker::wake);
+                for sleeper in ready.into_iter().flatten() {
+                    sleeper.wake();
+                }
                 return;
             }
         }
     }
 
     /// Queues up for `seq`, or renews the waker of who is queued already. Its caller looks next.
-    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, waker: &Waker, log: &impl Watched) {
-        // Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
-        let waker = waker.clone();
+    ///
+    /// Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
+    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, sleeper: Sleeper, log: &impl Watched) {
         let mut sleepers = self.sleepers.lock();
-        let replaced = sleepers.enter(ticket, seq, waker);
+        let replaced = sleepers.enter(ticket, seq, sleeper);
         let before = self.announce(&sleepers, log);
         drop(sleepers);
         drop(replaced);
         if before == AT_REST {
             asymmetric::heavy(); // C
         }
+    }
+
+    /// The head, as found by whoever took this ticket out of the queue for `seq` or more; then passes the wake-up on.
+    fn taken_out(&self, ticket: &mut Option<Ticket>, seq: u64, log: &impl Watched) -> Option<u64> {
+        let known = ticket.filter(|known| known.seq >= seq)?;
+        let mut sleepers = self.sleepers.lock();
+        if sleepers.find(known).is_some() {
+            return None;
+        }
+        let seen = sleepers.seen;
+        *ticket = None;
+        self.let_go(sleepers, None, log);
+        Some(seen)
     }
 
     /// Leaves the queue, if queued, and passes on the wake-up, if woken.
@@ -217,21 +268,26 @@ impl Gate {
             return self.look(log);
         }
         let mut sleepers = self.sleepers.lock();
-        let waker = sleepers.queue.remove(&ticket);
+        let sleeper = sleepers.remove(ticket);
         self.announce(&sleepers, log);
+        self.let_go(sleepers, sleeper, log);
+    }
+
+    /// Lets go of the lock for who leaves, and looks, if there is anyone to look for.
+    fn let_go(&self, sleepers: MutexGuard<'_, Sleepers>, left: Option<Sleeper>, log: &impl Watched) {
+        let nobody = sleepers.first.is_none();
         drop(sleepers);
-        if cfg!(ringlog_fault = "wait_baton") {
-            return;
+        drop(left);
+        if !nobody && !cfg!(ringlog_fault = "wait_baton") {
+            self.look(log);
         }
-        drop(waker);
-        self.look(log);
     }
 
     /// Makes `wanted` say what the queue says, and returns what it said before. Its caller holds the lock.
     fn announce(&self, sleepers: &Sleepers, log: &impl Watched) -> u64 {
-        self.sleeping.store(sleepers.queue.len() as u64, Ordering::Relaxed);
+        self.sleeping.store(sleepers.count(), Ordering::Relaxed);
         let before = self.wanted.load(Ordering::Relaxed);
-        let now = match sleepers.queue.first_key_value() {
+        let now = match &sleepers.first {
             Some((first, _)) => first.seq,
             None if before < LINGERING => LINGERING | (log.last() + LINGER),
             None if before & !LINGERING <= log.last() => AT_REST,
@@ -245,28 +301,64 @@ impl Gate {
 }
 
 impl Sleepers {
-    /// Returns the waker that was there before, for the caller to drop.
-    fn enter(&mut self, ticket: &mut Option<Ticket>, seq: u64, waker: Waker) -> Option<Waker> {
-        if let Some(queued) = ticket
+    fn count(&self) -> u64 {
+        u64::from(self.first.is_some()) + self.rest.len() as u64
+    }
+
+    /// Returns who was there before, for the caller to drop.
+    fn enter(&mut self, ticket: &mut Option<Ticket>, seq: u64, sleeper: Sleeper) -> Option<Sleeper> {
+        if let Some(queued) = *ticket
             && queued.seq == seq
-            && let Some(known) = self.queue.get_mut(queued)
+            && let Some(known) = self.find(queued)
         {
-            return Some(std::mem::replace(known, waker));
+            return Some(std::mem::replace(known, sleeper));
         }
-        let abandoned = ticket.and_then(|old| self.queue.remove(&old));
+        let abandoned = ticket.and_then(|old| self.remove(old));
         self.arrivals += 1;
         let new = Ticket { seq, arrival: self.arrivals };
-        self.queue.insert(new, waker);
+        self.insert(new, sleeper);
         *ticket = Some(new);
         abandoned
     }
 
+    fn find(&mut self, ticket: Ticket) -> Option<&mut Sleeper> {
+        match &mut self.first {
+            Some((first, sleeper)) if *first == ticket => Some(sleeper),
+            _ => self.rest.get_mut(&ticket),
+        }
+    }
+
+    fn insert(&mut self, ticket: Ticket, sleeper: Sleeper) {
+        let later = match &self.first {
+            Some((first, _)) if *first < ticket => Some((ticket, sleeper)),
+            _ => self.first.replace((ticket, sleeper)),
+        };
+        self.rest.extend(later);
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Sleeper> {
+        match &self.first {
+            Some((first, _)) if *first == ticket => self.pop(),
+            _ => self.rest.remove(&ticket),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Sleeper> {
+        let (_, sleeper) = self.first.take()?;
+        self.first = self.rest.pop_first();
+        Some(sleeper)
+    }
+
     /// Takes out the first few whose seq is visible.
-    fn take_ready(&mut self, head: u64) -> [Option<Waker>; FAN_OUT] {
-        std::array::from_fn(|_| {
-            let first = self.queue.first_entry()?;
-            (first.key().seq <= head).then(|| first.remove())
-        })
+    fn take_ready(&mut self, head: u64) -> [Option<Sleeper>; FAN_OUT] {
+        let mut ready = [const { None }; FAN_OUT];
+        for place in &mut ready {
+            match &self.first {
+                Some((first, _)) if first.seq <= head => *place = self.pop(),
+                _ => break,
+            }
+        }
+        ready
     }
 }
 
@@ -290,12 +382,19 @@ impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
 
     /// Ready with the head once it is at least `seq`; else `waker` is woken when it may be.
     pub(crate) fn poll(&mut self, seq: u64, waker: &Waker) -> Poll<u64> {
+        self.wait(seq, || Sleeper::Task(waker.clone()))
+    }
+
+    fn wait(&mut self, seq: u64, sleeper: impl FnOnce() -> Sleeper) -> Poll<u64> {
         let seq = seq.min(FARTHEST);
         let Self { watched, ticket } = self;
         let (log, gate) = (&**watched, watched.gate());
+        if let Some(head) = gate.taken_out(ticket, seq, log) {
+            return Poll::Ready(head);
+        }
         let mut head = log.head();
         if head < seq {
-            gate.enter(ticket, seq, waker, log);
+            gate.enter(ticket, seq, sleeper(), log);
             if cfg!(ringlog_fault = "wait_check_again") {
                 return Poll::Pending;
             }
@@ -311,9 +410,8 @@ impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
 
     /// Blocks until the head is at least `seq`, and returns it; `None` at the deadline.
     pub(crate) fn block(&mut self, seq: u64, deadline: Option<Instant>) -> Option<u64> {
-        let waker = current_waker();
         loop {
-            if let Poll::Ready(head) = self.poll(seq, &waker) {
+            if let Poll::Ready(head) = self.wait(seq, || Sleeper::Thread(thread::current())) {
                 return Some(head);
             }
             let Some(deadline) = deadline else {
@@ -342,41 +440,12 @@ impl<P: Deref<Target: Watched + Sized>> Drop for Waiter<P> {
     }
 }
 
-/// Wakes a thread that parks.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &std::sync::Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn new_waker() -> Waker {
-    Waker::from(std::sync::Arc::new(Unpark(thread::current())))
-}
-
-/// The waker of the current thread, kept from one wait to the next.
-#[cfg(not(loom))]
-fn current_waker() -> Waker {
-    thread_local! {
-        static WAKER: Waker = new_waker();
-    }
-    WAKER.try_with(Waker::clone).unwrap_or_else(|_| new_waker())
-}
-
-#[cfg(loom)]
-fn current_waker() -> Waker {
-    new_waker()
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::sync::Arc;
+    use std::cell::Cell;
+    use std::task::Wake;
 
     /// A log of which everything is visible up to `head`.
     struct Log {
@@ -462,6 +531,86 @@ mod tests {
         assert_eq!(log.gate.sleeping(), 0);
         assert_eq!(waiter.poll(u64::MAX, Waker::noop()), Poll::Pending);
         assert_eq!(log.wanted(), FARTHEST);
+    }
+
+    #[test]
+    fn sleepers_are_woken_in_the_order_of_their_seqs() {
+        struct Named(u64, Arc<std::sync::Mutex<Vec<u64>>>);
+        impl Wake for Named {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.1.lock().expect("no panic").push(self.0);
+            }
+        }
+        let (log, woken) = (Log::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let mut waiters: Vec<_> = [5, 3, 9, 1, 3, 7]
+            .into_iter()
+            .enumerate()
+            .map(|(place, seq)| {
+                let mut waiter = Waiter::new(&*log);
+                let name = seq * 10 + place as u64;
+                let waker = Waker::from(std::sync::Arc::new(Named(name, Arc::clone(&woken))));
+                assert!(waiter.poll(seq, &waker).is_pending());
+                waiter
+            })
+            .collect();
+        assert_eq!((log.wanted(), log.gate.sleeping()), (1, 6));
+        drop(waiters.remove(3));
+        assert_eq!((log.wanted(), log.gate.sleeping()), (3, 5), "the first one left");
+        drop(waiters.remove(2));
+        assert_eq!((log.wanted(), log.gate.sleeping()), (3, 4), "one from the middle left");
+        log.publish(9);
+        assert_eq!(*woken.lock().expect("no panic"), [31, 34, 50, 75]);
+        assert_eq!(log.gate.sleeping(), 0);
+    }
+
+    /// Two find the head, and the one that found the lower gets the lock last.
+    #[test]
+    fn a_slow_look_takes_no_head_back() {
+        struct Slow {
+            log: Log,
+            meanwhile: Cell<Option<u64>>,
+        }
+        impl Watched for Slow {
+            fn gate(&self) -> &Gate {
+                &self.log.gate
+            }
+            fn head(&self) -> u64 {
+                let head = self.log.head();
+                if let Some(seqs) = self.meanwhile.take() {
+                    self.log.publish(seqs);
+                }
+                head
+            }
+            fn last(&self) -> u64 {
+                self.log.last()
+            }
+        }
+        let gate = Gate::new();
+        let slow = Slow { log: Log { gate, head: AtomicU64::new(0) }, meanwhile: Cell::new(None) };
+        let [mut soon, mut late, mut far] = [(); 3].map(|()| Waiter::new(&slow));
+        for (waiter, seq) in [(&mut soon, 1), (&mut late, 3), (&mut far, 9)] {
+            assert!(waiter.poll(seq, Waker::noop()).is_pending());
+        }
+        slow.log.head.store(1, Ordering::Release);
+        // Another gets to 3 and wakes both, between this one's look at the head and its attempt at the lock.
+        slow.meanwhile.set(Some(2));
+        slow.log.gate.look(&slow);
+        assert_eq!(slow.log.gate.sleeping(), 1);
+        assert_eq!(late.poll(3, Waker::noop()), Poll::Ready(3));
+        assert_eq!(soon.poll(1, Waker::noop()), Poll::Ready(3));
+    }
+
+    #[test]
+    fn who_is_woken_is_told_the_head_without_asking_for_it() {
+        let log = Log::new();
+        let mut waiter = Waiter::new(&*log);
+        assert!(waiter.poll(2, Waker::noop()).is_pending());
+        log.publish(2);
+        assert_eq!(waiter.poll(2, Waker::noop()), Poll::Ready(2));
+        assert!(waiter.poll(3, Waker::noop()).is_pending(), "it waits anew");
+        log.publish(5);
+        assert_eq!(waiter.poll(9, Waker::noop()), Poll::Pending, "taken out for less than this");
+        assert_eq!((log.wanted(), log.gate.sleeping()), (9, 1));
     }
 
     /// Wakers run code of users: it may come back to the gate.

@@ -2,8 +2,8 @@
 
 use super::Sheet;
 use crate::wake::{
-    Contender, follow_broadcast, follow_ringlog, in_turns, task_notify, task_ringlog, thread_condvar,
-    thread_event_listener, thread_ringlog,
+    Contender, follow_broadcast, follow_ringlog, in_turns, task_append_notify, task_notify, task_ringlog,
+    thread_append_condvar, thread_condvar, thread_event_listener, thread_ringlog,
 };
 
 /// A line for each percentile, against the second contender, and for each further one to inform.
@@ -27,17 +27,22 @@ fn percentiles(
 
 /// A thread.
 pub(super) fn thread(sheet: &mut Sheet) {
-    let contenders: [Contender<'_>; 3] = [
+    let contenders: [Contender<'_>; 4] = [
         ("ringlog", &thread_ringlog),
-        ("Condvar", &thread_condvar),
-        ("event-listener", &thread_event_listener),
+        ("append, then Condvar", &thread_append_condvar),
+        ("bare Condvar", &thread_condvar),
+        ("bare event-listener", &thread_event_listener),
     ];
     percentiles(sheet, "wake-up of a parked thread", 8_000, &contenders, &[(50.0, Some(1.1)), (99.0, None)]);
 }
 
 /// A task.
 pub(super) fn task(sheet: &mut Sheet) {
-    let contenders: [Contender<'_>; 2] = [("ringlog", &task_ringlog), ("Notify", &task_notify)];
+    let contenders: [Contender<'_>; 3] = [
+        ("ringlog", &task_ringlog),
+        ("append, then Notify", &task_append_notify),
+        ("bare Notify", &task_notify),
+    ];
     percentiles(sheet, "wake-up of a parked task", 8_000, &contenders, &[(50.0, Some(1.1)), (99.0, None)]);
 }
 

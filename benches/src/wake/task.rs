@@ -34,7 +34,19 @@ pub fn task_ringlog(rounds: u64) -> Histogram<u64> {
     )
 }
 
-/// On tokio's `Notify`.
+/// On tokio's `Notify`, notified after an append to a log that nobody waits for.
+pub fn task_append_notify(rounds: u64) -> Histogram<u64> {
+    let log = log_in_use();
+    let notify = Arc::new(Notify::new());
+    let sleeper = Arc::clone(&notify);
+    let wake = move |round| {
+        append(&log, round);
+        notify.notify_one();
+    };
+    ring_task(rounds, wake, async move |_| sleeper.notified().await)
+}
+
+/// On tokio's bare `Notify`: nothing is appended.
 pub fn task_notify(rounds: u64) -> Histogram<u64> {
     let notify = Arc::new(Notify::new());
     let sleeper = Arc::clone(&notify);

@@ -58,6 +58,23 @@ impl Bell for Signal {
     }
 }
 
+/// A log, and a bell of one's own beside it: the same append, then the bell.
+struct Beside<B> {
+    log: ChangeLog,
+    bell: B,
+}
+
+impl<B: Bell> Bell for Beside<B> {
+    fn wake(&self, round: u64) {
+        append(&self.log, round);
+        self.bell.wake(round);
+    }
+
+    fn sleep(&self, round: u64) {
+        self.bell.sleep(round);
+    }
+}
+
 #[derive(Default)]
 struct Event {
     round: AtomicU64,
@@ -86,12 +103,17 @@ pub fn thread_ringlog(rounds: u64) -> Histogram<u64> {
     ring_bell(log_in_use(), rounds)
 }
 
-/// On a `Condvar`.
+/// On a `Condvar` that is notified after an append to a log that nobody waits for.
+pub fn thread_append_condvar(rounds: u64) -> Histogram<u64> {
+    ring_bell(Beside { log: log_in_use(), bell: Signal::default() }, rounds)
+}
+
+/// On a bare `Condvar`: nothing is appended.
 pub fn thread_condvar(rounds: u64) -> Histogram<u64> {
     ring_bell(Signal::default(), rounds)
 }
 
-/// On an event of the crate `event-listener`.
+/// On a bare event of the crate `event-listener`.
 pub fn thread_event_listener(rounds: u64) -> Histogram<u64> {
     ring_bell(Event::default(), rounds)
 }
