@@ -3,7 +3,8 @@
 
 use crate::event::Change;
 use crate::record::Meta;
-use crate::ring::{Ring, Text};
+use crate::ring::{Block, Parts, Ring};
+use crate::spill;
 use crate::sync::epoch::Guard;
 use serde_json::Value;
 use std::cell::Cell;
@@ -16,6 +17,8 @@ struct Scratch {
     written: Vec<u8>,
     /// The changes of a batch, all done but for the claim.
     staged: Vec<Staged>,
+    /// Blocks that slots gave up while it was published.
+    spares: Vec<Block>,
 }
 
 /// One change of a batch, ready to be published.
@@ -24,7 +27,7 @@ struct Staged {
     /// Where its data lies in the scratch, if it was written there.
     written: Option<Range<usize>>,
     /// Its text, if it is too long for a slot.
-    spilled: Option<Box<str>>,
+    block: Option<Block>,
 }
 
 /// More scratch than this is given back after use: one huge change does not stay in every thread's memory.
@@ -43,6 +46,7 @@ fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     scratch.written.shrink_to(KEPT_SCRATCH);
     scratch.staged.clear();
     scratch.staged.shrink_to(KEPT_SCRATCH / size_of::<Staged>());
+    scratch.spares.shrink_to(KEPT_SCRATCH / size_of::<Block>());
     // Where there is no place to keep it any more, it is dropped.
     let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
     result
@@ -57,19 +61,24 @@ pub(crate) fn one(
     pin: impl FnOnce() -> Guard,
 ) -> u64 {
     let append = |json: &str| {
-        let lay_out = || {
-            let meta = Meta::new(change, json.len(), timestamp);
-            (meta, ring.text([change.entity, change.row_id, json]))
-        };
         if cfg!(ringlog_fault = "lay_out_after_claim") {
             let (guard, mut claim) = (pin(), ring.claim(1));
-            let (meta, text) = lay_out();
-            claim.publish_last(&guard, meta, text);
+            let meta = Meta::new(change, json.len(), timestamp);
+            claim.publish_last(&guard, meta, [change.entity, change.row_id, json]);
             return claim.finish(&guard);
         }
-        let (meta, text) = lay_out();
-        ring.append(&pin(), meta, text)
+        let meta = Meta::new(change, json.len(), timestamp);
+        let (entity, row_id) = (change.entity, change.row_id);
+        if !ring.fits(entity.len() + row_id.len() + json.len()) {
+            return spilled(ring, meta, entity, row_id, json, pin);
+        }
+        let (seq, spare) = ring.append(&pin(), meta, [entity, row_id, json]);
+        if let Some(block) = spare {
+            spill::keep(block);
+        }
+        seq
     };
+    ring.prefetch_claim();
     match change.data.text() {
         Ok(json) => append(json),
         Err(value) => with_scratch(|scratch| {
@@ -77,6 +86,29 @@ pub(crate) fn one(
             append(as_text(&scratch.written))
         }),
     }
+}
+
+/// Appends one change that is too long for a slot. Each part of its text for itself: an array would be in memory, for those
+/// who do not come here too.
+#[cold]
+fn spilled(
+    ring: &Ring<Meta>,
+    meta: Meta,
+    entity: &str,
+    row_id: &str,
+    json: &str,
+    pin: impl FnOnce() -> Guard,
+) -> u64 {
+    let block = spill::spill([entity, row_id, json]);
+    let guard = pin();
+    let mut claim = ring.claim(1);
+    let spare = claim.publish_last_spilled(&guard, meta, block);
+    let seq = claim.finish(&guard);
+    drop(guard);
+    if let Some(block) = spare {
+        spill::keep(block);
+    }
+    seq
 }
 
 /// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after the last.
@@ -87,35 +119,35 @@ pub(crate) fn batch(
     pin: impl FnOnce() -> Guard,
 ) -> Range<u64> {
     with_scratch(|scratch| {
-        let Scratch { written, staged } = scratch;
-        // Of a batch longer than the window, the front has left it before it could be seen.
-        let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
+        let Scratch { written, staged, spares } = scratch;
         for change in changes {
-            staged.push(stage(change, timestamp, written));
+            staged.push(stage(ring, change, timestamp, written));
         }
         let written = as_text(written);
-        for (change, staged) in changes.iter().zip(&mut *staged).skip(unseen) {
-            if let Text::Spilled(text) = ring.text(parts(change, staged, written)) {
-                staged.spilled = Some(text);
-            }
-        }
+        // Of a batch longer than the window, the front has left it before it could be seen.
+        let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
+        spares.reserve(changes.len());
+        ring.prefetch_claim();
         let guard = pin();
         let mut claim = ring.claim(changes.len() as u64);
         for (change, staged) in changes.iter().zip(staged).skip(unseen).rev() {
-            let text = match staged.spilled.take() {
-                Some(text) => Text::Spilled(text),
-                None => Text::Inline(parts(change, staged, written)),
+            let spare = match staged.block.take() {
+                None => claim.publish_last(&guard, staged.meta, parts(change, staged, written)),
+                Some(block) => claim.publish_last_spilled(&guard, staged.meta, block),
             };
-            claim.publish_last(&guard, staged.meta, text);
+            spares.extend(spare);
         }
         claim.supersede_last(unseen as u64);
         let first = claim.finish(&guard);
+        drop(guard);
+        spares.drain(..).for_each(spill::keep);
         first..first + changes.len() as u64
     })
 }
 
-/// Writes a change's data out if it is no text yet, and checks its length.
-fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
+/// Writes a change's data out if it is no text yet, checks its length, and spills it if it is too long for a slot.
+#[inline]
+fn stage(ring: &Ring<Meta>, change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
     let start = scratch.len();
     let (written, data_len) = match change.data.text() {
         Ok(json) => (None, json.len()),
@@ -124,11 +156,24 @@ fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
             (Some(start..scratch.len()), scratch.len() - start)
         }
     };
-    Staged { meta: Meta::new(change, data_len, timestamp), written, spilled: None }
+    let mut staged = Staged { meta: Meta::new(change, data_len, timestamp), written, block: None };
+    if !ring.fits(change.entity.len() + change.row_id.len() + data_len) {
+        staged.block = Some(spill_staged(change, scratch, start));
+    }
+    staged
+}
+
+/// The text of a change that is too long for a slot, in a block. Its data lies in the scratch from `start` on, if it was no
+/// text.
+#[cold]
+fn spill_staged(change: &Change<'_>, scratch: &[u8], start: usize) -> Block {
+    let json = change.data.text().unwrap_or_else(|_| as_text(&scratch[start..]));
+    spill::spill([change.entity, change.row_id, json])
 }
 
 /// The text of a staged change, in its parts.
-fn parts<'a>(change: &'a Change<'_>, staged: &Staged, written: &'a str) -> [&'a str; 3] {
+#[inline]
+fn parts<'a>(change: &'a Change<'_>, staged: &Staged, written: &'a str) -> Parts<'a> {
     let json = match &staged.written {
         Some(range) => &written[range.clone()],
         None => change.data.text().unwrap_or_default(),

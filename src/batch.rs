@@ -188,8 +188,8 @@ impl<'a> IntoIterator for &'a Batch<'_> {
 
 #[inline]
 fn event<'a>(run: &'a Run<'_, Meta>, index: usize) -> EventRef<'a> {
-    let (seq, meta, text) = run.get(index);
-    EventRef { seq, meta, text }
+    let (seq, meta, parts) = run.get(index);
+    EventRef { seq, meta, parts }
 }
 
 /// The events of a [`Batch`].

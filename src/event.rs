@@ -2,6 +2,7 @@
 //! What goes into the log ([`Change`]) and what comes out ([`ChangeEvent`], [`EventRef`]).
 
 use crate::record::Meta;
+use crate::ring::Parts;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -191,7 +192,8 @@ impl<'a> Change<'a> {
 pub struct EventRef<'a> {
     pub(crate) seq: u64,
     pub(crate) meta: Meta,
-    pub(crate) text: &'a str,
+    /// Entity, row id and data.
+    pub(crate) parts: Parts<'a>,
 }
 
 impl<'a> EventRef<'a> {
@@ -204,19 +206,19 @@ impl<'a> EventRef<'a> {
     /// The kind of thing that changed.
     #[inline]
     pub fn entity(&self) -> &'a str {
-        &self.text[..self.meta.entity_end()]
+        self.parts[0]
     }
 
     /// Which one of them.
     #[inline]
     pub fn row_id(&self) -> &'a str {
-        &self.text[self.meta.entity_end()..self.meta.row_id_end()]
+        self.parts[1]
     }
 
     /// What happened to it.
     #[inline]
     pub fn kind(&self) -> ChangeKind {
-        self.meta.kind
+        self.meta.kind()
     }
 
     /// Its data as JSON text, exactly as it was appended.
@@ -224,8 +226,8 @@ impl<'a> EventRef<'a> {
     /// Free; [`data`](Self::data) checks the text once more.
     #[inline]
     pub fn data_json(&self) -> Option<&'a str> {
-        // JSON text is never empty: an empty rest means no data.
-        Some(&self.text[self.meta.row_id_end()..]).filter(|json| !json.is_empty())
+        // JSON text is never empty: an empty one means no data.
+        Some(self.parts[2]).filter(|json| !json.is_empty())
     }
 
     /// Its data as a [`RawValue`], ready to be serialised or parsed.
@@ -243,7 +245,7 @@ impl<'a> EventRef<'a> {
     /// When it was appended, in milliseconds since 1970-01-01T00:00:00Z.
     #[inline]
     pub fn timestamp_millis(&self) -> u64 {
-        self.meta.timestamp
+        self.meta.timestamp()
     }
 
     /// The event as the seed's owned type.
@@ -251,7 +253,7 @@ impl<'a> EventRef<'a> {
     /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a number beyond `f64`, half a
     /// surrogate pair (only [`Change::raw`] lets these in), and what is nested deeper than 127, also if it came as a `Value`.
     pub fn to_event(&self) -> ChangeEvent {
-        self.to_event_at(crate::clock::rfc3339(self.meta.timestamp))
+        self.to_event_at(crate::clock::rfc3339(self.meta.timestamp()))
     }
 
     /// The event, with its timestamp written out.
@@ -295,7 +297,7 @@ impl Serialize for EventRef<'_> {
             Some(data) => event.serialize_field("data", data)?,
             None => event.skip_field("data")?,
         }
-        event.serialize_field("timestamp", &crate::clock::rfc3339(self.meta.timestamp))?;
+        event.serialize_field("timestamp", &crate::clock::rfc3339(self.meta.timestamp()))?;
         event.end()
     }
 }

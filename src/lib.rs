@@ -24,6 +24,7 @@ mod push;
 mod query;
 mod record;
 mod ring;
+mod spill;
 mod stats;
 mod sync;
 mod wait;

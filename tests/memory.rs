@@ -111,6 +111,31 @@ fn an_append_allocates_nothing_in_steady_state() {
     assert_eq!(log.stats().segments_allocated, before.segments_allocated);
 }
 
+/// Nor does one that is too long for its slot, once the thread has as many blocks as it needs: it gets the slot's.
+#[test]
+fn a_long_append_allocates_nothing_in_steady_state() {
+    let _alone = alone();
+    let log = ChangeLog::with_capacity(1_000);
+    let long = raw(&format!("\"{}\"", "x".repeat(1_000)));
+    let change = Change::insert("Todo", "t1").raw(&long);
+    let batch = [change.clone(), change.clone(), Change::delete("Todo", "t1")];
+    let append = || {
+        log.append_change(&change);
+        log.append_batch(&batch);
+    };
+    for _ in 0..10_000 {
+        append();
+    }
+    let (before, warm) = (log.stats(), log.last_seq());
+    let count = allocations_of(|| (0..10_000).for_each(|_| append()));
+    let segment_len = before.slot_bytes / before.segments_allocated / 192;
+    let opened = (log.last_seq() - warm) / segment_len;
+    assert!(count <= opened + 1, "{count} allocations in 40,000 appends, which opened {opened} segments");
+    let after = log.stats();
+    assert!(after.spilled_bytes > 600_000, "most of the window: {after:?}");
+    assert!(after.spilled_bytes < 2 * 1_300_000, "{after:?}");
+}
+
 /// A run that spans two segments takes a list of them, and JSON a text for the date; no event takes anything.
 #[test]
 fn a_read_and_a_warm_pull_json_allocate_nothing_for_an_event() {

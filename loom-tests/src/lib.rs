@@ -26,6 +26,8 @@ mod event;
 mod record;
 #[path = "../../src/ring/mod.rs"]
 mod ring;
+#[path = "../../src/spill.rs"]
+mod spill;
 #[path = "../../src/sync.rs"]
 mod sync;
 #[path = "../../src/wait.rs"]

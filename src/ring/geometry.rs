@@ -7,7 +7,9 @@ pub(crate) struct Geometry {
     capacity: u64,
     base_seq: u64,
     segment_shift: u32,
-    positions: usize,
+    positions: u64,
+    /// (2^64 - 1) / `positions`, rounded down: to multiply by it is sooner done than to divide.
+    reciprocal: u64,
     slot_size: usize,
 }
 
@@ -26,18 +28,20 @@ impl Geometry {
         // Two more than the window needs: with one, a segment could be replaced while the window's oldest
         // seq is its neighbour's first; the second keeps the installer a whole segment away from readers there (R6).
         let spare = if cfg!(ringlog_fault = "too_few_segments") { 0 } else { 2 };
+        let positions = (capacity.div_ceil(segment_len) + spare).max(1) as u64;
         Self {
             capacity: capacity as u64,
             base_seq,
             segment_shift: segment_len.trailing_zeros(),
-            positions: (capacity.div_ceil(segment_len) + spare).max(1),
+            positions,
+            reciprocal: u64::MAX / positions,
             slot_size,
         }
     }
 
     /// How many segments the window needs, and so how many positions there are.
     pub(crate) fn positions(&self) -> usize {
-        self.positions
+        self.positions as usize
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -74,7 +78,12 @@ impl Geometry {
     /// The position whose segment covers `seq`.
     #[inline]
     pub(crate) fn position_of(&self, seq: u64) -> usize {
-        ((seq >> self.segment_shift) % self.positions as u64) as usize
+        let segment = seq >> self.segment_shift;
+        // After Granlund and Montgomery, "Division by Invariant Integers using Multiplication" (1994). The reciprocal is too
+        // small by 1 at most, so the product by less than 1 once it is divided by 2^64, and its whole part by 1 at most.
+        let quotient = ((u128::from(segment) * u128::from(self.reciprocal)) >> 64) as u64;
+        let rest = segment - quotient * self.positions;
+        (if rest < self.positions { rest } else { rest - self.positions }) as usize
     }
 
     /// The window when `last` is the highest seq handed out.
@@ -91,10 +100,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_seq_has_one_place(shift in 0_u32..9, capacity in 0_usize..5000, seq in 1_u64..1 << 53) {
+        fn every_seq_has_one_place(shift in 0_u32..9, capacity in 0_usize..5000, seq in 1..u64::MAX) {
             let g = Geometry::new(capacity, 0, 1 << shift, 64);
             prop_assert!((g.base_of(seq)..g.base_of(seq) + g.segment_len() as u64).contains(&seq));
-            prop_assert!(g.position_of(seq) < g.positions());
+            prop_assert_eq!(g.position_of(seq), (seq >> shift) as usize % g.positions());
             prop_assert_eq!(g.position_of(seq), g.position_of(g.base_of(seq)));
         }
 

@@ -92,6 +92,7 @@
 //! rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the next lap is refused, here the late one.
 //! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`.
 
+mod block;
 mod geometry;
 mod pool;
 mod reader;
@@ -99,9 +100,10 @@ mod segment;
 mod slot;
 mod writer;
 
+pub(crate) use block::{Block, Parts};
 pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
-pub(crate) use slot::{MIN_SLOT_SIZE, Text};
+pub(crate) use slot::MIN_SLOT_SIZE;
 
 use crate::sync::epoch::{self, Atomic};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -138,6 +140,8 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not read by writers.
     settled: CachePadded<AtomicU64>,
     geometry: Geometry,
+    /// The longest text that a slot holds itself.
+    inline: usize,
     positions: Box<[Atomic<Segment<M>>]>,
     depot: Arc<Depot<M>>,
     /// Records dropped because their writer was lapped.
@@ -159,11 +163,13 @@ pub(crate) struct Memory {
 impl<M: Copy + Send + Sync> Ring<M> {
     /// An empty ring. Its segments are allocated as the window fills.
     pub(crate) fn new(geometry: Geometry) -> Self {
+        let depot = Arc::new(Depot::new(&geometry));
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             positions: (0..geometry.positions()).map(|_| Atomic::null()).collect(),
-            depot: Arc::new(Depot::new(&geometry)),
+            inline: depot.inline(),
+            depot,
             superseded: AtomicU64::new(0),
             geometry,
         }

@@ -1,5 +1,6 @@
 //! The reading side: the window, runs of records, the head.
 
+use super::block::Parts;
 use super::segment::Segment;
 use super::{Ring, Window, order};
 use crate::sync::Ordering;
@@ -252,7 +253,7 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     /// # Panics
     /// If `index` is not less than [`len`](Self::len).
     #[inline]
-    pub(crate) fn get(&self, index: usize) -> (u64, M, &str) {
+    pub(crate) fn get(&self, index: usize) -> (u64, M, Parts<'_>) {
         assert!(index < self.len, "index {index} of a run of {}", self.len);
         let geometry = &self.ring.geometry;
         let seq = self.first + index as u64;

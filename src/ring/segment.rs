@@ -1,9 +1,10 @@
 //! A run of slots, and the depot that hands segments out and takes them back.
 
 use super::Memory;
+use super::block::{Block, Parts};
 use super::geometry::Geometry;
 use super::pool::Pool;
-use super::slot::{CACHE_LINE, Slot, Text};
+use super::slot::{CACHE_LINE, Slot};
 use crate::sync::epoch::{Guard, Shared};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -17,8 +18,11 @@ use std::ptr::NonNull;
 /// seq (R1).
 pub(super) struct Segment<M: Copy> {
     base: UnsafeCell<u64>,
-    /// Whether some slot of this life holds a spilled text, so that reclaiming the others need not touch every slot.
-    spilled: AtomicBool,
+    /// Whether a slot may hold a block: without one, writers need not wait for their slots' lines to look.
+    ///
+    /// Relaxed will do. A writer looks for a block of an earlier life, whose writer has set this before it put the block there;
+    /// what carries that block to this writer (pool and install, or the epoch) carries this too.
+    spills: AtomicBool,
     slots: NonNull<u8>,
     len: usize,
     stride: usize,
@@ -36,8 +40,14 @@ impl<M: Copy> Segment<M> {
         let layout = Self::layout(len, stride);
         // SAFETY: the layout is not empty: a segment has slots, and a slot has bytes.
         let Some(slots) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        let (base, spilled) = (UnsafeCell::new(0), AtomicBool::new(false));
-        let segment = Self { base, spilled, slots, len, stride, records: PhantomData };
+        let segment = Self {
+            base: UnsafeCell::new(0),
+            spills: AtomicBool::new(false),
+            slots,
+            len,
+            stride,
+            records: PhantomData,
+        };
         for seq in 0..len as u64 {
             // SAFETY: fresh memory of our own.
             unsafe { segment.slot(seq).init() };
@@ -73,24 +83,32 @@ impl<M: Copy> Segment<M> {
     /// # Safety
     /// [`holds`](Self::holds) returned true for it (R3), and the segment stays reachable for `'g` (R4).
     #[inline]
-    pub(super) unsafe fn read<'g>(&self, seq: u64) -> (M, &'g str) {
+    pub(super) unsafe fn read<'g>(&self, seq: u64) -> (M, Parts<'g>) {
         // SAFETY: the caller's.
         unsafe { self.slot(seq).read() }
     }
 
-    /// Writes and publishes `seq`'s record. Returns the bytes spilled.
+    /// Writes and publishes `seq`'s record. Returns the block that its slot has held since an earlier life, if it has.
     ///
     /// # Safety
-    /// The caller owns `seq`, writes it for the first time (R1), and this segment covers it.
+    /// The caller owns `seq`, writes it for the first time (R1), this segment covers it, and the text fits its slots.
     #[inline]
-    pub(super) unsafe fn write(&self, seq: u64, fixed: M, text: Text<'_>) -> usize {
+    pub(super) unsafe fn write(&self, seq: u64, fixed: M, parts: Parts<'_>) -> Option<Block> {
         // SAFETY: the caller's; `&self` keeps the slot alive.
-        let spilled = unsafe { self.slot(seq).write(seq, fixed, text) };
-        if spilled > 0 {
-            // In time for whoever reclaims the slot: that is after the writer's guard has ended.
-            self.spilled.store(true, Ordering::Relaxed);
+        unsafe { self.slot(seq).write(seq, fixed, parts, self.spills.load(Ordering::Relaxed)) }
+    }
+
+    /// As [`write`](Self::write), for a text in a block.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write), but that the text does not fit.
+    pub(super) unsafe fn write_spilled(&self, seq: u64, fixed: M, block: Block) -> Option<Block> {
+        // The line is read by all that use the segment: it is written once.
+        if !self.spills.load(Ordering::Relaxed) && !cfg!(ringlog_fault = "spill_unsaid") {
+            self.spills.store(true, Ordering::Relaxed);
         }
-        spilled
+        // SAFETY: the caller's; `&self` keeps the slot alive.
+        unsafe { self.slot(seq).write_spilled(seq, fixed, block) }
     }
 
     /// Asks for the slot of `seq`, to be written soon. A hint: a seq of another segment does no harm.
@@ -110,36 +128,20 @@ impl<M: Copy> Segment<M> {
         unsafe { Slot::at(address, self.stride) }
     }
 
-    /// Frees the spilled texts of this life. Returns their bytes.
-    ///
-    /// # Safety
-    /// The segment is nobody else's (R4), and this is the last act of its life.
-    unsafe fn free_spilled(&mut self) -> usize {
-        if !self.spilled.swap(false, Ordering::Relaxed) {
+    /// Frees the blocks that the slots hold. Returns their bytes.
+    fn free_blocks(&mut self) -> usize {
+        if !self.spills.load(Ordering::Relaxed) {
             return 0;
         }
-        let base = self.base.with(|base| {
-            // SAFETY: ours alone.
-            unsafe { *base }
-        });
-        let mut bytes = 0;
-        for seq in base..base + self.len as u64 {
-            let slot = self.slot(seq);
-            // A slot that was not written in this life has a stamp of an earlier one, or none.
-            // SAFETY: ours alone.
-            if unsafe { slot.stamp() } == seq {
-                // SAFETY: published in this life, ours alone, and `spilled` is reset: not freed again.
-                bytes += unsafe { slot.free_spilled() };
-            }
-        }
-        bytes
+        // SAFETY: `&mut self`: nobody else can reach a slot.
+        let take = |seq| unsafe { self.slot(seq).take() };
+        (0..self.len as u64).filter_map(take).map(|block| block.capacity()).sum()
     }
 }
 
 impl<M: Copy> Drop for Segment<M> {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`, and its last act.
-        unsafe { self.free_spilled() };
+        self.free_blocks();
         for seq in 0..self.len as u64 {
             // SAFETY: made by `init` in `new`, and ours alone.
             unsafe { self.slot(seq).deinit() };
@@ -175,7 +177,6 @@ impl<M: Copy + Send + Sync> Depot<M> {
     }
 
     /// The longest text that a slot holds itself.
-    #[inline]
     pub(super) fn inline(&self) -> usize {
         Slot::<M>::inline(self.stride)
     }
@@ -195,9 +196,10 @@ impl<M: Copy + Send + Sync> Depot<M> {
         segment
     }
 
-    /// Takes a segment back that nobody else can reach and that holds no spilled text.
+    /// Takes a segment back that nobody else can reach.
     pub(super) fn give_back(&self, segment: Box<Segment<M>>) {
-        if let Err(surplus) = self.pool.put(segment) {
+        if let Err(mut surplus) = self.pool.put(segment) {
+            self.count_spilled(0, surplus.free_blocks());
             drop(surplus);
             self.allocated.fetch_sub(1, Ordering::Relaxed);
         }
@@ -224,17 +226,18 @@ impl<M: Copy + Send + Sync> Depot<M> {
     }
 
     /// Ends the life of a segment that nobody can reach any more.
-    fn reclaim(&self, mut segment: Box<Segment<M>>) {
-        // SAFETY: the box is the only way to it.
-        let freed = unsafe { segment.free_spilled() };
-        self.spilled_bytes.fetch_sub(freed as u64, Ordering::Relaxed);
+    fn reclaim(&self, segment: Box<Segment<M>>) {
         self.reclaimed.fetch_add(1, Ordering::Relaxed);
         self.give_back(segment);
     }
 
+    /// Notes that slots hold blocks of so many bytes instead of so many.
     #[cold]
-    pub(super) fn count_spilled(&self, bytes: usize) {
-        self.spilled_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(super) fn count_spilled(&self, now: usize, before: usize) {
+        // Most often a block takes the place of one like it: then writers do not meet here.
+        if now != before {
+            self.spilled_bytes.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn memory(&self) -> Memory {

@@ -1,17 +1,22 @@
-//! One seq's place in a segment: a stamp, a record's fixed part, and its text or a pointer to it.
+//! One seq's place in a segment: a stamp, a record's fixed part, and its text or the block that holds it.
 //!
 //! In memory, `slot_size` bytes apart:
 //!
 //! ```text
-//! ┌───────┬──────────────┬──────────┬─────────────────────────────────────────┐
-//! │ stamp │ fixed part M │ text_len │ the text, or the pointer of its Box<str> │
-//! └───────┴──────────────┴──────────┴─────────────────────────────────────────┘
+//! ┌───────┬──────────────┬──────────────────┬───────────────────────────────────────────────┐
+//! │ stamp │ fixed part M │ ends of 3 parts  │ the text, or the pointer of its block         │
+//! └───────┴──────────────┴──────────────────┴───────────────────────────────────────────────┘
 //! ```
 //!
 //! Slots start on cache lines, so that two writers never write the same line.
+//!
+//! A block outlives the record that it was made for: it stays in the slot until the slot is written again, and its next
+//! writer takes it away, to use it for its own next long text. So long texts are neither allocated nor freed in steady state,
+//! and no thread frees what another one allocated.
 
+use super::block::{Block, Contents, Parts};
 use super::order;
-use crate::sync::{AtomicU64, Ordering, UnsafeCell, prefetch_for_write};
+use crate::sync::{AtomicU64, UnsafeCell, prefetch_for_write};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
@@ -31,40 +36,8 @@ struct Head<M> {
 #[repr(C)]
 struct Body<M> {
     fixed: MaybeUninit<M>,
-    text_len: usize,
-}
-
-/// A record's text on its way into a slot, made before the seq is claimed.
-pub(crate) enum Text<'a> {
-    /// Short enough for the slot: copied there, end to end.
-    Inline([&'a str; 3]),
-    /// Too long for it: the slot takes the block over.
-    Spilled(Box<str>),
-}
-
-impl<'a> Text<'a> {
-    /// The text of `parts` laid end to end, for slots with room for `inline` bytes.
-    #[inline]
-    pub(crate) fn new(parts: [&'a str; 3], inline: usize) -> Self {
-        let text = Self::Inline(parts);
-        if text.len() <= inline { text } else { Self::Spilled(text.into_spilled()) }
-    }
-
-    #[inline]
-    fn len(&self) -> usize {
-        match self {
-            Self::Inline([a, b, c]) => a.len() + b.len() + c.len(),
-            Self::Spilled(text) => text.len(),
-        }
-    }
-
-    #[cold]
-    fn into_spilled(self) -> Box<str> {
-        match self {
-            Self::Inline(parts) => parts.concat().into_boxed_str(),
-            Self::Spilled(text) => text,
-        }
-    }
+    /// Where each part of the text ends. A text that is too long for the text area, by its last end, lies in a block.
+    ends: [u32; 3],
 }
 
 /// A slot, by its address. Copying it copies the address.
@@ -78,7 +51,7 @@ pub(super) struct Slot<M> {
 impl<M: Copy> Slot<M> {
     /// Bytes between slots for a wished `slot_size`: whole cache lines, with room for a head and a pointer.
     pub(super) fn stride(slot_size: usize) -> usize {
-        slot_size.max(size_of::<Head<M>>() + size_of::<*mut u8>()).next_multiple_of(CACHE_LINE)
+        slot_size.max(size_of::<Head<M>>() + size_of::<*mut Contents>()).next_multiple_of(CACHE_LINE)
     }
 
     /// The longest text that slots of this stride hold themselves.
@@ -109,13 +82,13 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// The memory is nobody else's, and holds no slot yet.
     pub(super) unsafe fn init(self) {
-        let body = Body { fixed: MaybeUninit::uninit(), text_len: 0 };
+        let body = Body { fixed: MaybeUninit::uninit(), ends: [0; 3] };
         let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body) };
         // SAFETY: the caller's; a head fits a stride and needs no more than a cache line's alignment.
         unsafe { self.head.write(head) };
     }
 
-    /// Ends the slot's use of its memory. Does not free a spilled text.
+    /// Ends the slot's use of its memory. Does not free its block.
     ///
     /// # Safety
     /// The slot was made by [`init`](Self::init), is nobody else's, and is not used again.
@@ -134,37 +107,60 @@ impl<M: Copy> Slot<M> {
         unsafe { self.head.as_ref() }.stamp.load(order::PUBLISH_B) == seq
     }
 
-    /// Writes `seq`'s record and publishes it (publish:A). Returns the bytes that it spilled.
+    /// Writes `seq`'s record and publishes it (publish:A). Returns the block that the slot has held since an earlier life of
+    /// its segment, if it has; `look` says whether it may.
     ///
     /// # Safety
-    /// The slot's segment is alive (R4) and covers `seq`, and the caller is the one owner of `seq`, writing it for the
-    /// first time (R1).
+    /// The slot's segment is alive (R4) and covers `seq`, the caller is the one owner of `seq`, writing it for the
+    /// first time (R1), and the text fits: it is no longer than [`inline`](Self::inline).
     #[inline]
-    pub(super) unsafe fn write(&self, seq: u64, fixed: M, text: Text<'_>) -> usize {
+    pub(super) unsafe fn write(&self, seq: u64, fixed: M, parts: Parts<'_>, look: bool) -> Option<Block> {
+        let [a, b, c] = parts.map(str::len);
+        // A slot is far shorter than a `u32` can say.
+        let body =
+            Body { fixed: MaybeUninit::new(fixed), ends: [a as u32, (a + b) as u32, (a + b + c) as u32] };
+        // SAFETY: called by `publish`, while nobody else may use the slot; the text fits, says the caller.
+        let fill = || unsafe { self.copy_in(parts) };
+        // SAFETY: the caller's.
+        unsafe { self.publish(seq, body, look, fill) }
+    }
+
+    /// As [`write`](Self::write), for a text in a block, which the slot takes over.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write), but that the text does not fit.
+    pub(super) unsafe fn write_spilled(&self, seq: u64, fixed: M, block: Block) -> Option<Block> {
+        let body = Body { fixed: MaybeUninit::new(fixed), ends: block.ends() };
+        let block = block.into_raw();
+        // SAFETY: called by `publish`, while nobody else may use the slot; a stride has room for a pointer behind the head.
+        let fill = || unsafe { self.place().write(block) };
+        // SAFETY: the caller's. By its last end, the text is too long for the slot: so there is a pointer.
+        unsafe { self.publish(seq, body, true, fill) }
+    }
+
+    /// Writes a record's body, lets `fill` write its text area, and publishes it. Returns the block that the slot had, if it is
+    /// to `look` for one.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write), and `fill` puts into the text area what the body says is there.
+    #[inline]
+    unsafe fn publish(&self, seq: u64, new: Body<M>, look: bool, fill: impl FnOnce()) -> Option<Block> {
         // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
         let head = unsafe { self.head.as_ref() };
         if cfg!(ringlog_fault = "stamp_before_record") {
             head.stamp.store(seq, order::PUBLISH_A);
         }
-        let mut spilled = 0;
-        head.body.with_mut(|body| {
-            let text_len = text.len();
-            let body_value = Body { fixed: MaybeUninit::new(fixed), text_len };
-            // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp.
-            unsafe { body.write(body_value) };
-            match text {
-                // SAFETY: as above, and it fits the text area, checked here.
-                Text::Inline(parts) if text_len <= self.inline => unsafe { self.copy_in(parts) },
-                text => {
-                    spilled = text_len;
-                    let block = Box::into_raw(text.into_spilled()).cast::<u8>();
-                    // SAFETY: as above; a stride has room for a pointer behind the head.
-                    unsafe { self.text_area().cast::<*mut u8>().write_unaligned(block) };
-                }
-            }
+        let before = head.body.with_mut(|body| {
+            // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp;
+            // R4: the lives before it are over.
+            let before = look.then(|| unsafe { self.take_block(body) }).flatten();
+            // SAFETY: as above.
+            unsafe { body.write(new) };
+            fill();
+            before
         });
         head.stamp.store(seq, order::PUBLISH_A);
-        spilled
+        before
     }
 
     /// Copies `parts` into the text area, end to end.
@@ -172,7 +168,7 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// As for [`write`](Self::write), and the parts fit the text area.
     #[inline]
-    unsafe fn copy_in(&self, parts: [&str; 3]) {
+    unsafe fn copy_in(&self, parts: Parts<'_>) {
         let mut to = self.text_area();
         for part in parts {
             // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may read yet.
@@ -187,56 +183,67 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// [`holds`](Self::holds) returned true (R3) and the slot's segment stays alive for `'g` (R4).
     #[inline]
-    pub(super) unsafe fn read<'g>(&self) -> (M, &'g str) {
+    pub(super) unsafe fn read<'g>(&self) -> (M, Parts<'g>) {
         // SAFETY: alive, says the caller.
         let head = unsafe { self.head.as_ref() };
         head.body.with(|body| {
             // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not written again in this life.
             let body = unsafe { &*body };
-            // SAFETY: the body was written, as above.
-            let text = unsafe { self.text(body) };
-            // SAFETY: `text_len` bytes of text were written with the body, inline or spilled.
-            let text = unsafe { std::slice::from_raw_parts(text.as_ptr(), body.text_len) };
-            // SAFETY: `str`s laid end to end are UTF-8.
-            let text = unsafe { std::str::from_utf8_unchecked(text) };
+            let [a, b, c] = body.ends.map(|end| end as usize);
+            let text = if c <= self.inline {
+                self.text_area().as_ptr()
+            } else {
+                // SAFETY: a longer text is spilled, and `write_spilled` put its block's pointer here.
+                let block = unsafe { *self.place() };
+                // SAFETY: the slot owns the block, and nobody changes it in this life.
+                unsafe { &*block }.text()
+            };
+            let part = |from: usize, end: usize| {
+                // SAFETY: the text is there, up to its last end, and no end lies before the one that precedes it.
+                let start = unsafe { text.add(from) };
+                // SAFETY: as above.
+                let bytes = unsafe { std::slice::from_raw_parts(start, end - from) };
+                // SAFETY: each part is a `str` as it was given.
+                unsafe { std::str::from_utf8_unchecked(bytes) }
+            };
             // SAFETY: written with the body.
-            (unsafe { body.fixed.assume_init() }, text)
+            (unsafe { body.fixed.assume_init() }, [part(0, a), part(a, b), part(b, c)])
         })
     }
 
-    /// Frees the record's text if it was spilled. Returns how many bytes that were.
+    /// Takes the slot's block away, if it has one.
     ///
     /// # Safety
-    /// The slot is nobody else's, its record was published in this life of its segment, and is not used again.
-    pub(super) unsafe fn free_spilled(&self) -> usize {
+    /// The slot is nobody else's.
+    pub(super) unsafe fn take(&self) -> Option<Block> {
         // SAFETY: nobody else's, says the caller.
         let head = unsafe { self.head.as_ref() };
-        head.body.with(|body| {
-            // SAFETY: the record was published: its body was written.
-            let body = unsafe { &*body };
-            if body.text_len <= self.inline {
-                return 0;
-            }
-            // SAFETY: a longer text is spilled: the text area holds the pointer of its block.
-            let block = unsafe { self.text(body) };
-            let block = std::ptr::slice_from_raw_parts_mut(block.as_ptr(), body.text_len);
-            // SAFETY: made by `Box::into_raw` in `write`, from a `Box<str>` of this length; freed once, says the caller.
-            drop(unsafe { Box::from_raw(block as *mut str) });
-            body.text_len
-        })
+        // SAFETY: as above.
+        head.body.with_mut(|body| unsafe { self.take_block(body) })
     }
 
-    /// Where the text of a written record is.
+    /// Takes the block away that `body` says is in the text area, if it says so.
     ///
     /// # Safety
-    /// The body was written, and the slot is alive.
+    /// The slot is nobody else's, and its body was initialised.
     #[inline]
-    unsafe fn text(&self, body: &Body<M>) -> NonNull<u8> {
-        if body.text_len <= self.inline {
-            return self.text_area();
+    unsafe fn take_block(&self, body: *mut Body<M>) -> Option<Block> {
+        // SAFETY: the ends were initialised with the slot.
+        let ends = unsafe { &mut (*body).ends };
+        if ends[2] as usize <= self.inline || cfg!(ringlog_fault = "leave_block") {
+            return None;
         }
-        // SAFETY: a longer text is spilled, and `write` put the block's pointer here.
-        unsafe { self.text_area().cast::<NonNull<u8>>().read_unaligned() }
+        *ends = [0; 3];
+        // SAFETY: a longer text is spilled, and `write_spilled` put its block's pointer here.
+        let block = unsafe { *self.place() };
+        // SAFETY: the ends forget it, so that it comes out once.
+        Some(unsafe { Block::from_raw(block) })
+    }
+
+    /// Where the pointer of a block is put. Aligned: a head is a number of words.
+    #[inline]
+    fn place(&self) -> *mut *mut Contents {
+        self.text_area().as_ptr().cast()
     }
 
     /// The bytes behind the head.
@@ -244,14 +251,5 @@ impl<M: Copy> Slot<M> {
     fn text_area(&self) -> NonNull<u8> {
         // SAFETY: one past the head, within the stride.
         unsafe { self.head.add(1) }.cast()
-    }
-
-    /// The stamp, for the segment's owner.
-    ///
-    /// # Safety
-    /// The slot is nobody else's.
-    pub(super) unsafe fn stamp(&self) -> u64 {
-        // SAFETY: the caller's.
-        unsafe { self.head.as_ref() }.stamp.load(Ordering::Relaxed)
     }
 }

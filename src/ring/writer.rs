@@ -1,10 +1,10 @@
 //! The writing side: claim, install, publish.
 
+use super::block::{Block, Parts, len};
 use super::segment::{Depot, Segment};
-use super::slot::Text;
 use super::{Ring, order};
-use crate::sync::Ordering;
 use crate::sync::epoch::{Guard, Owned, Shared};
+use crate::sync::{Ordering, prefetch_for_write};
 
 /// Seqs that were handed out to this writer and are not all published yet.
 ///
@@ -23,15 +23,24 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
 
 /// A batch asks for the slot of so many records further on while it writes one.
 ///
-/// It goes backwards and then jumps, which the processor's own prefetching does not follow. Single appends go forwards, and
-/// gain nothing.
+/// It goes backwards and then jumps, which the processor's own prefetching does not follow.
 const AHEAD: u64 = 6;
 
+/// A single append asks for the slot of so many records further on: the writer's own next one but one, or with two writers in turns,
+/// its next.
+const NEXT: u64 = 2;
+
 impl<M: Copy + Send + Sync> Ring<M> {
-    /// A text for this ring's slots, spilled to the heap if it is too long for them. Made before the claim.
+    /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be spilled before the claim.
     #[inline]
-    pub(crate) fn text<'a>(&self, parts: [&'a str; 3]) -> Text<'a> {
-        Text::new(parts, self.depot.inline())
+    pub(crate) fn fits(&self, len: usize) -> bool {
+        len <= self.inline
+    }
+
+    /// Asks for the cache line that the next claim will write. A hint, for who has something to do before it claims.
+    #[inline]
+    pub(crate) fn prefetch_claim(&self) {
+        prefetch_for_write(std::ptr::from_ref(&self.last).cast());
     }
 
     /// Hands out the next `count` seqs.
@@ -47,32 +56,40 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Claim { ring: self, first: last + 1, end: last + 1 + count, installed: false }
     }
 
-    /// Claims one seq and publishes its record. Returns the seq.
+    /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any more, if
+    /// there is one.
+    ///
+    /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in its place.
     #[inline]
-    pub(crate) fn append(&self, guard: &Guard, fixed: M, text: Text<'_>) -> u64 {
-        let mut claim = self.claim(1);
-        claim.publish_last(guard, fixed, text);
-        claim.finish(guard)
+    pub(crate) fn append(&self, guard: &Guard, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
+        let claim = self.claim(1);
+        let seq = claim.first;
+        let segment = match self.current(seq, guard) {
+            Ok(segment) if self.fits(len(&parts)) => segment,
+            _ => {
+                let [a, b, c] = parts;
+                return (seq, claim.publish_one(guard, fixed, a, b, c));
+            }
+        };
+        segment.prefetch(seq + NEXT);
+        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive under the guard; the text
+        // fits.
+        let spare = unsafe { segment.write(seq, fixed, parts) };
+        if let Some(block) = &spare {
+            self.depot.count_spilled(0, block.capacity());
+        }
+        (seq, spare)
     }
 
-    /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it.
+    /// The segment for `seq`, if it is in its position; else what is there.
     #[inline]
-    pub(super) fn segment_for<'g>(
-        &self,
-        seq: u64,
-        guard: &'g Guard,
-        installed: &mut bool,
-    ) -> Option<&'g Segment<M>> {
+    fn current<'g>(&self, seq: u64, guard: &'g Guard) -> Result<&'g Segment<M>, Shared<'g, Segment<M>>> {
         let position = &self.positions[self.geometry.position_of(seq)];
         let current = position.load(order::INSTALL_B, guard);
         // SAFETY: loaded with install:B under the guard (R4).
-        if let Some(segment) = unsafe { current.as_ref() } {
-            // SAFETY: as above.
-            if unsafe { segment.base() } == self.geometry.base_of(seq) {
-                return Some(segment);
-            }
-        }
-        self.install(seq, current, guard, installed)
+        let segment = unsafe { current.as_ref() };
+        // SAFETY: as above.
+        segment.filter(|segment| unsafe { segment.base() } == self.geometry.base_of(seq)).ok_or(current)
     }
 
     /// Puts a segment for `seq` in place of `current`, unless one of its lap or a later one is there by now.
@@ -126,31 +143,95 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     }
 
     /// Publishes the record of the claim's last unpublished seq: records go in back to front, so that readers
-    /// meet all of the claim or nothing.
+    /// meet all of the claim or nothing. Returns a block that nobody needs any more, if there is one, for the writer's next
+    /// long text.
     #[inline]
-    pub(crate) fn publish_last(&mut self, guard: &Guard, fixed: M, text: Text<'_>) {
+    pub(crate) fn publish_last(&mut self, guard: &Guard, fixed: M, parts: Parts<'_>) -> Option<Block> {
+        if !self.ring.fits(len(&parts)) {
+            let [a, b, c] = parts;
+            return self.publish_last_long(guard, fixed, a, b, c);
+        }
+        let seq = self.take_last();
+        let segment = self.segment_for(seq, guard)?;
+        // SAFETY: R1: `claim` gave this seq to this claim alone, and `take_last` gives it out once; the segment covers it
+        // and is alive under the guard; the text fits.
+        let spare = unsafe { segment.write(seq, fixed, parts) };
+        if let Some(block) = &spare {
+            self.ring.depot.count_spilled(0, block.capacity());
+        }
+        spare
+    }
+
+    /// As [`publish_last`](Self::publish_last), for a text that should have been spilled before the claim. Each part for itself: an
+    /// array would be in memory, for short texts too.
+    #[cold]
+    fn publish_last_long(&mut self, guard: &Guard, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
+        let mut block = Block::with_capacity(0);
+        block.fill([a, b, c]);
+        self.publish_last_spilled(guard, fixed, block)
+    }
+
+    /// As [`publish_last`](Self::publish_last), for a text in a block.
+    #[cold]
+    pub(crate) fn publish_last_spilled(&mut self, guard: &Guard, fixed: M, block: Block) -> Option<Block> {
+        if self.ring.fits(len(&block.parts())) {
+            return self.publish_last(guard, fixed, block.parts());
+        }
+        let seq = self.take_last();
+        let Some(segment) = self.segment_for(seq, guard) else { return Some(block) };
+        let bytes = block.capacity();
+        // SAFETY: as in `publish_last`, but that the text does not fit.
+        let spare = unsafe { segment.write_spilled(seq, fixed, block) };
+        self.ring.depot.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
+        spare
+    }
+
+    /// The claim's last unpublished seq, to be published now.
+    #[inline]
+    fn take_last(&mut self) -> u64 {
         debug_assert!(self.first < self.end, "every seq of the claim is published");
-        let seq = if cfg!(ringlog_fault = "publish_front_to_back") {
+        if cfg!(ringlog_fault = "publish_front_to_back") {
             self.first += 1;
-            self.first - 1
-        } else {
-            self.end -= 1;
-            self.end
-        };
-        let ring = self.ring;
-        let Some(segment) = ring.segment_for(seq, guard, &mut self.installed) else {
-            ring.count_superseded(1);
-            return;
+            return self.first - 1;
+        }
+        self.end -= 1;
+        self.end
+    }
+
+    /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted.
+    #[inline]
+    pub(super) fn segment_for<'g>(&mut self, seq: u64, guard: &'g Guard) -> Option<&'g Segment<M>> {
+        let segment = match self.ring.current(seq, guard) {
+            Ok(segment) => segment,
+            Err(current) => self.install(seq, current, guard)?,
         };
         if seq >= self.first + AHEAD {
             segment.prefetch(seq - AHEAD);
         }
-        // SAFETY: R1: `claim` gave this seq to this claim alone, and the line above took it out for good; the
-        // segment covers it and is alive under the guard.
-        let spilled = unsafe { segment.write(seq, fixed, text) };
-        if spilled > 0 {
-            ring.depot.count_spilled(spilled);
+        Some(segment)
+    }
+
+    #[cold]
+    fn install<'g>(
+        &mut self,
+        seq: u64,
+        current: Shared<'g, Segment<M>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Segment<M>> {
+        let segment = self.ring.install(seq, current, guard, &mut self.installed);
+        if segment.is_none() {
+            self.ring.count_superseded(1);
         }
+        segment
+    }
+
+    /// Publishes the record of a claim of one, and ends the claim. Its parts come as those of
+    /// [`publish_last_long`](Self::publish_last_long).
+    #[cold]
+    fn publish_one(mut self, guard: &Guard, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
+        let spare = self.publish_last(guard, fixed, [a, b, c]);
+        self.finish(guard);
+        spare
     }
 
     /// Gives up the claim's last unpublished seqs, as many as `count`, as superseded: the claim itself is longer than

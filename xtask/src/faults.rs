@@ -28,6 +28,8 @@ const FAULTS: &[(&str, &str)] = &[
     ("read_unpinned", "ring_models::a_reader_against_a_lap"),
     ("lay_out_after_claim", "ring_models::a_refused_change_leaves_no_gap"),
     ("superseded_not_atomic", "ring_models::the_books_balance"),
+    ("leave_block", "ring_models::a_block_changes_hands"),
+    ("spill_unsaid", "ring_models::a_block_changes_hands"),
     ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
     ("too_few_segments", "ring_models::the_window_is_there"),

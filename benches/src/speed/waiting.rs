@@ -29,20 +29,17 @@ fn percentiles(
 pub(super) fn thread(sheet: &mut Sheet) {
     let contenders: [Contender<'_>; 4] = [
         ("ringlog", &thread_ringlog),
+        ("Condvar", &thread_condvar),
         ("append, then Condvar", &thread_append_condvar),
-        ("bare Condvar", &thread_condvar),
-        ("bare event-listener", &thread_event_listener),
+        ("event-listener", &thread_event_listener),
     ];
     percentiles(sheet, "wake-up of a parked thread", 8_000, &contenders, &[(50.0, Some(1.1)), (99.0, None)]);
 }
 
 /// A task.
 pub(super) fn task(sheet: &mut Sheet) {
-    let contenders: [Contender<'_>; 3] = [
-        ("ringlog", &task_ringlog),
-        ("append, then Notify", &task_append_notify),
-        ("bare Notify", &task_notify),
-    ];
+    let contenders: [Contender<'_>; 3] =
+        [("ringlog", &task_ringlog), ("Notify", &task_notify), ("append, then Notify", &task_append_notify)];
     percentiles(sheet, "wake-up of a parked task", 8_000, &contenders, &[(50.0, Some(1.1)), (99.0, None)]);
 }
 

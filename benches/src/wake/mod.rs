@@ -3,9 +3,9 @@
 //! The sleeper has a thread of its own. Each round begins once the one before has been noticed and a pause has passed in
 //! which the sleeper falls asleep again. Times are in nanoseconds.
 //!
-//! What happens is an append, which takes a tenth of the time until the sleeper runs. So a log's own wake-up is held against
-//! the same append to a log that nobody waits for, with a `Condvar` or a `Notify` beside it: what one would write without
-//! it. The bare ones, which wake and carry nothing, are measured too, for what the rest costs.
+//! A `Condvar` and a `Notify` wake and carry nothing; a log's wake-up comes with an append, which takes a tenth of the
+//! time until the sleeper runs. So there is also what one would write without the log's own: the same append to a log that nobody waits
+//! for, and a `Condvar` or a `Notify` beside it.
 
 mod follow;
 mod task;

@@ -46,7 +46,7 @@ pub fn task_append_notify(rounds: u64) -> Histogram<u64> {
     ring_task(rounds, wake, async move |_| sleeper.notified().await)
 }
 
-/// On tokio's bare `Notify`: nothing is appended.
+/// On tokio's `Notify` alone: nothing is appended.
 pub fn task_notify(rounds: u64) -> Histogram<u64> {
     let notify = Arc::new(Notify::new());
     let sleeper = Arc::clone(&notify);

@@ -108,12 +108,12 @@ pub fn thread_append_condvar(rounds: u64) -> Histogram<u64> {
     ring_bell(Beside { log: log_in_use(), bell: Signal::default() }, rounds)
 }
 
-/// On a bare `Condvar`: nothing is appended.
+/// On a `Condvar` alone: nothing is appended.
 pub fn thread_condvar(rounds: u64) -> Histogram<u64> {
     ring_bell(Signal::default(), rounds)
 }
 
-/// On a bare event of the crate `event-listener`.
+/// On a event of the crate `event-listener`.
 pub fn thread_event_listener(rounds: u64) -> Histogram<u64> {
     ring_bell(Event::default(), rounds)
 }
