@@ -23,6 +23,8 @@ pub(crate) struct Run<'r, M: Copy + Send + Sync> {
     first: u64,
     len: usize,
     more: bool,
+    /// The first seq that is not in the segment of `first`.
+    seam: u64,
     /// The segments of the run, in order; most runs lie in one or two.
     first_segment: Option<NonNull<Segment<M>>>,
     other_segments: Vec<NonNull<Segment<M>>>,
@@ -195,8 +197,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
 impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     /// No records, before seq `first`.
     fn empty(ring: &'r Ring<M>, first: u64, more: bool, guard: Guard) -> Self {
+        let seam = ring.geometry.base_of(first) + ring.geometry.segment_len() as u64;
         let (first_segment, other_segments) = (None, Vec::new());
-        Self { ring, first, len: 0, more, first_segment, other_segments, guard, not_send: PhantomData }
+        Self { ring, first, len: 0, more, seam, first_segment, other_segments, guard, not_send: PhantomData }
     }
 
     /// The seq of the first record, if there is one: the one after the seq asked for.
@@ -255,11 +258,11 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     #[inline]
     pub(crate) fn get(&self, index: usize) -> (u64, M, Parts<'_>) {
         assert!(index < self.len, "index {index} of a run of {}", self.len);
-        let geometry = &self.ring.geometry;
         let seq = self.first + index as u64;
-        let segment = match geometry.segments_between(self.first, seq) {
-            0 => self.first_segment,
-            nth => Some(self.other_segments[nth - 1]),
+        let segment = if seq < self.seam {
+            self.first_segment
+        } else {
+            Some(self.other_segments[self.ring.geometry.segments_between(self.seam, seq)])
         };
         let Some(segment) = segment else { unreachable!("a run with records has a segment") };
         // SAFETY: loaded under `self.guard` (R4).
