@@ -118,8 +118,8 @@ impl Builder {
 
     /// Bytes that a slot takes, 64 to 4,096, rounded up to whole cache lines of 64; 192 unless said otherwise.
     ///
-    /// A slot has a head of 40 bytes. A record whose entity, row id and data do not fit the rest has them in a heap block of
-    /// its own, which costs an allocation an append. The window's memory is `capacity` slots and a few hundred more.
+    /// A slot has a head of 32 bytes. A record whose entity, row id and data do not fit the rest has them in a heap block of
+    /// its own, and is appended at half the speed, or less. The window's memory is `capacity` slots and a few hundred more.
     pub fn slot_size(mut self, bytes: usize) -> Self {
         self.slot_size = bytes;
         self

@@ -148,7 +148,7 @@ impl ChangeLog {
     /// # Complexity
     /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
     /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
-    /// else, unless the change is too long for a slot (see [`Builder::slot_size`]). With any number of sleeping followers it
+    /// else; if changes are too long for a slot (see [`Builder::slot_size`]), now and then a block for one. With any number of sleeping followers it
     /// wakes four of them at most: they wake the others.
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {

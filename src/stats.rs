@@ -65,7 +65,8 @@ pub struct Stats {
     /// Questions after op ids that the filter let through although the id is not remembered. Far more than one in fifty
     /// of those that are asked means that clients ask for ids that were forgotten just now.
     pub op_filter_false_positives: u64,
-    /// Bytes of records that were too long for their slots and lie in heap blocks of their own.
+    /// Bytes of the heap blocks in which records lie that were too long for their slots. A block stays with its slot until the
+    /// slot is written again.
     pub spilled_bytes: u64,
     /// Threads and tasks that wait for a seq to become visible: in [`wait_for`](crate::ChangeLog::wait_for), in
     /// [`visible`](crate::ChangeLog::visible), or following.

@@ -116,8 +116,8 @@ fn an_append_allocates_nothing_in_steady_state() {
 fn a_long_append_allocates_nothing_in_steady_state() {
     let _alone = alone();
     let log = ChangeLog::with_capacity(1_000);
-    let long = raw(&format!("\"{}\"", "x".repeat(1_000)));
-    let change = Change::insert("Todo", "t1").raw(&long);
+    let text = raw(&format!("\"{}\"", "x".repeat(1_000)));
+    let change = Change::insert("Todo", "t1").raw(&text);
     let batch = [change.clone(), change.clone(), Change::delete("Todo", "t1")];
     let append = || {
         log.append_change(&change);

@@ -64,7 +64,7 @@ fn two_writers_and_a_reader() {
     });
 }
 
-/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 33,233 executions.
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 47,611 executions.
 ///
 /// Catches `install_a_relaxed`, `install_b_relaxed`.
 #[test]
@@ -85,7 +85,7 @@ fn racing_installation() {
 }
 
 /// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the other may find it for
-/// the next one. 2 threads, bound 4: 246 executions.
+/// the next one. 2 threads, bound 4: 355 executions.
 ///
 /// Catches `pool_a_relaxed`, `pool_b_relaxed`.
 #[test]
@@ -128,7 +128,7 @@ fn a_batch_is_whole() {
 }
 
 /// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
-/// and the books balance. 2 threads, the real epoch, bound 2, 2,369 executions: the late
+/// and the books balance. 2 threads, the real epoch, bound 2, 2,585 executions: the late
 /// writer is stopped anywhere, and the lapper once.
 ///
 /// Catches `late_writer_installs`.
@@ -277,7 +277,7 @@ fn the_window_is_there() {
 }
 
 /// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A writer is refused while
-/// another one appends. 2 threads, bound 2: 21 executions, each of which says that it is refused.
+/// another one appends. 2 threads, bound 2: 31 executions, each of which says that it is refused.
 ///
 /// Catches `lay_out_after_claim`.
 #[test]

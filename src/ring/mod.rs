@@ -1,6 +1,6 @@
 //! The ring: a fixed window of the latest records, written by many, read by many, locked by nobody.
 //!
-//! It knows no event. A record is a fixed part `M` (copied) and a text (bytes that are UTF-8); its number
+//! It knows no event. A record is a fixed part `M` (copied) and a text in three parts; its number
 //! is its *seq*. Seqs are handed out by one atomic counter, densely, and never twice.
 //!
 //! # State
@@ -11,18 +11,18 @@
 //!   seq ─► segment ─► slot  │ base 768 │ base 896 │ base 512 │ base 640 │    S = 128
 //!        (seq / S) % N      └────┬─────┴──────────┴──────────┴──────────┘
 //!                                ▼
-//!                          segment: base, S slots      slot: stamp, fixed part, text or pointer to it
+//!                          segment: base, S slots      slot: stamp, fixed part, text or its block
 //! ```
 //!
 //! `last` is the highest seq handed out. A *segment* covers the S seqs from its `base`. A *slot* belongs to
 //! one seq in each life of its segment, and holds that seq's record exactly when its *stamp* equals the seq.
 //! The *window* is the last `capacity` seqs: what lies before it is out of reach, whatever memory still holds.
-//! A text that does not fit the slot lives in one heap block that the slot owns (it is *spilled*).
+//! A text that does not fit the slot lies in a [`Block`] that the slot owns (it is *spilled*).
 //!
 //! # Protocol by role
 //!
-//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the claim: the text is laid
-//! out or spilled, the epoch pinned. Then: claim seqs with one `fetch_add`; find the segment; write the
+//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the claim: a long text is
+//! spilled, the epoch pinned. Then: claim seqs with one `fetch_add`; find the segment; write the
 //! record; store the stamp. Seqs claimed together are published **back to front**: a reader stops at the first
 //! slot that is not stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
 //! after, and then all the others are stamped too.
@@ -41,8 +41,13 @@
 //! and is told so by the window check: a walk is repeated at most once.
 //!
 //! *Reclaimer.* A retired segment is handed to the epoch; when every guard that could have seen it is gone,
-//! its spilled texts are freed and it goes to a small pool for its next life, or back to the allocator when the pool is
-//! full. Stamps are not reset: a stale stamp is smaller than every seq of a later life.
+//! it goes to a small pool for its next life, or back to the allocator when the pool is full. Stamps are not reset: a
+//! stale stamp is smaller than every seq of a later life.
+//!
+//! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
+//! block away and keeps it for its own next long text; what it is about to spill, it has put into such a block before
+//! it claimed. So each append of a long text exchanges two blocks: in steady state none is allocated, and none is freed by another
+//! thread than allocated it, which allocators are slow at. What is held is one block for each slot whose last record was long.
 //!
 //! # Invariants
 //!
@@ -82,6 +87,13 @@
 //! load, so that memory is not reused before it lets go (R4), and its slot has no other owner (R1). (2) The
 //! swap comes first: the load returns the newer segment, whose base says so (install), and the record is dropped. There is no
 //! third case, because the writer decides on the segment that it loaded and on nothing else.
+//!
+//! **A slot's block** is its record's text in one life, and in a later one its next writer's to take. (1) Readers of the earlier life
+//! are gone: they were pinned, and the segment was not used again before their guards had ended (R4). (2) The earlier writer's
+//! stores are seen: it was pinned too, and what orders the end of its guard before the segment's next life (the epoch, then pool and
+//! install) orders them. The same goes for the segment's mark that its slots may have blocks, which is stored, Relaxed, before the
+//! first block is put: a writer whose slot has a block finds the mark set. The mark saves everybody else from
+//! waiting for a slot's line to arrive before they can write to it.
 //!
 //! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected pointer was
 //! loaded under the guard still held, and memory is not reused under it (R4).
@@ -148,7 +160,7 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     superseded: AtomicU64,
 }
 
-/// What the ring's memory is doing, in segments (and bytes of spilled text).
+/// What the ring's memory is doing, in segments and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Held by the allocator's account: live, pooled and awaiting reclaim together.
@@ -157,6 +169,7 @@ pub(crate) struct Memory {
     /// Retired, but some guard may still look at them.
     pub(crate) awaiting: u64,
     pub(crate) segment_bytes: u64,
+    /// In blocks that slots hold.
     pub(crate) spilled_bytes: u64,
 }
 

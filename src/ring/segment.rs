@@ -18,10 +18,7 @@ use std::ptr::NonNull;
 /// seq (R1).
 pub(super) struct Segment<M: Copy> {
     base: UnsafeCell<u64>,
-    /// Whether a slot may hold a block: without one, writers need not wait for their slots' lines to look.
-    ///
-    /// Relaxed will do. A writer looks for a block of an earlier life, whose writer has set this before it put the block there;
-    /// what carries that block to this writer (pool and install, or the epoch) carries this too.
+    /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the essay.
     spills: AtomicBool,
     slots: NonNull<u8>,
     len: usize,
