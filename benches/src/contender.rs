@@ -86,3 +86,55 @@ impl Drop for Trial<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{self, AssertUnwindSafe};
+
+    /// Takes events, and gets something wrong.
+    #[derive(Default)]
+    struct Sloppy {
+        taken: AtomicU64,
+        /// How many of each hundred events it forgets to take.
+        forgets: u64,
+        /// By how much one of the texts that it holds is too short.
+        cut: u64,
+        /// How many of those that it holds have no timestamp.
+        undated: u64,
+    }
+
+    impl Contender for Sloppy {
+        fn append(&self, events: u64) {
+            self.taken.fetch_add(events - events / 100 * self.forgets, Ordering::Relaxed);
+        }
+
+        fn taken(&self) -> u64 {
+            self.taken.load(Ordering::Relaxed)
+        }
+
+        fn held(&self) -> Option<Held> {
+            let taken = self.taken();
+            let mut held = Held::expected(taken - 9, taken);
+            held.text -= self.cut;
+            held.dated -= self.undated;
+            Some(held)
+        }
+    }
+
+    /// Whether a contender that has appended two hundred events passes.
+    fn passes(contender: &Sloppy) -> bool {
+        panic::catch_unwind(AssertUnwindSafe(|| {
+            Trial::new(contender).append(2, 200);
+        }))
+        .is_ok()
+    }
+
+    #[test]
+    fn a_contender_that_does_less_than_its_work_is_found_out() {
+        assert!(passes(&Sloppy::default()));
+        assert!(!passes(&Sloppy { forgets: 1, ..Sloppy::default() }));
+        assert!(!passes(&Sloppy { cut: 1, ..Sloppy::default() }));
+        assert!(!passes(&Sloppy { undated: 1, ..Sloppy::default() }));
+    }
+}

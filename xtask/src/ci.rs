@@ -34,6 +34,12 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("build --release --package ringlog-server")?;
     release_has_no_crash_points()?;
     cargo("bench --no-run")?;
+    for allocator in ["mimalloc", "jemalloc"] {
+        // All but `memory`, which has an allocator of its own.
+        cargo(&format!(
+            "check --package ringlog-bench --bench micro --bench speed --bench load --features {allocator}"
+        ))?;
+    }
     cargo(LOAD)?;
     loom::run(&[])?;
     faults::after_the_models()?;
