@@ -136,7 +136,8 @@
 //! back does. Each decrement is one atomic operation, so that exactly one of them reaches nought.
 //!
 //! **Progress.** A claim is lock-free: its CAS fails only because another claim, completion or forgetting got further. So is
-//! building: nobody waits for the thread that began first. A completion is lock-free likewise, a look-up wait-free, with two exceptions that are lock-free: it looks again if it finds
+//! building: nobody waits for the thread that began first. A completion is lock-free likewise, a look-up wait-free, with two
+//! exceptions that are lock-free: it looks again if it finds
 //! an id that another thread is just then remembering in a shard that changes meanwhile, and once in half a million
 //! references to one entry the word's count has to be moved.
 //!
