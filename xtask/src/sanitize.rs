@@ -1,5 +1,5 @@
 //! `cargo xtask sanitize`: the multi-threaded tests under the address sanitizer (with its leak check), the program
-//! `tests/races.rs` under the thread sanitizer, and a short replay under valgrind.
+//! `tests/races.rs` under the thread sanitizer, the ring's own tests under Miri, and a short replay under valgrind.
 
 use crate::{shell, valgrind};
 
@@ -14,7 +14,25 @@ pub(crate) fn run() -> Result<(), String> {
     if missing().is_none() {
         test("address", "-Zsanitizer=address", ADDRESS, ("ASAN_OPTIONS", "detect_leaks=1"))?;
     }
+    miri()?;
     short()
+}
+
+/// The ring's tests, but for the long one with many threads, where every access is checked for what its pointer may do.
+///
+/// Tree borrows and permissive provenance: `crossbeam-epoch` keeps tags in its pointers, and lists in its locals. It also leaves what
+/// waits for the epoch to the end of the process.
+fn miri() -> Result<(), String> {
+    if !shell::answers(&mut shell::command("rustup", "run nightly cargo miri --version")) {
+        println!("!! SKIPPED: no Miri here: `rustup component add miri rust-src --toolchain nightly`\n");
+        return Ok(());
+    }
+    let tests =
+        "run nightly cargo miri test --quiet --package ringlog --lib -- ring::tests --skip held_writers";
+    let flags =
+        "-Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks -Zmiri-disable-isolation";
+    let target = shell::target().join("miri");
+    shell::run(shell::command("rustup", tests).env("MIRIFLAGS", flags).env("CARGO_TARGET_DIR", target))
 }
 
 /// What `ci` has time for: it runs the fuzz targets under the address sanitizer anyway, one of them with threads.
