@@ -69,10 +69,11 @@ pub(crate) fn one(
         }
         let meta = Meta::new(change, json.len(), timestamp);
         let (entity, row_id) = (change.entity, change.row_id);
-        if !ring.fits(entity.len() + row_id.len() + json.len()) {
-            return spilled(ring, meta, entity, row_id, json, pin);
-        }
-        let (seq, spare) = ring.append(&pin(), meta, [entity, row_id, json]);
+        let (seq, spare) = if ring.fits(entity.len() + row_id.len() + json.len()) {
+            ring.append(&pin(), meta, [entity, row_id, json])
+        } else {
+            spilled(ring, meta, entity, row_id, json, pin)
+        };
         if let Some(block) = spare {
             spill::keep(block);
         }
@@ -98,17 +99,12 @@ fn spilled(
     row_id: &str,
     json: &str,
     pin: impl FnOnce() -> Guard,
-) -> u64 {
+) -> (u64, Option<Block>) {
     let block = spill::spill([entity, row_id, json]);
     let guard = pin();
     let mut claim = ring.claim(1);
     let spare = claim.publish_last_spilled(&guard, meta, block);
-    let seq = claim.finish(&guard);
-    drop(guard);
-    if let Some(block) = spare {
-        spill::keep(block);
-    }
-    seq
+    (claim.finish(&guard), spare)
 }
 
 /// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after the last.
@@ -120,12 +116,17 @@ pub(crate) fn batch(
 ) -> Range<u64> {
     with_scratch(|scratch| {
         let Scratch { written, staged, spares } = scratch;
-        for change in changes {
-            staged.push(stage(ring, change, timestamp, written));
-        }
-        let written = as_text(written);
         // Of a batch longer than the window, the front has left it before it could be seen.
         let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
+        for (index, change) in changes.iter().enumerate() {
+            let start = written.len();
+            let (mut one, len) = stage(change, timestamp, written);
+            if !ring.fits(len) && index >= unseen {
+                one.block = Some(spill_staged(change, &written[start..]));
+            }
+            staged.push(one);
+        }
+        let written = as_text(written);
         spares.reserve(changes.len());
         ring.prefetch_claim();
         let guard = pin();
@@ -145,9 +146,9 @@ pub(crate) fn batch(
     })
 }
 
-/// Writes a change's data out if it is no text yet, checks its length, and spills it if it is too long for a slot.
+/// Writes a change's data out if it is no text yet, and checks its length. Returns the length of its text, too.
 #[inline]
-fn stage(ring: &Ring<Meta>, change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> Staged {
+fn stage(change: &Change<'_>, timestamp: u64, scratch: &mut Vec<u8>) -> (Staged, usize) {
     let start = scratch.len();
     let (written, data_len) = match change.data.text() {
         Ok(json) => (None, json.len()),
@@ -156,18 +157,14 @@ fn stage(ring: &Ring<Meta>, change: &Change<'_>, timestamp: u64, scratch: &mut V
             (Some(start..scratch.len()), scratch.len() - start)
         }
     };
-    let mut staged = Staged { meta: Meta::new(change, data_len, timestamp), written, block: None };
-    if !ring.fits(change.entity.len() + change.row_id.len() + data_len) {
-        staged.block = Some(spill_staged(change, scratch, start));
-    }
-    staged
+    let staged = Staged { meta: Meta::new(change, data_len, timestamp), written, block: None };
+    (staged, change.entity.len() + change.row_id.len() + data_len)
 }
 
-/// The text of a change that is too long for a slot, in a block. Its data lies in the scratch from `start` on, if it was no
-/// text.
+/// The text of a change that is too long for a slot, in a block. `written` is its data, if it was no text.
 #[cold]
-fn spill_staged(change: &Change<'_>, scratch: &[u8], start: usize) -> Block {
-    let json = change.data.text().unwrap_or_else(|_| as_text(&scratch[start..]));
+fn spill_staged(change: &Change<'_>, written: &[u8]) -> Block {
+    let json = change.data.text().unwrap_or_else(|_| as_text(written));
     spill::spill([change.entity, change.row_id, json])
 }
 

@@ -100,14 +100,18 @@ fn an_append_allocates_nothing_in_steady_state() {
         log.append_change(&by_value);
         log.append_batch(&batch);
     };
-    for _ in 0..10_000 {
-        append();
-    }
+    allocates_for_segments_only(&log, append);
+}
+
+/// Calls `append` until the log is warm, then sees that it allocates one thing for each segment that it opens.
+fn allocates_for_segments_only(log: &ChangeLog, append: impl Fn()) {
+    (0..10_000).for_each(|_| append());
     let (before, warm) = (log.stats(), log.last_seq());
     let count = allocations_of(|| (0..50_000).for_each(|_| append()));
     let segment_len = before.slot_bytes / before.segments_allocated / 192;
-    let opened = (log.last_seq() - warm) / segment_len;
-    assert!(count <= opened + 1, "{count} allocations in 300,000 appends, which opened {opened} segments");
+    let appended = log.last_seq() - warm;
+    let opened = appended / segment_len;
+    assert!(count <= opened + 1, "{count} allocations in {appended} appends, which opened {opened} segments");
     assert_eq!(log.stats().segments_allocated, before.segments_allocated);
 }
 
@@ -123,14 +127,7 @@ fn a_long_append_allocates_nothing_in_steady_state() {
         log.append_change(&change);
         log.append_batch(&batch);
     };
-    for _ in 0..10_000 {
-        append();
-    }
-    let (before, warm) = (log.stats(), log.last_seq());
-    let count = allocations_of(|| (0..10_000).for_each(|_| append()));
-    let segment_len = before.slot_bytes / before.segments_allocated / 192;
-    let opened = (log.last_seq() - warm) / segment_len;
-    assert!(count <= opened + 1, "{count} allocations in 40,000 appends, which opened {opened} segments");
+    allocates_for_segments_only(&log, append);
     let after = log.stats();
     assert!(after.spilled_bytes > 600_000, "most of the window: {after:?}");
     assert!(after.spilled_bytes < 2 * 1_300_000, "{after:?}");

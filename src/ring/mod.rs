@@ -46,8 +46,8 @@
 //!
 //! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
 //! block away and keeps it for its own next long text; what it is about to spill, it has put into such a block before
-//! it claimed. So each append of a long text exchanges two blocks: in steady state none is allocated, and none is freed by another
-//! thread than allocated it, which allocators are slow at. What is held is one block for each slot whose last record was long.
+//! it claimed. So each append of a long text exchanges two blocks: in steady state none is allocated and none is freed. It would mostly be another
+//! thread that frees than allocated, which allocators are slow at. What is held is one block for each slot whose last record was long.
 //!
 //! # Invariants
 //!

@@ -11,8 +11,7 @@
 //! Slots start on cache lines, so that two writers never write the same line.
 //!
 //! A block outlives the record that it was made for: it stays in the slot until the slot is written again, and its next
-//! writer takes it away, to use it for its own next long text. So long texts are neither allocated nor freed in steady state,
-//! and no thread frees what another one allocated.
+//! writer takes it away, to use it for its own next long text. So in steady state long texts are neither allocated nor freed.
 
 use super::block::{Block, Contents, Parts};
 use super::order;
