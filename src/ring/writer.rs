@@ -74,11 +74,21 @@ impl<M: Copy + Send + Sync> Ring<M> {
         segment.prefetch(seq + NEXT);
         // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive under the guard; the text
         // fits.
+        (seq, unsafe { self.write(segment, seq, fixed, parts) })
+    }
+
+    /// Writes and publishes `seq`'s record, and keeps the books of what comes out of its slot.
+    ///
+    /// # Safety
+    /// As for [`Segment::write`].
+    #[inline]
+    unsafe fn write(&self, segment: &Segment<M>, seq: u64, fixed: M, parts: Parts<'_>) -> Option<Block> {
+        // SAFETY: the caller's.
         let spare = unsafe { segment.write(seq, fixed, parts) };
         if let Some(block) = &spare {
             self.depot.count_spilled(0, block.capacity());
         }
-        (seq, spare)
+        spare
     }
 
     /// The segment for `seq`, if it is in its position; else what is there.
@@ -155,11 +165,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         let segment = self.segment_for(seq, guard)?;
         // SAFETY: R1: `claim` gave this seq to this claim alone, and `take_last` gives it out once; the segment covers it
         // and is alive under the guard; the text fits.
-        let spare = unsafe { segment.write(seq, fixed, parts) };
-        if let Some(block) = &spare {
-            self.ring.depot.count_spilled(0, block.capacity());
-        }
-        spare
+        unsafe { self.ring.write(segment, seq, fixed, parts) }
     }
 
     /// As [`publish_last`](Self::publish_last), for a text that should have been spilled before the claim. Each part for itself: an
