@@ -13,7 +13,7 @@ use crate::event::{Change, ChangeKind};
 use crate::profile::{Operation, Profile};
 use crate::query::Query;
 use crate::record::Meta;
-use crate::ring::{Missed, Ring};
+use crate::ring::{Missed, Ring, Writing};
 use crate::stats::Stats;
 use crate::sync::epoch;
 use crate::sync::{AtomicU64, Ordering};
@@ -154,7 +154,7 @@ impl ChangeLog {
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        let seq = append::one(&self.ring, change, self.clock.now(), epoch::pin);
+        let seq = append::one(&self.ring, change, self.clock.now(), Writing::enter);
         self.gate.published(self);
         seq
     }
@@ -191,7 +191,7 @@ impl ChangeLog {
     pub(crate) fn append_batch_at(&self, changes: &[Change<'_>], timestamp: u64) -> RangeInclusive<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
-        let seqs = append::batch(&self.ring, changes, timestamp, epoch::pin);
+        let seqs = append::batch(&self.ring, changes, timestamp, Writing::enter);
         self.gate.published(self);
         seqs.start..=seqs.end - 1
     }
@@ -249,7 +249,7 @@ impl ChangeLog {
         }
         let timestamp = timestamp_millis.min(LAST_MILLISECOND);
         // Nobody can be waiting on a log that is borrowed as `&mut`.
-        append::one(&self.ring, change, timestamp, epoch::pin);
+        append::one(&self.ring, change, timestamp, Writing::enter);
         Ok(())
     }
 

@@ -20,11 +20,28 @@ pub(crate) fn prefetch_for_write(address: *const u8) {
     }
 }
 
+/// A static, which in a model begins anew with each execution.
+macro_rules! process_wide {
+    ($(#[$attribute:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        #[cfg(not(loom))]
+        $(#[$attribute])*
+        static $name: $type = $value;
+
+        #[cfg(loom)]
+        loom::lazy_static! {
+            $(#[$attribute])*
+            static ref $name: $type = $value;
+        }
+    };
+}
+pub(crate) use process_wide;
+
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
     pub(crate) use std::sync::{Arc, MutexGuard};
     use std::sync::{PoisonError, TryLockError};
+    pub(crate) use std::thread_local;
 
     /// Parking, which loom has its own of.
     pub(crate) mod thread {
@@ -85,6 +102,7 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+    pub(crate) use loom::thread_local;
 
     /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock makes it
     /// run without the lock, and forgets the token.
@@ -193,13 +211,12 @@ mod imp {
 /// library holds for long would hold our memory too. All logs of a process share this one collector, and
 /// a thread registers with it once.
 pub(crate) mod epoch {
-    pub(crate) use crossbeam_epoch::{Atomic, Owned, Shared};
     use std::ops::Deref;
 
     /// Proof that the current thread is pinned to *our* collector.
     ///
     /// [`pin`] is the only way to get one in an ordinary build, so holding a `&Guard` is what makes a
-    /// pointer loaded from an [`Atomic`] safe to follow (invariant R4).
+    /// segment's pointer, loaded under it, safe to follow (invariant R4).
     pub(crate) struct Guard(Inner);
 
     #[cfg(not(loom))]
@@ -261,9 +278,9 @@ pub(crate) mod epoch {
             Guard(None)
         }
 
-        /// Pins to the default collector, which loom resets for every execution.
+        /// No pin either: a model that is about the epoch brings a collector.
         pub(crate) fn pin() -> Guard {
-            Guard(Some(crossbeam_epoch::pin()))
+            unpinned()
         }
     }
 

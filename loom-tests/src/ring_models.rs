@@ -7,7 +7,7 @@ use crate::append;
 use crate::event::Change;
 use crate::explore::{Epoch, explore};
 use crate::record::{MAX_RECORD_LEN, Meta};
-use crate::ring::{Block, Geometry, Missed, Ring};
+use crate::ring::{Block, Geometry, Missed, Ring, Writing};
 use crate::sync::epoch::{Guard, pin_to, unpinned};
 use crossbeam_epoch::LocalHandle;
 use loom::sync::Arc;
@@ -19,8 +19,13 @@ fn ring(capacity: usize, segment_len: usize) -> Arc<Ring<u64>> {
     Arc::new(Ring::new(Geometry::new(capacity, 0, segment_len, 64)))
 }
 
-fn append(ring: &Ring<u64>, guard: &Guard, value: u64) -> u64 {
-    ring.append(guard, value, [&value.to_string(), "", ""]).0
+/// A writer that no model keeps an eye on.
+fn anyone() -> Writing {
+    Writing::pinned(unpinned())
+}
+
+fn append(ring: &Ring<u64>, writing: Writing, value: u64) -> u64 {
+    ring.append(writing, value, [&value.to_string(), "", ""]).0
 }
 
 /// The run after `after`, checked: consecutive, and no record torn.
@@ -53,7 +58,7 @@ fn two_writers_and_a_reader() {
         let ring = ring(4, 1);
         let writers = [10, 20].map(|value| {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, &unpinned(), value))
+            thread::spawn(move || append(&ring, anyone(), value))
         });
         let seen = read(&ring, unpinned(), 0).expect("in the window");
         let [a, b] = writers.map(|writer| writer.join().expect("the writer ends"));
@@ -73,7 +78,7 @@ fn racing_installation() {
         let ring = ring(4, 4);
         let [writer, other] = [10, 20].map(|value| {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, &unpinned(), value))
+            thread::spawn(move || append(&ring, anyone(), value))
         });
         read(&ring, unpinned(), 0).expect("in the window");
         writer.join().expect("the writer ends");
@@ -94,9 +99,9 @@ fn a_pooled_segment_changes_hands() {
         let ring = ring(8, 2);
         let writer = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || [10, 20].map(|value| append(&ring, &unpinned(), value)))
+            thread::spawn(move || [10, 20].map(|value| append(&ring, anyone(), value)))
         };
-        let mut seqs = [30, 40].map(|value| append(&ring, &unpinned(), value)).to_vec();
+        let mut seqs = [30, 40].map(|value| append(&ring, anyone(), value)).to_vec();
         seqs.extend(writer.join().expect("the writer ends"));
         seqs.sort_unstable();
         assert_eq!(seqs, [1, 2, 3, 4]);
@@ -114,11 +119,11 @@ fn a_batch_is_whole() {
         let writer = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                let mut claim = ring.claim(3);
+                let mut claim = ring.claim(anyone(), 3);
                 for value in (1..=3).rev() {
-                    claim.publish_last(&unpinned(), value, [&value.to_string(), "", ""]);
+                    claim.publish_last(value, [&value.to_string(), "", ""]);
                 }
-                claim.finish(&unpinned());
+                claim.finish();
             })
         };
         let seen = read(&ring, unpinned(), 0).expect("in the window");
@@ -136,22 +141,20 @@ fn a_batch_is_whole() {
 fn a_lapped_late_writer() {
     explore("a_lapped_late_writer", 2, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
-        let mut late = ring.claim(1);
+        let handle = epoch.register();
+        let mut late = ring.claim(Writing::pinned(pin_to(&handle)), 1);
         let lapper = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 // Three positions: 4 takes the place of 1.
                 for value in 2..=4 {
-                    append(&ring, &pin_to(&handle), value);
+                    append(&ring, Writing::pinned(pin_to(&handle)), value);
                 }
             })
         };
-        let handle = epoch.register();
-        let guard = pin_to(&handle);
-        late.publish_last(&guard, 1, ["1", "", ""]);
-        late.finish(&guard);
-        drop(guard);
+        late.publish_last(1, ["1", "", ""]);
+        late.finish();
         lapper.join().expect("the lapper ends");
         assert_eq!(read(&ring, pin_to(&handle), 3), Ok(vec![4]), "the newer record was overwritten");
         assert!(ring.superseded() <= 1);
@@ -168,16 +171,16 @@ fn a_reader_against_a_lap() {
     explore("a_reader_against_a_lap", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        append(&ring, &pin_to(&handle), 1);
+        append(&ring, Writing::pinned(pin_to(&handle)), 1);
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 for value in 2..=4 {
-                    append(&ring, &pin_to(&handle), value);
+                    append(&ring, Writing::pinned(pin_to(&handle)), value);
                 }
                 reclaim(&handle);
-                append(&ring, &pin_to(&handle), 5);
+                append(&ring, Writing::pinned(pin_to(&handle)), 5);
             })
         };
         match read(&ring, pin_to(&handle), 0) {
@@ -199,27 +202,27 @@ fn a_block_changes_hands() {
     fn long(value: u64) -> String {
         format!("{value:0>LONG$}")
     }
-    fn append_long(ring: &Ring<u64>, guard: &Guard, value: u64) -> Option<Block> {
+    fn append_long(ring: &Ring<u64>, guard: Guard, value: u64) -> Option<Block> {
         let mut block = Block::with_capacity(LONG);
         block.fill([&long(value), "", ""]);
-        let mut claim = ring.claim(1);
-        let spare = claim.publish_last_spilled(guard, value, block);
-        claim.finish(guard);
+        let mut claim = ring.claim(Writing::pinned(guard), 1);
+        let spare = claim.publish_last_spilled(value, block);
+        claim.finish();
         spare
     }
     explore("a_block_changes_hands", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        assert!(append_long(&ring, &pin_to(&handle), 1).is_none());
+        assert!(append_long(&ring, pin_to(&handle), 1).is_none());
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 for value in 2..=4 {
-                    assert!(append_long(&ring, &pin_to(&handle), value).is_none());
+                    assert!(append_long(&ring, pin_to(&handle), value).is_none());
                 }
                 reclaim(&handle);
-                let spare = append_long(&ring, &pin_to(&handle), 5);
+                let spare = append_long(&ring, pin_to(&handle), 5);
                 spare.map(|mut block| block.fill([&long(6), "", ""])).is_some()
             })
         };
@@ -230,7 +233,7 @@ fn a_block_changes_hands() {
         }
         let given_up = 1 + usize::from(writer.join().expect("the writer ends"));
         reclaim(&handle);
-        let (_, spare) = ring.append(&pin_to(&handle), 6, ["6", "", ""]);
+        let (_, spare) = ring.append(Writing::pinned(pin_to(&handle)), 6, ["6", "", ""]);
         assert_eq!(spare.expect("the block of the slot").capacity(), LONG);
         assert_eq!(ring.memory().spilled_bytes, ((5 - given_up) * LONG) as u64, "the books");
     });
@@ -245,7 +248,7 @@ fn what_head_promises_can_be_read() {
         let ring = ring(4, 4);
         let writer = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, &unpinned(), 1))
+            thread::spawn(move || append(&ring, anyone(), 1))
         };
         let observer = {
             let ring = Arc::clone(&ring);
@@ -268,7 +271,7 @@ fn the_window_is_there() {
         let (ring, epoch) = (ring(4, 2), Epoch::new());
         let handle = epoch.register();
         for value in 1..=12_u64 {
-            append(&ring, &pin_to(&handle), value);
+            append(&ring, Writing::pinned(pin_to(&handle)), value);
             let oldest = ring.window().oldest;
             assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));
         }
@@ -284,7 +287,7 @@ fn a_refused_change_leaves_no_gap() {
     explore("a_refused_change_leaves_no_gap", 2, || {
         let ring = Arc::new(Ring::new(Geometry::new(4, 0, 4, 128)));
         let append =
-            |ring: &Ring<Meta>, row_id: &str| append::one(ring, &Change::delete("Row", row_id), 0, unpinned);
+            |ring: &Ring<Meta>, row_id: &str| append::one(ring, &Change::delete("Row", row_id), 0, anyone);
         let writer = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || append(&ring, "r1"))
@@ -307,7 +310,7 @@ fn the_books_balance() {
         let ring = Arc::new(Ring::new(Geometry::new(1, 0, 4, 128)));
         let append = |ring: &Ring<Meta>| {
             let changes = ["r1", "r2"].map(|row_id| Change::delete("Row", row_id));
-            append::batch(ring, &changes, 0, unpinned)
+            append::batch(ring, &changes, 0, anyone)
         };
         let writer = {
             let ring = Arc::clone(&ring);
@@ -319,5 +322,72 @@ fn the_books_balance() {
         assert_eq!(ring.read(unpinned(), 3, 10).expect("in the window").len(), 1);
         let memory = ring.memory();
         assert_eq!((memory.allocated - memory.pooled, memory.awaiting), (2, 0), "two are live");
+    });
+}
+
+/// R4: a writer on its seat is writing while another goes round the ring: what it writes to is not used again before it has
+/// left. Then it comes once more. 2 threads, bound 3: 0 executions.
+///
+/// Catches `seats_unseen`, `enter_a_relaxed`, `leave_a_relaxed`, `leave_b_relaxed`.
+#[test]
+fn a_late_writer_on_its_seat() {
+    explore("a_late_writer_on_its_seat", 3, || {
+        let ring = ring(1, 1);
+        let late = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                append(&ring, Writing::enter(), 10);
+                drop(Writing::enter());
+            })
+        };
+        // Three positions: the fourth seq after the late writer's would be put into its segment.
+        for value in 1..=4 {
+            append(&ring, anyone(), value);
+        }
+        late.join().expect("the late writer ends");
+    });
+}
+
+/// R4: a writer on its seat looks at an older segment in its position (S = 2), as another takes the segment away and it is to be
+/// used again by a third, who claimed before both. 2 threads, bound 4: 0 executions.
+///
+/// Catches `announce_a_relaxed`, `announce_b_relaxed`.
+#[test]
+fn a_writer_that_only_looks() {
+    explore("a_writer_that_only_looks", 4, || {
+        let ring = ring(1, 2);
+        append(&ring, anyone(), 1);
+        let mut third = ring.claim(anyone(), 1);
+        // Three positions: 6 and 7 take the place of 1, and nobody has been in that of 2.
+        drop(ring.claim(anyone(), 3));
+        let looker = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, Writing::enter(), 10))
+        };
+        append(&ring, anyone(), 20);
+        third.publish_last(2, ["2", "", ""]);
+        third.finish();
+        looker.join().expect("the looker ends");
+    });
+}
+
+/// R4: a thread ends, and another takes its seat: who sees that one there sees what the first wrote. 3 threads, bound 2: 0
+/// executions.
+///
+/// Catches `seat_a_relaxed`, `seat_b_relaxed`.
+#[test]
+fn a_seat_changes_hands() {
+    explore("a_seat_changes_hands", 2, || {
+        let ring = ring(1, 1);
+        let first = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, Writing::enter(), 10))
+        };
+        let second = thread::spawn(|| drop(Writing::enter()));
+        for value in 1..=4 {
+            append(&ring, anyone(), value);
+        }
+        first.join().expect("the first ends");
+        second.join().expect("the second ends");
     });
 }

@@ -5,7 +5,7 @@
 //! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, case 2.
 
 use crate::explore::explore;
-use crate::ring::{Geometry, Missed, Ring};
+use crate::ring::{Geometry, Missed, Ring, Writing};
 use crate::sync::epoch::unpinned;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::wait::{Gate, Waiter, Watched};
@@ -227,7 +227,7 @@ fn a_follower_across_a_lap() {
             let log = log.clone();
             loom::thread::spawn(move || {
                 for value in 1..=OFFERED {
-                    log.ring.append(&unpinned(), value * 10, ["", "", ""]);
+                    log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
                     log.gate.published(&*log);
                 }
             })

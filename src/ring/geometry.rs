@@ -63,6 +63,12 @@ impl Geometry {
         1 << self.segment_shift
     }
 
+    /// Whether one segment covers both seqs.
+    #[inline]
+    pub(crate) fn share_segment(&self, a: u64, b: u64) -> bool {
+        a >> self.segment_shift == b >> self.segment_shift
+    }
+
     /// How many segments `to` lies after the segment of `from`.
     #[inline]
     pub(crate) fn segments_between(&self, from: u64, to: u64) -> usize {

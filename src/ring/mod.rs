@@ -6,7 +6,7 @@
 //! # State
 //!
 //! ```text
-//!   last ──► 1000          positions: N = ceil(capacity / S) + 2 epoch pointers
+//!   last ──► 1000          positions: N = ceil(capacity / S) + 2 pointers
 //!                           ┌──────────┬──────────┬──────────┬──────────┐
 //!   seq ─► segment ─► slot  │ base 768 │ base 896 │ base 512 │ base 640 │    S = 128
 //!        (seq / S) % N      └────┬─────┴──────────┴──────────┴──────────┘
@@ -22,8 +22,8 @@
 //! # Protocol by role
 //!
 //! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the claim: a long text is
-//! spilled, the epoch pinned. Then: claim seqs with one `fetch_add`; find the segment; write the
-//! record; store the stamp. Seqs claimed together are published **back to front**: a reader stops at the first
+//! spilled, the thread's *seat* taken (see `seats`). Then: claim seqs with one `fetch_add`; find the segment; write the
+//! record; store the stamp; leave the seat. Seqs claimed together are published **back to front**: a reader stops at the first
 //! slot that is not stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
 //! after, and then all the others are stamped too.
 //!
@@ -33,15 +33,16 @@
 //!
 //! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position: it was
 //! lapped. Its record is dropped and counted as *superseded*. If it had found its segment before stalling, it
-//! finishes its write there: the segment may be retired, but is not reused while the writer is pinned. In neither
+//! finishes its write there: the segment may be retired, but is not reused while the writer is on its seat. In neither
 //! case can it touch a slot of a newer seq.
 //!
 //! *Reader* ([`Run`]). Pins, checks its start against the window, and walks the slots while stamp and seq
 //! agree. If it meets a newer segment on the way, everything that it was after has left the window (R6), so it starts over
 //! and is told so by the window check: a walk is repeated at most once.
 //!
-//! *Reclaimer.* A retired segment is handed to the epoch; when every guard that could have seen it is gone,
-//! it goes to a small pool for its next life, or back to the allocator when the pool is full. Stamps are not reset: a
+//! *Reclaimer.* A retired segment is handed to the epoch; when every reader that could have seen it is gone,
+//! it goes to a small pool for its next life, or back to the allocator when the pool is full: in either case only if every seat
+//! is empty, or taken later than the segment was unlinked. Stamps are not reset: a
 //! stale stamp is smaller than every seq of a later life.
 //!
 //! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
@@ -54,8 +55,8 @@
 //! - **R1** Every seq is handed out once; only its owner writes its slot.
 //! - **R2** The base of the segment in a position only ever grows; the base of a reachable segment never changes.
 //! - **R3** A record is read only after an Acquire load of its stamp that returned its seq.
-//! - **R4** Segment memory is touched only under a guard pinned before its pointer was loaded, and reused only
-//!   after every such guard is gone.
+//! - **R4** Segment memory is touched only under a guard taken before its pointer was loaded, and reused only
+//!   after every such guard is gone. A reader's guard is a pin of the epoch, a writer's its seat.
 //! - **R5** Claim → publish runs no code of users and nothing that can panic.
 //! - **R6** A segment is replaced only when all its seqs are out of the window.
 //!
@@ -73,24 +74,43 @@
 //! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
 //! | pool | whoever gives a segment back: compare-and-swap into the pool, Release (A) | who takes it: swap, Acquire (B) | the end of its last life: nobody writes it any more |
 //! | settle | observer: `settled` max, Release (A) | observer: `settled` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
-//! | pin | reader or writer: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
+//! | pin | reader: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
+//! | announce | writer: the claim's `fetch_add`, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's seat to whoever is told of the unlinking, or the unlinking to the writer (R4) |
+//! | enter | writer: store to its seat, Release (A) | reclaimer: load of the seat (leave:B) | what the seat's thread wrote before, though it is back |
+//! | leave | writer: store to its seat, Release (A) | reclaimer: load of the seat, Acquire (B) | all that the writer wrote, and that it is done |
+//! | row | thread: compare-and-swap of the first seat, Release (A) | anyone: load of the first seat, Acquire (B) | the seats of the row, and their places in it |
+//! | vacate | thread that ends: store to `taken`, Release (A) | thread that takes the seat: compare-and-swap, Acquire (B) | what the one before did on the seat: it happened before what this one does there |
 //!
-//! **`last` needs no ordering.** It is only ever changed by `fetch_add`, which reads the latest value in
-//! any ordering, so seqs are dense and unique (R1). Its readers need one thing: not to miss what they have
+//! **`last` needs no ordering for its own sake.** It is only ever changed by `fetch_add`, which reads the latest value in
+//! any ordering, so seqs are dense and unique (R1); what *announce* orders is other things. Its readers need one thing: not to miss what they have
 //! proof of. A reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
 //! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥ *c*, so it is never told
 //! that its own cursor lies ahead. The same through *install*: who meets a newer segment sees a `last` that puts
 //! the older one out of the window.
 //!
 //! **Late writer against installer, both orders.** Both act on one position, the late writer loading, the installer
-//! swapping. (1) The load comes first: the writer holds the older segment, under a guard pinned before the
+//! swapping. (1) The load comes first: the writer holds the older segment, on a seat taken before the
 //! load, so that memory is not reused before it lets go (R4), and its slot has no other owner (R1). (2) The
 //! swap comes first: the load returns the newer segment, whose base says so (install), and the record is dropped. There is no
 //! third case, because the writer decides on the segment that it loaded and on nothing else.
 //!
+//! **A writer on its seat is seen, or sees** (announce). The writer stores the moment to its seat, claims, and loads a
+//! position. The installer swaps the position, adds nothing to `last`, and takes the segment's moment from a counter. Claim and
+//! addition are read-modify-writes of one counter: one comes first, and the later acquires what the earlier released. (1) The
+//! addition comes first: then the swap is behind the writer's load, which cannot return the old segment. (2) The
+//! claim comes first: then the store to the seat is behind whatever the installer does from there on, and so behind the look at
+//! the seats of whoever gets the segment from it, through epoch and pool. That look finds what the writer stored, or something
+//! later. Is it the writer's moment, then it is not after the segment's: the counter had not gone past that one, or else reading it
+//! would put the addition before the claim. So the segment is left alone. Is it that the seat is empty, or a later moment (the writer
+//! is back, for another claim), then what the writer did before is visible, and its loads are over. Readers do not add
+//! to any counter, so they pin.
+//!
+//! **The unlinking need not be pinned.** Retirement pins the epoch only after the swap. A reader that could load the old pointer
+//! had its pin's fence before the one with which `crossbeam-epoch` dates garbage, so that the date is not before the pin's epoch.
+//!
 //! **A slot's block** is its record's text in one life, and in a later one its next writer's to take. (1) Readers of the earlier life
 //! are gone: they were pinned, and the segment was not used again before their guards had ended (R4). (2) The earlier writer's
-//! stores are seen: it was pinned too, and what orders the end of its guard before the segment's next life (the epoch, then pool and
+//! stores are seen: it was on its seat, and what orders the end of that before the segment's next life (leave, then
 //! install) orders them. The same goes for the segment's mark that its slots may have blocks, which is stored, Relaxed, before the
 //! first block is put: a writer whose slot has a block finds the mark set. The mark saves everybody else from
 //! waiting for a slot's line to arrive before they can write to it.
@@ -102,12 +122,15 @@
 //!
 //! Stamped slots and the gap at which readers stop: the LMAX Disruptor's sequencer. Refusing the lapped writer
 //! rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the next lap is refused, here the late one.
-//! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`.
+//! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`. A thread's copy of a
+//! global count, as in userspace RCU (Desnoyers and others, `liburcu`): the seats, their fence left to an instruction that is
+//! there anyway.
 
 mod block;
 mod geometry;
 mod pool;
 mod reader;
+mod seats;
 mod segment;
 mod slot;
 mod writer;
@@ -115,12 +138,14 @@ mod writer;
 pub(crate) use block::{Block, Parts};
 pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
+pub(crate) use seats::Writing;
 pub(crate) use slot::MIN_SLOT_SIZE;
 
-use crate::sync::epoch::{self, Atomic};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::epoch;
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use segment::{Depot, Segment};
+use std::ptr;
 
 /// The orderings of the barrier table, by name. `A` is the earlier end, `B` the later.
 mod order {
@@ -139,6 +164,17 @@ mod order {
         unless(cfg!(ringlog_fault = "install_a_relaxed"), Ordering::Release);
     pub(super) const INSTALL_B: Ordering =
         unless(cfg!(ringlog_fault = "install_b_relaxed"), Ordering::Acquire);
+    pub(super) const ANNOUNCE_A: Ordering =
+        unless(cfg!(ringlog_fault = "announce_a_relaxed"), Ordering::AcqRel);
+    pub(super) const ANNOUNCE_B: Ordering =
+        unless(cfg!(ringlog_fault = "announce_b_relaxed"), Ordering::AcqRel);
+    pub(super) const ENTER_A: Ordering = unless(cfg!(ringlog_fault = "enter_a_relaxed"), Ordering::Release);
+    pub(super) const LEAVE_A: Ordering = unless(cfg!(ringlog_fault = "leave_a_relaxed"), Ordering::Release);
+    pub(super) const LEAVE_B: Ordering = unless(cfg!(ringlog_fault = "leave_b_relaxed"), Ordering::Acquire);
+    pub(super) const ROW_A: Ordering = unless(cfg!(ringlog_fault = "row_a_relaxed"), Ordering::Release);
+    pub(super) const ROW_B: Ordering = unless(cfg!(ringlog_fault = "row_b_relaxed"), Ordering::Acquire);
+    pub(super) const VACATE_A: Ordering = unless(cfg!(ringlog_fault = "vacate_a_relaxed"), Ordering::Release);
+    pub(super) const VACATE_B: Ordering = unless(cfg!(ringlog_fault = "vacate_b_relaxed"), Ordering::Acquire);
     pub(super) const POOL_A: Ordering = unless(cfg!(ringlog_fault = "pool_a_relaxed"), Ordering::Release);
     pub(super) const POOL_B: Ordering = unless(cfg!(ringlog_fault = "pool_b_relaxed"), Ordering::Acquire);
     pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
@@ -154,7 +190,7 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     geometry: Geometry,
     /// The longest text that a slot holds itself.
     inline: usize,
-    positions: Box<[Atomic<Segment<M>>]>,
+    positions: Box<[AtomicPtr<Segment<M>>]>,
     depot: Arc<Depot<M>>,
     /// Records dropped because their writer was lapped.
     superseded: AtomicU64,
@@ -180,7 +216,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
-            positions: (0..geometry.positions()).map(|_| Atomic::null()).collect(),
+            positions: (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             inline: depot.inline(),
             depot,
             superseded: AtomicU64::new(0),
@@ -210,11 +246,13 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
 impl<M: Copy + Send + Sync> Drop for Ring<M> {
     fn drop(&mut self) {
-        for position in &mut self.positions {
-            let segment = std::mem::replace(position, Atomic::null());
-            // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a position has not been
-            // retired (R4).
-            drop(unsafe { segment.try_into_owned() });
+        for position in &self.positions {
+            let segment = position.load(Ordering::Relaxed);
+            if !segment.is_null() {
+                // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a position has not been
+                // retired (R4).
+                drop(unsafe { Box::from_raw(segment) });
+            }
         }
         // Retired segments are with the epoch, which moves on only when somebody pins: do so now, so that a
         // dropped ring's memory does not wait for the next one's use. Two advances make garbage free to go.

@@ -3,9 +3,9 @@
 use super::order;
 use super::segment::Segment;
 use crate::sync::{AtomicPtr, Ordering};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
-/// A bounded set of segments that nobody else can reach.
+/// A bounded set of segments that no reader can reach.
 ///
 /// Wait-free: putting in and taking out are one pass over a few places. A queue would be shorter to write, but the
 /// usual bounded ones let a thread that is suspended half-way hold the others up.
@@ -19,30 +19,26 @@ impl<M: Copy> Pool<M> {
     }
 
     /// Puts a segment in (pool:A). Gives it back if there is no place.
-    pub(super) fn put(&self, segment: Box<Segment<M>>) -> Result<(), Box<Segment<M>>> {
-        let segment = Box::into_raw(segment);
+    pub(super) fn put(&self, segment: NonNull<Segment<M>>) -> Result<(), NonNull<Segment<M>>> {
         for place in &self.places {
             let empty = ptr::null_mut();
             // The first look spares a full place the compare-and-swap.
             if place.load(Ordering::Relaxed).is_null()
-                && place.compare_exchange(empty, segment, order::POOL_A, Ordering::Relaxed).is_ok()
+                && place.compare_exchange(empty, segment.as_ptr(), order::POOL_A, Ordering::Relaxed).is_ok()
             {
                 return Ok(());
             }
         }
-        // SAFETY: made by `into_raw` above, and in no place.
-        Err(unsafe { Box::from_raw(segment) })
+        Err(segment)
     }
 
     /// Takes a segment out, if there is one (pool:B).
-    pub(super) fn take(&self) -> Option<Box<Segment<M>>> {
+    pub(super) fn take(&self) -> Option<NonNull<Segment<M>>> {
         self.places.iter().find_map(|place| {
             if place.load(Ordering::Relaxed).is_null() {
                 return None;
             }
-            let segment = place.swap(ptr::null_mut(), order::POOL_B);
-            // SAFETY: put in by `put`; the swap took it out for good, and for us alone.
-            (!segment.is_null()).then(|| unsafe { Box::from_raw(segment) })
+            NonNull::new(place.swap(ptr::null_mut(), order::POOL_B))
         })
     }
 
@@ -55,7 +51,8 @@ impl<M: Copy> Pool<M> {
 impl<M: Copy> Drop for Pool<M> {
     fn drop(&mut self) {
         while let Some(segment) = self.take() {
-            drop(segment);
+            // SAFETY: made by `Box`, and in one place; no ring is left whose writers could reach it.
+            drop(unsafe { Box::from_raw(segment.as_ptr()) });
         }
     }
 }

@@ -145,10 +145,10 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// What is in the position of `seq`.
     #[inline]
-    fn find<'g>(&self, seq: u64, guard: &'g Guard) -> Found<'g, M> {
+    fn find<'g>(&self, seq: u64, _guard: &'g Guard) -> Found<'g, M> {
         let position = &self.positions[self.geometry.position_of(seq)];
         // SAFETY: loaded with install:B under the guard (R4).
-        let Some(segment) = (unsafe { position.load(order::INSTALL_B, guard).as_ref() }) else {
+        let Some(segment): Option<&'g _> = (unsafe { position.load(order::INSTALL_B).as_ref() }) else {
             return Found::NotYet;
         };
         // SAFETY: as above.

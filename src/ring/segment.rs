@@ -4,8 +4,9 @@ use super::Memory;
 use super::block::{Block, Parts};
 use super::geometry::Geometry;
 use super::pool::Pool;
+use super::seats::Unlinked;
 use super::slot::{CACHE_LINE, Slot};
-use crate::sync::epoch::{Guard, Shared};
+use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -18,6 +19,7 @@ use std::ptr::NonNull;
 /// seq (R1).
 pub(super) struct Segment<M: Copy> {
     base: UnsafeCell<u64>,
+    unlinked: Unlinked,
     /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the essay.
     spills: AtomicBool,
     slots: NonNull<u8>,
@@ -39,6 +41,7 @@ impl<M: Copy> Segment<M> {
         let Some(slots) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         let segment = Self {
             base: UnsafeCell::new(0),
+            unlinked: Unlinked::never(),
             spills: AtomicBool::new(false),
             slots,
             len,
@@ -148,6 +151,10 @@ impl<M: Copy> Drop for Segment<M> {
     }
 }
 
+/// So many segments are pooled in the smallest ring. More in a model, where there is no epoch that a surplus segment could wait
+/// with for its writers.
+const MIN_POOLED: usize = if cfg!(loom) { 4 } else { 2 };
+
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books.
 pub(super) struct Depot<M: Copy> {
     pool: Pool<M>,
@@ -163,7 +170,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
     pub(super) fn new(geometry: &Geometry) -> Self {
         Self {
             // Segments come back in bursts, when the epoch moves: enough for a burst, little beside the window.
-            pool: Pool::new((geometry.positions() / 16).clamp(2, 64)),
+            pool: Pool::new((geometry.positions() / 16).clamp(MIN_POOLED, 64)),
             segment_len: geometry.segment_len(),
             stride: Slot::<M>::stride(geometry.slot_size()),
             allocated: AtomicU64::new(0),
@@ -183,49 +190,67 @@ impl<M: Copy + Send + Sync> Depot<M> {
         clippy::unnecessary_box_returns,
         reason = "it lives in its box, from one installation to the next"
     )]
-    pub(super) fn take(&self, base: u64) -> Box<Segment<M>> {
-        let segment = self.pool.take().unwrap_or_else(|| {
-            self.allocated.fetch_add(1, Ordering::Relaxed);
-            Box::new(Segment::new(self.segment_len, self.stride))
+    pub(super) fn take(depot: &Arc<Self>, base: u64) -> Box<Segment<M>> {
+        let segment = Self::take_pooled(depot).unwrap_or_else(|| {
+            depot.allocated.fetch_add(1, Ordering::Relaxed);
+            Box::new(Segment::new(depot.segment_len, depot.stride))
         });
         // SAFETY: ours alone: fresh, or reclaimed after the last guard that could have seen it (R4).
         segment.base.with_mut(|old| unsafe { *old = base });
         segment
     }
 
-    /// Takes a segment back that nobody else can reach.
-    pub(super) fn give_back(&self, segment: Box<Segment<M>>) {
-        if let Err(mut surplus) = self.pool.put(segment) {
-            self.count_spilled(0, surplus.free_blocks());
-            drop(surplus);
-            self.allocated.fetch_sub(1, Ordering::Relaxed);
+    /// A segment of the pool, if there is one that no writer can reach.
+    fn take_pooled(depot: &Arc<Self>) -> Option<Box<Segment<M>>> {
+        let segment = depot.pool.take()?;
+        // SAFETY: out of the pool, and not freed.
+        if unsafe { segment.as_ref() }.unlinked.is_over() {
+            // SAFETY: it was made by `Box`. Its readers had gone when it came to the pool, its writers have now (R4).
+            return Some(unsafe { Box::from_raw(segment.as_ptr()) });
         }
+        Self::give_back(depot, segment);
+        None
     }
 
-    /// Hands `segment`, just unlinked from its position, to the epoch: it comes back when every guard that
-    /// could have loaded its pointer is gone (R4).
-    pub(super) fn retire(depot: &Arc<Self>, segment: Shared<'_, Segment<M>>, guard: &Guard) {
-        depot.retired.fetch_add(1, Ordering::Relaxed);
-        if cfg!(ringlog_fault = "reclaim_at_once") {
-            // SAFETY: none: this is the fault.
-            depot.reclaim(unsafe { segment.into_owned() }.into_box());
-            return;
+    /// Takes a segment back that no reader can reach, though a late writer may.
+    pub(super) fn give_back(depot: &Arc<Self>, segment: NonNull<Segment<M>>) {
+        let Err(surplus) = depot.pool.put(segment) else { return };
+        // SAFETY: not in the pool, and not freed.
+        if !unsafe { surplus.as_ref() }.unlinked.is_over() {
+            // The next round of the epoch comes back to it.
+            return Self::retire(depot, surplus, &epoch::pin());
         }
+        // SAFETY: it was made by `Box`, and nobody can reach it (R4).
+        let mut surplus = unsafe { Box::from_raw(surplus.as_ptr()) };
+        depot.count_spilled(0, surplus.free_blocks());
+        drop(surplus);
+        depot.allocated.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Ends the life of a segment that was just unlinked from its position, and its unlinking announced: it comes back when every
+    /// guard that could have loaded its pointer is gone (R4).
+    ///
+    /// # Safety
+    /// The caller unlinked it, once, and is still writing.
+    pub(super) unsafe fn end(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
+        // SAFETY: the caller could reach it, and is still writing (R4).
+        unsafe { segment.as_ref() }.unlinked.mark();
+        Self::retire(depot, segment, guard);
+    }
+
+    /// Hands a segment to the epoch, to be given back when no reader can reach it.
+    fn retire(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
+        depot.retired.fetch_add(1, Ordering::Relaxed);
         let depot = Arc::clone(depot);
         let reclaim = move || {
-            // SAFETY: the compare-and-swap that unlinked the segment made it ours to retire, once; this runs when no
-            // guard is left that could have loaded it.
-            let segment = unsafe { segment.into_owned() };
-            depot.reclaim(segment.into_box());
+            depot.reclaimed.fetch_add(1, Ordering::Relaxed);
+            Self::give_back(&depot, segment);
         };
+        if cfg!(ringlog_fault = "reclaim_at_once") {
+            return reclaim();
+        }
         // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment are `Send`.
         unsafe { guard.defer_unchecked(reclaim) };
-    }
-
-    /// Ends the life of a segment that nobody can reach any more.
-    fn reclaim(&self, segment: Box<Segment<M>>) {
-        self.reclaimed.fetch_add(1, Ordering::Relaxed);
-        self.give_back(segment);
     }
 
     /// Notes that slots hold blocks of so many bytes instead of so many.

@@ -171,7 +171,7 @@ impl<M: Copy> Slot<M> {
         let mut to = self.text_area();
         for part in parts {
             // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may read yet.
-            unsafe { to.copy_from_nonoverlapping(NonNull::from(part.as_bytes()).cast(), part.len()) };
+            unsafe { copy(part.as_bytes(), to) };
             // SAFETY: within the text area, or one past its end.
             to = unsafe { to.add(part.len()) };
         }
@@ -250,5 +250,45 @@ impl<M: Copy> Slot<M> {
     fn text_area(&self) -> NonNull<u8> {
         // SAFETY: one past the head, within the stride.
         unsafe { self.head.add(1) }.cast()
+    }
+}
+
+/// Copies `part`. A short one goes in two pieces of a power of two, which overlap: so glibc's `memcpy` does it, but a call takes
+/// longer than that.
+///
+/// # Safety
+/// `to` has room for it, and lies outside of it.
+#[inline]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "the same for each length")]
+unsafe fn copy(part: &[u8], to: NonNull<u8>) {
+    let len = part.len();
+    // SAFETY: the caller's; and it is as long as the pieces, as each condition says.
+    unsafe {
+        if len > 64 {
+            to.copy_from_nonoverlapping(NonNull::from(part).cast(), len);
+        } else if len >= 32 {
+            copy_ends::<32>(part, to);
+        } else if len >= 8 {
+            if len >= 16 { copy_ends::<16>(part, to) } else { copy_ends::<8>(part, to) }
+        } else if len >= 4 {
+            copy_ends::<4>(part, to);
+        } else if len >= 2 {
+            copy_ends::<2>(part, to);
+        } else if len == 1 {
+            copy_ends::<1>(part, to);
+        }
+    }
+}
+
+/// Copies the first `N` bytes of `part`, and the last.
+///
+/// # Safety
+/// As for [`copy`], and there are as many.
+#[inline]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "a pointer is moved and followed")]
+unsafe fn copy_ends<const N: usize>(part: &[u8], to: NonNull<u8>) {
+    for at in [0, part.len() - N] {
+        // SAFETY: `N` bytes from here on are within `part`, and as many within the room for it. An array of bytes is aligned anywhere.
+        unsafe { to.add(at).cast::<[u8; N]>().write(part.as_ptr().add(at).cast::<[u8; N]>().read()) };
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::sync::epoch::pin;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 const SLOT: usize = 64;
 
@@ -11,7 +13,7 @@ fn ring(capacity: usize, segment_len: usize) -> Ring<u64> {
 }
 
 fn append(ring: &Ring<u64>, value: u64) -> u64 {
-    ring.append(&pin(), value, text(&value.to_string())).0
+    ring.append(Writing::enter(), value, text(&value.to_string())).0
 }
 
 /// A text in three parts.
@@ -69,13 +71,13 @@ fn the_window_is_exact_whatever_the_segments_hold() {
 fn a_stalled_writer_holds_back_what_comes_after_it_and_nothing_else() {
     let ring = ring(8, 4);
     append(&ring, 1);
-    let mut stalled = ring.claim(1);
+    let mut stalled = ring.claim(Writing::enter(), 1);
     for value in 3..=5 {
         append(&ring, value);
     }
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "readers stop before the gap");
     assert_eq!((ring.head(&pin()), ring.last()), (1, 5));
-    stalled.publish_last(&pin(), 2, text("2"));
+    stalled.publish_last(2, text("2"));
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=5)));
     assert_eq!(ring.head(&pin()), 5);
 }
@@ -83,13 +85,13 @@ fn a_stalled_writer_holds_back_what_comes_after_it_and_nothing_else() {
 #[test]
 fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
     let ring = ring(4, 2);
-    let mut stalled = ring.claim(1);
+    let mut stalled = ring.claim(Writing::enter(), 1);
     let laps = 10 * ring.geometry().positions() as u64 * 2;
     for value in 2..=laps {
         append(&ring, value);
     }
     let before = read(&ring, laps - 4, 100);
-    stalled.publish_last(&pin(), 1, text("1"));
+    stalled.publish_last(1, text("1"));
     assert_eq!(ring.superseded(), 1);
     assert_eq!(read(&ring, laps - 4, 100), before);
     assert_eq!(before, Ok(numbered(laps - 3, laps - 3..=laps)));
@@ -99,13 +101,12 @@ fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
 #[test]
 fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
     let ring = ring(2, 1);
-    let guard = pin();
-    let mut stalled = ring.claim(1);
-    assert!(stalled.segment_for(1, &guard).is_some());
+    let mut stalled = ring.claim(Writing::enter(), 1);
+    assert!(stalled.segment_for(1).is_some());
     for value in 2..=40 {
         append(&ring, value);
     }
-    stalled.publish_last(&guard, 1, text("1"));
+    stalled.publish_last(1, text("1"));
     assert_eq!(read(&ring, 38, 100), Ok(numbered(39, 39..=40)));
 }
 
@@ -113,13 +114,12 @@ fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
 fn a_batch_is_seen_whole_or_not_at_all() {
     let ring = ring(16, 4);
     append(&ring, 1);
-    let guard = pin();
-    let mut claim = ring.claim(6);
+    let mut claim = ring.claim(Writing::enter(), 6);
     for value in (2..=7).rev() {
         assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "before {value} is published");
-        claim.publish_last(&guard, value, text(&value.to_string()));
+        claim.publish_last(value, text(&value.to_string()));
     }
-    claim.finish(&guard);
+    claim.finish();
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=7)));
 }
 
@@ -142,15 +142,14 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
 fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, spare: &mut Option<Block>) {
     let len = parts.concat().len();
     if ring.fits(len) {
-        *spare = ring.append(&pin(), value, parts).1.or(spare.take());
+        *spare = ring.append(Writing::enter(), value, parts).1.or(spare.take());
         return;
     }
     let mut block = spare.take().unwrap_or_else(|| Block::with_capacity(len));
     block.fill(parts);
-    let guard = pin();
-    let mut claim = ring.claim(1);
-    *spare = claim.publish_last_spilled(&guard, value, block);
-    claim.finish(&guard);
+    let mut claim = ring.claim(Writing::enter(), 1);
+    *spare = claim.publish_last_spilled(value, block);
+    claim.finish();
 }
 
 #[test]
@@ -181,7 +180,7 @@ fn a_slot_gives_its_block_to_its_next_writer() {
     let held = ring.memory().spilled_bytes;
     assert!(held < appended * 1000, "{held} bytes after {appended} appends");
     // Short records take the blocks out one by one.
-    let given_up = patience().find_map(|value| ring.append(&pin(), value, text("short")).1);
+    let given_up = patience().find_map(|value| ring.append(Writing::enter(), value, text("short")).1);
     assert_eq!(given_up.expect("a short record finds a block").capacity(), 1000);
     assert!(ring.memory().spilled_bytes <= held - 1000);
 }
@@ -190,15 +189,65 @@ fn a_slot_gives_its_block_to_its_next_writer() {
 fn a_text_goes_where_it_fits_whatever_the_writer_thought() {
     let ring = ring(4, 2);
     let long = "x".repeat(1000);
-    ring.append(&pin(), 1, ["a", &long, "z"]);
+    ring.append(Writing::enter(), 1, ["a", &long, "z"]);
     let mut block = Block::with_capacity(0);
     block.fill(["b", "", "y"]);
-    let guard = pin();
-    let mut claim = ring.claim(1);
-    claim.publish_last_spilled(&guard, 2, block);
-    claim.finish(&guard);
+    let mut claim = ring.claim(Writing::enter(), 1);
+    claim.publish_last_spilled(2, block);
+    claim.finish();
     let run = ring.read(pin(), 0, 100).expect("in the window");
     assert_eq!([run.get(0).2, run.get(1).2], [["a", &long, "z"], ["b", "", "y"]]);
+}
+
+#[test]
+fn parts_of_every_length_come_back() {
+    let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, 512));
+    let text: String = ('!'..='~').cycle().take(500).collect();
+    for len in 0..=140 {
+        let parts = [&text[..len], &text[len..2 * len], &text[300..440 - len]];
+        let (seq, _) = ring.append(Writing::enter(), 0, parts);
+        let run = ring.read(pin(), seq - 1, 1).expect("in the window");
+        assert_eq!(run.get(0).2, parts);
+    }
+}
+
+/// A writer that is held in mid-claim may still write into any segment that was there when it came: none of them is used
+/// again, and all of them when it has gone.
+#[test]
+fn what_a_held_writer_can_reach_is_not_used_again() {
+    let ring = &ring(8, 4);
+    let appends = |count: u64| {
+        for value in 0..count {
+            append(ring, value);
+        }
+    };
+    appends(100);
+    let before = ring.memory().allocated;
+    let (held, go_on) = (&Barrier::new(2), &Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut claim = ring.claim(Writing::enter(), 1);
+            held.wait();
+            go_on.wait();
+            claim.publish_last(HELD, text(&HELD.to_string()));
+            claim.finish();
+        });
+        held.wait();
+        // Segments that were unlinked before it came are still used, the others are not.
+        appends(400);
+        let memory = ring.memory();
+        go_on.wait();
+        assert!(memory.allocated >= 100 - before, "{memory:?}, and there were {before}");
+    });
+    assert_eq!(ring.superseded(), 1);
+    appends(400);
+    // Other tests pin the same epoch, and have garbage of their own.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while ring.memory().allocated > before + 2 {
+        assert!(Instant::now() < deadline, "{:?}, and there were {before}", ring.memory());
+        pin().flush();
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -209,10 +258,10 @@ fn has_more_tells_whether_a_published_record_follows() {
     append(&ring, 1);
     assert!(more(0, 0));
     assert!(!more(0, 1));
-    let mut stalled = ring.claim(1);
+    let mut stalled = ring.claim(Writing::enter(), 1);
     append(&ring, 3);
     assert!(!more(0, 1), "the next seq is not published");
-    stalled.publish_last(&pin(), 2, text("2"));
+    stalled.publish_last(2, text("2"));
     assert!(more(0, 1));
     assert!(more(0, 2));
     assert!(!more(0, 3));
@@ -270,24 +319,22 @@ fn held_writers_and_lapped_readers_lose_nothing_untold() {
         for _ in 0..WRITERS {
             scope.spawn(|| {
                 for _ in 0..APPENDS {
-                    let guard = pin();
-                    let mut claim = ring.claim(1);
+                    let mut claim = ring.claim(Writing::enter(), 1);
                     let seq = claim.first();
-                    claim.publish_last(&guard, seq, text(&seq.to_string()));
-                    claim.finish(&guard);
+                    claim.publish_last(seq, text(&seq.to_string()));
+                    claim.finish();
                 }
             });
         }
         scope.spawn(|| {
             for round in 0..HOLDS {
-                let mut claim = ring.claim(1);
+                let mut claim = ring.claim(Writing::enter(), 1);
                 // Every tenth is held until it is lapped, as long as the others are there to do it.
                 let lapped = (claim.first() + 2 * 32).min(WRITERS * APPENDS);
                 let patience = if round % 10 == 0 { 100_000 } else { round };
                 (0..patience).take_while(|_| ring.last() < lapped).for_each(|_| std::thread::yield_now());
-                let guard = pin();
-                claim.publish_last(&guard, HELD, text(&HELD.to_string()));
-                claim.finish(&guard);
+                claim.publish_last(HELD, text(&HELD.to_string()));
+                claim.finish();
             }
         });
         let readers = [(); 3].map(|()| scope.spawn(|| follow(ring, offered)));

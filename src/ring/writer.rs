@@ -1,10 +1,11 @@
 //! The writing side: claim, install, publish.
 
 use super::block::{Block, Parts, len};
+use super::seats::Writing;
 use super::segment::{Depot, Segment};
 use super::{Ring, order};
-use crate::sync::epoch::{Guard, Owned, Shared};
-use crate::sync::{Ordering, prefetch_for_write};
+use crate::sync::{AtomicPtr, Ordering};
+use std::ptr::NonNull;
 
 /// Seqs that were handed out to this writer and are not all published yet.
 ///
@@ -15,9 +16,14 @@ use crate::sync::{Ordering, prefetch_for_write};
 #[must_use = "readers wait at a claimed seq until it is published"]
 pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
     ring: &'r Ring<M>,
+    /// Since before the claim: what it reaches stays alive until this goes (R4).
+    writing: Writing,
     first: u64,
     /// One past the last seq that is still to be published.
     end: u64,
+    /// The segment that was written last, and its base.
+    held: Option<(u64, NonNull<Segment<M>>)>,
+    /// Whether a segment was installed for it.
     installed: bool,
 }
 
@@ -37,23 +43,17 @@ impl<M: Copy + Send + Sync> Ring<M> {
         len <= self.inline
     }
 
-    /// Asks for the cache line that the next claim will write. A hint, for who has something to do before it claims.
+    /// Hands out the next `count` seqs (announce:A).
     #[inline]
-    pub(crate) fn prefetch_claim(&self) {
-        prefetch_for_write(std::ptr::from_ref(&self.last).cast());
-    }
-
-    /// Hands out the next `count` seqs.
-    #[inline]
-    pub(crate) fn claim(&self, count: u64) -> Claim<'_, M> {
+    pub(crate) fn claim(&self, writing: Writing, count: u64) -> Claim<'_, M> {
         let last = if cfg!(ringlog_fault = "claim_not_atomic") {
             let last = self.last.load(Ordering::Relaxed);
             self.last.store(last + count, Ordering::Relaxed);
             last
         } else {
-            self.last.fetch_add(count, Ordering::Relaxed)
+            self.last.fetch_add(count, order::ANNOUNCE_A)
         };
-        Claim { ring: self, first: last + 1, end: last + 1 + count, installed: false }
+        Claim { ring: self, writing, first: last + 1, end: last + 1 + count, held: None, installed: false }
     }
 
     /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any more, if
@@ -61,19 +61,24 @@ impl<M: Copy + Send + Sync> Ring<M> {
     ///
     /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in its place.
     #[inline]
-    pub(crate) fn append(&self, guard: &Guard, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
-        let claim = self.claim(1);
+    pub(crate) fn append(&self, writing: Writing, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
+        // All that comes after the claim waits for it: the position of the seq that it will probably give is found before.
+        let expected = self.last() + 1;
+        let position = self.position(expected);
+        let claim = self.claim(writing, 1);
         let seq = claim.first;
-        let segment = match self.current(seq, guard) {
+        let guessed = self.geometry.share_segment(expected, seq);
+        let position = if guessed { position } else { self.position(seq) };
+        let segment = match self.current(position, seq, &claim.writing) {
             Ok(segment) if self.fits(len(&parts)) => segment,
             _ => {
                 let [a, b, c] = parts;
-                return (seq, claim.publish_one(guard, fixed, a, b, c));
+                return (seq, claim.publish_one(fixed, a, b, c));
             }
         };
         segment.prefetch(seq + NEXT);
-        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive under the guard; the text
-        // fits.
+        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive while `claim` is; the
+        // text fits.
         (seq, unsafe { self.write(segment, seq, fixed, parts) })
     }
 
@@ -91,54 +96,67 @@ impl<M: Copy + Send + Sync> Ring<M> {
         spare
     }
 
-    /// The segment for `seq`, if it is in its position; else what is there.
+    /// The position whose segment covers `seq`.
     #[inline]
-    fn current<'g>(&self, seq: u64, guard: &'g Guard) -> Result<&'g Segment<M>, Shared<'g, Segment<M>>> {
-        let position = &self.positions[self.geometry.position_of(seq)];
-        let current = position.load(order::INSTALL_B, guard);
-        // SAFETY: loaded with install:B under the guard (R4).
+    fn position(&self, seq: u64) -> &AtomicPtr<Segment<M>> {
+        &self.positions[self.geometry.position_of(seq)]
+    }
+
+    /// What is in the position of `seq`, which was claimed by who is `writing`: the segment for it, or else something older or
+    /// newer.
+    #[inline]
+    fn current<'w>(
+        &self,
+        position: &AtomicPtr<Segment<M>>,
+        seq: u64,
+        _writing: &'w Writing,
+    ) -> Result<&'w Segment<M>, *mut Segment<M>> {
+        let current = position.load(order::INSTALL_B);
+        // SAFETY: loaded with install:B after the claim (R4).
         let segment = unsafe { current.as_ref() };
         // SAFETY: as above.
         segment.filter(|segment| unsafe { segment.base() } == self.geometry.base_of(seq)).ok_or(current)
     }
 
-    /// Puts a segment for `seq` in place of `current`, unless one of its lap or a later one is there by now.
+    /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`, unless one of its lap or a later
+    /// one is there by now. Says whether it did so.
     #[cold]
-    fn install<'g>(
+    fn install<'w>(
         &self,
         seq: u64,
-        mut current: Shared<'g, Segment<M>>,
-        guard: &'g Guard,
-        installed: &mut bool,
-    ) -> Option<&'g Segment<M>> {
+        mut current: *mut Segment<M>,
+        writing: &'w Writing,
+    ) -> (Option<&'w Segment<M>>, bool) {
         let base = self.geometry.base_of(seq);
-        let position = &self.positions[self.geometry.position_of(seq)];
+        let position = self.position(seq);
         // Each turn but the last finds that another writer has moved the base forward.
         loop {
-            // SAFETY: loaded with install:B under the guard (R4).
+            // SAFETY: loaded with install:B after the claim (R4).
             if let Some(segment) = unsafe { current.as_ref() } {
                 // SAFETY: as above.
                 let current_base = unsafe { segment.base() };
                 if current_base == base {
-                    return Some(segment);
+                    return (Some(segment), false);
                 }
                 if current_base > base && !cfg!(ringlog_fault = "late_writer_installs") {
-                    return None;
+                    return (None, false);
                 }
             }
-            let fresh = Owned::from(self.depot.take(base));
-            match position.compare_exchange(current, fresh, order::INSTALL_A, order::INSTALL_B, guard) {
-                Ok(fresh) => {
-                    if !current.is_null() {
-                        Depot::retire(&self.depot, current, guard);
+            let fresh = NonNull::from(Box::leak(Depot::take(&self.depot, base)));
+            match position.compare_exchange(current, fresh.as_ptr(), order::INSTALL_A, order::INSTALL_B) {
+                Ok(_) => {
+                    if let Some(old) = NonNull::new(current) {
+                        // announce:B.
+                        self.last.fetch_add(0, order::ANNOUNCE_B);
+                        // SAFETY: the compare-and-swap unlinked it, once, on behalf of who is `writing`.
+                        writing.with_guard(|guard| unsafe { Depot::end(&self.depot, old, guard) });
                     }
-                    *installed = true;
-                    // SAFETY: installed just now under the guard (R4).
-                    return unsafe { fresh.as_ref() };
+                    // SAFETY: installed just now, after the claim (R4).
+                    return (Some(unsafe { fresh.as_ref() }), true);
                 }
-                Err(lost) => {
-                    self.depot.give_back(lost.new.into_box());
-                    current = lost.current;
+                Err(now) => {
+                    Depot::give_back(&self.depot, fresh);
+                    current = now;
                 }
             }
         }
@@ -156,35 +174,38 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// meet all of the claim or nothing. Returns a block that nobody needs any more, if there is one, for the writer's next
     /// long text.
     #[inline]
-    pub(crate) fn publish_last(&mut self, guard: &Guard, fixed: M, parts: Parts<'_>) -> Option<Block> {
+    pub(crate) fn publish_last(&mut self, fixed: M, parts: Parts<'_>) -> Option<Block> {
         if !self.ring.fits(len(&parts)) {
             let [a, b, c] = parts;
-            return self.publish_last_long(guard, fixed, a, b, c);
+            return self.publish_last_long(fixed, a, b, c);
         }
         let seq = self.take_last();
-        let segment = self.segment_for(seq, guard)?;
+        // SAFETY: found after the claim, and not used longer than `self` is (R4).
+        let segment = unsafe { self.segment_for(seq)?.as_ref() };
         // SAFETY: R1: `claim` gave this seq to this claim alone, and `take_last` gives it out once; the segment covers it
-        // and is alive under the guard; the text fits.
+        // and is alive; the text fits.
         unsafe { self.ring.write(segment, seq, fixed, parts) }
     }
 
     /// As [`publish_last`](Self::publish_last), for a text that should have been spilled before the claim. Each part for itself: an
     /// array would be in memory, for short texts too.
     #[cold]
-    fn publish_last_long(&mut self, guard: &Guard, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
+    fn publish_last_long(&mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
         let mut block = Block::with_capacity(0);
         block.fill([a, b, c]);
-        self.publish_last_spilled(guard, fixed, block)
+        self.publish_last_spilled(fixed, block)
     }
 
     /// As [`publish_last`](Self::publish_last), for a text in a block.
     #[cold]
-    pub(crate) fn publish_last_spilled(&mut self, guard: &Guard, fixed: M, block: Block) -> Option<Block> {
+    pub(crate) fn publish_last_spilled(&mut self, fixed: M, block: Block) -> Option<Block> {
         if self.ring.fits(len(&block.parts())) {
-            return self.publish_last(guard, fixed, block.parts());
+            return self.publish_last(fixed, block.parts());
         }
         let seq = self.take_last();
-        let Some(segment) = self.segment_for(seq, guard) else { return Some(block) };
+        let Some(segment) = self.segment_for(seq) else { return Some(block) };
+        // SAFETY: as in `publish_last`.
+        let segment = unsafe { segment.as_ref() };
         let bytes = block.capacity();
         // SAFETY: as in `publish_last`, but that the text does not fit.
         let spare = unsafe { segment.write_spilled(seq, fixed, block) };
@@ -206,37 +227,43 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
 
     /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted.
     #[inline]
-    pub(super) fn segment_for<'g>(&mut self, seq: u64, guard: &'g Guard) -> Option<&'g Segment<M>> {
-        let segment = match self.ring.current(seq, guard) {
-            Ok(segment) => segment,
-            Err(current) => self.install(seq, current, guard)?,
+    pub(super) fn segment_for(&mut self, seq: u64) -> Option<NonNull<Segment<M>>> {
+        let base = self.ring.geometry.base_of(seq);
+        let segment = match self.held {
+            Some((held, segment)) if held == base => segment,
+            _ => self.look_up(seq, base)?,
         };
         if seq >= self.first + AHEAD {
-            segment.prefetch(seq - AHEAD);
+            // SAFETY: found after the claim (R4).
+            unsafe { segment.as_ref() }.prefetch(seq - AHEAD);
         }
         Some(segment)
     }
 
-    #[cold]
-    fn install<'g>(
-        &mut self,
-        seq: u64,
-        current: Shared<'g, Segment<M>>,
-        guard: &'g Guard,
-    ) -> Option<&'g Segment<M>> {
-        let segment = self.ring.install(seq, current, guard, &mut self.installed);
-        if segment.is_none() {
+    /// As [`segment_for`](Self::segment_for), for a seq of another segment than the one before. `base` is its segment's.
+    #[inline(never)]
+    fn look_up(&mut self, seq: u64, base: u64) -> Option<NonNull<Segment<M>>> {
+        let segment = match self.ring.current(self.ring.position(seq), seq, &self.writing) {
+            Ok(segment) => Some(segment),
+            Err(current) => {
+                let (segment, installed) = self.ring.install(seq, current, &self.writing);
+                self.installed |= installed;
+                segment
+            }
+        };
+        self.held = segment.map(|segment| (base, NonNull::from(segment)));
+        if self.held.is_none() {
             self.ring.count_superseded(1);
         }
-        segment
+        segment.map(NonNull::from)
     }
 
     /// Publishes the record of a claim of one, and ends the claim. Its parts come as those of
     /// [`publish_last_long`](Self::publish_last_long).
     #[cold]
-    fn publish_one(mut self, guard: &Guard, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
-        let spare = self.publish_last(guard, fixed, [a, b, c]);
-        self.finish(guard);
+    fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
+        let spare = self.publish_last(fixed, [a, b, c]);
+        self.finish();
         spare
     }
 
@@ -249,10 +276,10 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
 
     /// Ends a claim that is all published. Returns its first seq.
     #[inline]
-    pub(crate) fn finish(self, guard: &Guard) -> u64 {
+    pub(crate) fn finish(self) -> u64 {
         if self.installed {
-            // A segment was retired: let the epoch move and give it back. Only now, so that no reader waits for it.
-            guard.flush();
+            // A segment was retired. Only now is it seen to, so that no reader waits for that.
+            self.writing.leave_and_flush();
         }
         self.first
     }
