@@ -221,7 +221,7 @@ pub(crate) mod epoch {
 
     #[cfg(not(loom))]
     type Inner = crossbeam_epoch::Guard;
-    /// Under loom, `None` is no pin at all: for models in which nothing is retired.
+    /// Under loom, `None` is no pin at all.
     #[cfg(loom)]
     type Inner = Option<crossbeam_epoch::Guard>;
 
@@ -236,7 +236,7 @@ pub(crate) mod epoch {
 
         #[cfg(loom)]
         fn deref(&self) -> &Self::Target {
-            // SAFETY: the model that made an unpinned guard retires nothing.
+            // SAFETY: the model that made an unpinned guard has no readers of what it retires.
             self.0.as_ref().unwrap_or_else(|| unsafe { crossbeam_epoch::unprotected() })
         }
     }
@@ -272,8 +272,8 @@ pub(crate) mod epoch {
             Guard(Some(handle.pin()))
         }
 
-        /// A guard that guards nothing, for models in which nothing is retired: their states are those of the
-        /// protocol alone.
+        /// A guard that guards nothing, for models whose readers see nothing retired: their states are those of the
+        /// protocol alone. What is retired under it comes back at once.
         pub(crate) fn unpinned() -> Guard {
             Guard(None)
         }

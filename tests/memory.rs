@@ -105,7 +105,11 @@ fn an_append_allocates_nothing_in_steady_state() {
 
 /// Calls `append` until the log is warm, then sees that it allocates one thing for each segment that it opens.
 fn allocates_for_segments_only(log: &ChangeLog, append: impl Fn()) {
-    (0..10_000).for_each(|_| append());
+    // Whoever looks at the log pins the epoch as well, and so it may fall behind by a segment more.
+    for _ in 0..50 {
+        (0..500).for_each(|_| append());
+        log.head();
+    }
     let (before, warm) = (log.stats(), log.last_seq());
     let count = allocations_of(|| (0..50_000).for_each(|_| append()));
     let segment_len = before.slot_bytes / before.segments_allocated / 192;

@@ -153,7 +153,7 @@ impl<M: Copy> Drop for Segment<M> {
 
 /// So many segments are pooled in the smallest ring. More in a model, where there is no epoch that a surplus segment could wait
 /// with for its writers.
-const MIN_POOLED: usize = if cfg!(loom) { 4 } else { 2 };
+const MIN_POOLED: usize = if cfg!(loom) { 4 } else { 3 };
 
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books.
 pub(super) struct Depot<M: Copy> {
