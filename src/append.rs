@@ -81,6 +81,7 @@ pub(crate) fn one(
         }
         seq
     };
+    ring.prefetch_claim();
     match change.data.text() {
         Ok(json) => append(json),
         Err(value) => with_scratch(|scratch| {
@@ -139,6 +140,7 @@ pub(crate) fn batch(
         }
         let written = as_text(written);
         spares.reserve(changes.len());
+        ring.prefetch_claim();
         let mut claim = ring.claim(enter(), changes.len() as u64);
         for (index, (change, &mut meta)) in changes.iter().zip(metas).enumerate().skip(unseen).rev() {
             let json = match apart.pop_if(|(place, _)| *place == index) {

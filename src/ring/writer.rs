@@ -4,7 +4,7 @@ use super::block::{Block, Parts, len};
 use super::seats::Writing;
 use super::segment::{Depot, Segment};
 use super::{Ring, order};
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
 use std::ptr::NonNull;
 
 /// Seqs that were handed out to this writer and are not all published yet.
@@ -41,6 +41,12 @@ impl<M: Copy + Send + Sync> Ring<M> {
     #[inline]
     pub(crate) fn fits(&self, len: usize) -> bool {
         len <= self.inline
+    }
+
+    /// Asks for the cache line that the next claim will write. A hint, for who has something to do before it claims.
+    #[inline]
+    pub(crate) fn prefetch_claim(&self) {
+        prefetch_for_write(std::ptr::from_ref(&self.last).cast());
     }
 
     /// Hands out the next `count` seqs (announce:A).
