@@ -32,9 +32,9 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
 /// It goes backwards and then jumps, which the processor's own prefetching does not follow.
 const AHEAD: u64 = 6;
 
-/// A single append asks for the slot of so many records further on: the writer's own next one but one, or with two writers in turns,
-/// its next.
-const NEXT: u64 = 2;
+/// A single append asks for the slot of so many records further on. With a window beyond the caches, a slot takes as long to come as a few
+/// appends; with two writers in turns, an even number is most often the writer's own.
+const NEXT: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
     /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be spilled before the claim.
