@@ -43,6 +43,12 @@ mod imp {
     use std::sync::{PoisonError, TryLockError};
     pub(crate) use std::thread_local;
 
+    /// Loads what this thread alone stores to.
+    #[inline]
+    pub(crate) fn load_own(own: &AtomicU64) -> u64 {
+        own.load(Ordering::Relaxed)
+    }
+
     /// Parking, which loom has its own of.
     pub(crate) mod thread {
         pub(crate) use std::thread::{Thread, current, park, park_timeout};
@@ -103,6 +109,13 @@ mod imp {
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
+
+    /// Loads what this thread alone stores to. Not in the way of loom's search: of the accesses that a store races with, it looks
+    /// at the last one only, which would be this.
+    pub(crate) fn load_own(own: &AtomicU64) -> u64 {
+        // SAFETY: nobody stores to it meanwhile, which loom checks.
+        unsafe { own.unsync_load() }
+    }
 
     /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock makes it
     /// run without the lock, and forgets the token.

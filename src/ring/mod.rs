@@ -95,14 +95,15 @@
 //! third case, because the writer decides on the segment that it loaded and on nothing else.
 //!
 //! **A writer on its seat is seen, or sees** (announce). The writer stores the moment to its seat, claims, and loads a
-//! position. The installer swaps the position, adds nothing to `last`, and takes the segment's moment from a counter. Claim and
+//! position. The installer swaps the position, adds zero to `last`, and takes the segment's moment from a counter. Claim and
 //! addition are read-modify-writes of one counter: one comes first, and the later acquires what the earlier released. (1) The
 //! addition comes first: then the swap is behind the writer's load, which cannot return the old segment. (2) The
 //! claim comes first: then the store to the seat is behind whatever the installer does from there on, and so behind the look at
 //! the seats of whoever gets the segment from it, through epoch and pool. That look finds what the writer stored, or something
-//! later. Is it the writer's moment, then it is not after the segment's: the counter had not gone past that one, or else reading it
-//! would put the addition before the claim. So the segment is left alone. Is it that the seat is empty, or a later moment (the writer
-//! is back, for another claim), then what the writer did before is visible, and its loads are over. Readers do not add
+//! later. If it is the writer's moment, that is not later than the segment's: the segment's is taken from the counter behind the addition, so
+//! that a writer who had read a later one would come after the addition, as in (1). So the segment is left alone. If the seat is empty, or has
+//! a moment later than the segment's (the writer is back, for another claim), then what the writer did before is visible (enter, leave), and its
+//! loads are over. Readers do not add
 //! to any counter, so they pin.
 //!
 //! **The unlinking need not be pinned.** Retirement pins the epoch only after the swap. A reader that could load the old pointer

@@ -2,13 +2,13 @@
 //!
 //! A pin of the epoch is a full fence, as dear as the claim itself. But a writer needs none, for its claim is a
 //! read-modify-write of the ring's counter already: it says on its thread's *seat* that it is there, by a plain store, and then
-//! claims. Who unlinks a segment adds nothing to the same counter, and who is to use the segment again looks at the
+//! claims. Who unlinks a segment adds zero to the same counter, and who is to use the segment again looks at the
 //! seats. Of two read-modify-writes of one counter, one is earlier, and the later sees what came before it. So either the
 //! writer sees that the segment is gone, or it is seen. See *announce* in the ring's essay.
 
 use super::order;
 use crate::sync::epoch::{self, Guard};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, process_wide, thread_local};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, load_own, process_wide, thread_local};
 use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
 use std::ptr;
@@ -72,7 +72,7 @@ impl Writing {
     #[inline]
     pub(crate) fn enter() -> Self {
         match SEAT.try_with(|seat| seat.0) {
-            Ok(seat) if seat.since.load(Ordering::Relaxed) == EMPTY => {
+            Ok(seat) if load_own(&seat.since) == EMPTY => {
                 seat.since.store(SEATS.now.load(Ordering::Relaxed), order::ENTER_A);
                 Self::at(Place::Seat(seat))
             }
