@@ -29,7 +29,7 @@
 //!
 //! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment (from the
 //! pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who loses the race gives its
-//! segment back and uses the winner's. Who wins retires the old one.
+//! segment back and uses the winner's. Who wins retires the old one, for which it pins the epoch.
 //!
 //! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position: it was
 //! lapped. Its record is dropped and counted as *superseded*. If it had found its segment before stalling, it

@@ -22,8 +22,12 @@ process_wide! {
 }
 
 thread_local! {
-    /// The thread's own.
-    static SEAT: Taken = SEATS.take();
+    /// The thread's own. The thread is made known to the epoch as well: a writer that installs a segment pins it in
+    /// mid-claim, which is no time for that.
+    static SEAT: Taken = {
+        drop(epoch::pin());
+        SEATS.take()
+    };
 }
 
 /// On an empty seat: later than every moment.
