@@ -23,6 +23,14 @@ fn deep() -> bool {
     std::env::var_os("RINGLOG_SERVER_DEEP").is_some()
 }
 
+/// Told how many changes were pushed once all are. Gone when the run has failed, so that nobody goes on for ever.
+type Until = watch::Receiver<Option<u64>>;
+
+/// Whether there is more to come.
+fn goes_on(until: &Until) -> bool {
+    until.borrow().is_none() && until.has_changed().is_ok()
+}
+
 /// What a run has to show for itself.
 struct Outcome {
     events: u64,
@@ -37,7 +45,7 @@ async fn storm(
     requests: Vec<Value>,
     pushers: usize,
     followers: &[&'static str],
-    disturb: impl FnOnce(Arc<Process>, watch::Receiver<Option<u64>>) -> usize + Send + 'static,
+    disturb: impl FnOnce(Arc<Process>, Until) -> usize + Send + 'static,
 ) -> Outcome {
     let url = server.url();
     let (done, until) = watch::channel(None);
@@ -67,20 +75,23 @@ async fn storm(
         })
         .collect();
 
-    let work = async {
+    let pushed = async {
         let mut acknowledged = Acknowledged::new();
         for pusher in pushing {
             acknowledged.extend(pusher.await.unwrap());
         }
         done.send_replace(Some(acknowledged.len() as u64));
-        let crashes = disturber.await.unwrap();
+        acknowledged
+    };
+    let work = async {
+        let (acknowledged, crashes) = tokio::join!(pushed, async { disturber.await.unwrap() });
         let mut kept = Vec::new();
         for replica in replicas {
             kept.push(replica.await.unwrap());
         }
         (acknowledged, crashes, kept)
     };
-    let limit = if deep() { HANG * 20 } else { HANG };
+    let limit = if deep() { HANG * 20 } else { HANG * 3 };
     let (acknowledged, crashes, replicas) =
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("it hangs: {}", server.said()));
 
@@ -112,9 +123,9 @@ async fn agree(url: &str, acknowledged: &Acknowledged, replicas: &[Replica]) {
 }
 
 /// Starts the server again each time that it has ended, until all is pushed.
-fn keep_up(server: &Process, until: &watch::Receiver<Option<u64>>) -> usize {
+fn keep_up(server: &Process, until: &Until) -> usize {
     let mut crashes = 0;
-    while until.borrow().is_none() || server.has_ended() {
+    while goes_on(until) || server.has_ended() {
         if server.has_ended() {
             crashes += 1;
             assert!(server.start(), "it starts again: {}", server.said());
@@ -171,7 +182,8 @@ async fn kills_at_random_moments_lose_nothing_and_double_nothing() {
         let mut random = Random(std::process::id().into());
         let mut kills = 0;
         let mut next = Instant::now();
-        while until.borrow().is_none() {
+        while goes_on(&until) {
+            assert!(!server.has_ended(), "it ended by itself: {}", server.said());
             if kills < most && Instant::now() >= next {
                 server.kill();
                 kills += 1;

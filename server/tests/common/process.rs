@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 /// A server's process, and how it is started.
@@ -52,8 +52,10 @@ impl Process {
     pub fn start_with(&self, variables: &[(&str, &str)]) -> bool {
         let mut child =
             self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let line = first_line(child.stdout.take().unwrap()).unwrap_or_else(|| {
+            child.kill().unwrap();
+            panic!("it neither listens nor ends: {}", self.said())
+        });
         let Some(url) = line.trim_end().strip_prefix("listening on http://") else {
             assert_eq!(line, "", "the first line says where it listens");
             child.wait().unwrap();
@@ -103,6 +105,17 @@ impl Process {
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
+}
+
+/// The first line, empty at the end of the output. None if nothing comes for too long.
+fn first_line(output: ChildStdout) -> Option<String> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let _ = tell.send(line);
+    });
+    told.recv_timeout(super::HANG).ok()
 }
 
 impl Drop for Process {
