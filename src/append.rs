@@ -14,9 +14,7 @@ use std::ops::Range;
 struct Scratch {
     /// Data that had to be written out as text.
     written: Vec<u8>,
-    /// The fixed parts of a batch's records.
-    metas: Vec<Meta>,
-    /// Their texts that are not as the changes have them, by the changes' places in the batch.
+    /// Texts of a batch's records that are not as the changes have them, by the changes' places in the batch.
     apart: Vec<(usize, Apart)>,
     /// Blocks that slots gave up while it was published.
     spares: Vec<Block>,
@@ -44,8 +42,6 @@ fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     let result = work(&mut scratch);
     scratch.written.clear();
     scratch.written.shrink_to(KEPT_SCRATCH);
-    scratch.metas.clear();
-    scratch.metas.shrink_to(KEPT_SCRATCH / size_of::<Meta>());
     scratch.apart.clear();
     scratch.apart.shrink_to(KEPT_SCRATCH / size_of::<(usize, Apart)>());
     scratch.spares.shrink_to(KEPT_SCRATCH / size_of::<Block>());
@@ -63,14 +59,13 @@ pub(crate) fn one(
     enter: impl FnOnce() -> Writing,
 ) -> u64 {
     let append = |json: &str| {
+        let (entity, row_id) = (change.entity, change.row_id);
+        let meta = Meta::new(change.kind, timestamp);
         if cfg!(ringlog_fault = "lay_out_after_claim") {
             let mut claim = ring.claim(enter(), 1);
-            let meta = Meta::new(change, json.len(), timestamp);
-            claim.publish_last(meta, [change.entity, change.row_id, json]);
+            claim.publish_last_spilled(meta, spill::spill([entity, row_id, json]));
             return claim.finish();
         }
-        let meta = Meta::new(change, json.len(), timestamp);
-        let (entity, row_id) = (change.entity, change.row_id);
         let (seq, spare) = if ring.fits(entity.len() + row_id.len() + json.len()) {
             ring.append(enter(), meta, [entity, row_id, json])
         } else {
@@ -116,33 +111,25 @@ pub(crate) fn batch(
     enter: impl FnOnce() -> Writing,
 ) -> Range<u64> {
     with_scratch(|scratch| {
-        let Scratch { written, metas, apart, spares } = scratch;
-        // Of a batch longer than the window, the front has left it before it could be seen.
+        let Scratch { written, apart, spares } = scratch;
+        // Of a batch longer than the window, the front has left it before it could be seen. It is refused as the rest would be.
         let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
-        for (index, change) in changes.iter().enumerate() {
-            let start = written.len();
-            let data_len = match change.data.text() {
-                Ok(json) => json.len(),
-                Err(value) => {
-                    write_out(written, value);
-                    written.len() - start
-                }
-            };
-            metas.push(Meta::new(change, data_len, timestamp));
-            if index < unseen {
-                continue;
-            }
-            if !ring.fits(change.entity.len() + change.row_id.len() + data_len) {
-                apart.push((index, Apart::Block(spill_change(change, &written[start..]))));
-            } else if written.len() > start {
-                apart.push((index, Apart::Written(start..written.len())));
+        for change in &changes[..unseen] {
+            drop(set_apart(ring, change, written));
+            written.clear();
+        }
+        for (index, change) in changes.iter().enumerate().skip(unseen) {
+            match change.data.text() {
+                Ok(json) if ring.fits(change.entity.len() + change.row_id.len() + json.len()) => {}
+                _ => apart.push((index, set_apart(ring, change, written))),
             }
         }
         let written = as_text(written);
         spares.reserve(changes.len());
         ring.prefetch_claim();
         let mut claim = ring.claim(enter(), changes.len() as u64);
-        for (index, (change, &mut meta)) in changes.iter().zip(metas).enumerate().skip(unseen).rev() {
+        for (index, change) in changes.iter().enumerate().skip(unseen).rev() {
+            let meta = Meta::new(change.kind, timestamp);
             let json = match apart.pop_if(|(place, _)| *place == index) {
                 None => change.data.text().unwrap_or_default(),
                 Some((_, Apart::Written(range))) => &written[range],
@@ -162,11 +149,23 @@ pub(crate) fn batch(
     })
 }
 
-/// The text of a change that is too long for a slot, in a block. `written` is its data, if it was no text.
-#[cold]
-fn spill_change(change: &Change<'_>, written: &[u8]) -> Block {
-    let json = change.data.text().unwrap_or_else(|_| as_text(written));
-    spill::spill([change.entity, change.row_id, json])
+/// What the change does not have as its slot will have it: its data written out, or all of its text in a block.
+///
+/// Not in line, where it would be in the way of changes that need neither.
+#[inline(never)]
+fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut Vec<u8>) -> Apart {
+    let start = written.len();
+    if let Err(value) = change.data.text() {
+        write_out(written, value);
+    }
+    let json_len = change.data.text().map_or(written.len() - start, str::len);
+    if ring.fits(change.entity.len() + change.row_id.len() + json_len) {
+        return Apart::Written(start..written.len());
+    }
+    let json = change.data.text().unwrap_or_else(|_| as_text(&written[start..]));
+    let block = spill::spill([change.entity, change.row_id, json]);
+    written.truncate(start);
+    Apart::Block(block)
 }
 
 fn write_out(scratch: &mut Vec<u8>, value: &Value) {

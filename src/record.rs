@@ -2,11 +2,11 @@
 //! How an event is laid out in a slot, and how it is written out as JSON.
 //!
 //! A record's text has three parts: its entity, row id and data (JSON text, empty for none). Its fixed part, [`Meta`], is one
-//! word. Whether the two names need escaping in JSON is found out once, when the event is appended, so that
-//! writing it out, once for every reader, is copying.
+//! word. Nothing is prepared for readers: whether a name needs escaping in JSON is for those to find out who want JSON, and
+//! the append, which others may wait for, is a copy.
 
 use crate::clock::{LAST_MILLISECOND, Rfc3339};
-use crate::event::{Change, ChangeKind, EventRef};
+use crate::event::{ChangeKind, EventRef};
 
 /// The longest record: entity, row id and data together, in bytes.
 ///
@@ -17,58 +17,33 @@ use crate::event::{Change, ChangeKind, EventRef};
 /// ```
 pub const MAX_RECORD_LEN: usize = if cfg!(loom) { 64 } else { 1 << 30 };
 
-/// The fixed part of a record, in one word: from the top, the timestamp, the kind in two bits, and whether entity and row id
-/// can stand in JSON as they are.
+/// The fixed part of a record, in one word: the timestamp, and below it the kind in two bits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meta(u64);
 
-const _: () = assert!(LAST_MILLISECOND < 1 << 61, "a timestamp leaves three bits");
+const _: () = assert!(LAST_MILLISECOND < 1 << 62, "a timestamp leaves two bits");
 
 impl Meta {
-    /// The fixed part of a change appended at `timestamp`, whose data is `data_len` bytes of JSON text.
-    ///
-    /// # Panics
-    /// If the record would be longer than [`MAX_RECORD_LEN`].
+    /// The fixed part of a change of this kind, appended at `timestamp`.
     #[inline]
-    pub(crate) fn new(change: &Change<'_>, data_len: usize, timestamp: u64) -> Self {
-        let (entity, row_id) = (change.entity, change.row_id);
-        // Lengths of `str`s in memory: the sum of three cannot overflow.
-        let len = entity.len() + row_id.len() + data_len;
-        if len > MAX_RECORD_LEN {
-            refuse(change, data_len);
-        }
-        let plain = is_plain(entity) && is_plain(row_id);
-        Self(timestamp << 3 | (change.kind as u64) << 1 | u64::from(plain))
+    pub(crate) fn new(kind: ChangeKind, timestamp: u64) -> Self {
+        Self(timestamp << 2 | kind as u64)
     }
 
     /// Milliseconds since 1970.
     #[inline]
     pub(crate) fn timestamp(self) -> u64 {
-        self.0 >> 3
+        self.0 >> 2
     }
 
     #[inline]
     pub(crate) fn kind(self) -> ChangeKind {
-        match self.0 >> 1 & 3 {
+        match self.0 & 3 {
             0 => ChangeKind::Insert,
             1 => ChangeKind::Update,
             _ => ChangeKind::Delete,
         }
     }
-
-    #[inline]
-    fn is_plain(self) -> bool {
-        self.0 & 1 == 1
-    }
-}
-
-#[cold]
-fn refuse(change: &Change<'_>, data_len: usize) -> ! {
-    panic!(
-        "a record can hold {MAX_RECORD_LEN} bytes (MAX_RECORD_LEN): entity has {}, row_id {}, data {data_len}",
-        change.entity.len(),
-        change.row_id.len(),
-    );
 }
 
 /// Whether `text` can stand between quotes in JSON as it is.
@@ -147,7 +122,7 @@ impl<'a> JsonWriter<'a> {
         out.reserve(entity.len() + row_id.len() + data.len() + JSON_FRAME);
         out.extend_from_slice(br#"{"seq":"#);
         out.extend_from_slice(itoa::Buffer::new().format(event.seq).as_bytes());
-        if event.meta.is_plain() {
+        if is_plain(event.entity()) && is_plain(event.row_id()) {
             out.extend_from_slice(br#","entity":""#);
             out.extend_from_slice(entity);
             out.extend_from_slice(br#"","row_id":""#);

@@ -4,6 +4,7 @@
 //! A writer fills a block before it claims a seq, and gets the block in exchange that its slot has held since the lap
 //! before. Each thread keeps a few such blocks for its next long texts.
 
+use crate::record::MAX_RECORD_LEN;
 use crate::ring::{Block, Parts};
 use std::cell::Cell;
 
@@ -61,9 +62,18 @@ fn with_spares<R>(work: impl FnOnce(&mut Spares) -> R) -> R {
 }
 
 /// A text in a block of its own.
+///
+/// # Panics
+/// If it is longer than [`MAX_RECORD_LEN`].
 #[cold]
 pub(crate) fn spill(parts: Parts<'_>) -> Block {
-    let len = parts.iter().map(|part| part.len()).sum();
+    let [entity, row_id, data] = parts.map(str::len);
+    // Lengths of `str`s in memory: the sum of three cannot overflow.
+    let len = entity + row_id + data;
+    assert!(
+        len <= MAX_RECORD_LEN,
+        "a record can hold {MAX_RECORD_LEN} bytes (MAX_RECORD_LEN): entity has {entity}, row_id {row_id}, data {data}"
+    );
     let mut block = with_spares(|spares| spares.take(len));
     block.fill(parts);
     block

@@ -54,11 +54,6 @@ impl Block {
         [&text[..a], &text[a..b], &text[b..c]]
     }
 
-    /// Where each part of the text ends.
-    pub(super) fn ends(&self) -> [u32; 3] {
-        self.0.ends
-    }
-
     /// The block as a pointer, to be turned back by [`from_raw`](Self::from_raw).
     pub(super) fn into_raw(self) -> *mut Contents {
         Box::into_raw(self.0)
@@ -75,8 +70,8 @@ impl Block {
 }
 
 impl Contents {
-    /// Where the text begins.
-    pub(super) fn text(&self) -> *const u8 {
-        self.text.as_ptr()
+    /// Where the text begins, and where each of its parts ends.
+    pub(super) fn text_and_ends(&self) -> (*const u8, [u32; 3]) {
+        (self.text.as_ptr(), self.ends)
     }
 }

@@ -255,7 +255,8 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     ///
     /// # Panics
     /// If `index` is not less than [`len`](Self::len).
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call for each event takes as long as the reading")]
     pub(crate) fn get(&self, index: usize) -> (u64, M, Parts<'_>) {
         assert!(index < self.len, "index {index} of a run of {}", self.len);
         let seq = self.first + index as u64;

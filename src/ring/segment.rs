@@ -111,10 +111,11 @@ impl<M: Copy> Segment<M> {
         unsafe { self.slot(seq).write_spilled(seq, fixed, block) }
     }
 
-    /// Asks for the slot of `seq`, to be written soon. A hint: a seq of another segment does no harm.
+    /// Asks for the slot of `seq`, to be written soon with a text of about `len` bytes. A hint: a seq of another segment does no
+    /// harm.
     #[inline]
-    pub(super) fn prefetch(&self, seq: u64) {
-        self.slot(seq).prefetch();
+    pub(super) fn prefetch(&self, seq: u64, len: usize) {
+        self.slot(seq).prefetch(len);
     }
 
     /// The slot for `seq`, or for the seq of this segment that shares its place.
@@ -125,7 +126,7 @@ impl<M: Copy> Segment<M> {
         // SAFETY: within the allocation of `len` strides.
         let address = unsafe { self.slots.add(index * self.stride) };
         // SAFETY: a stride of our allocation, aligned like its start: strides are whole cache lines.
-        unsafe { Slot::at(address, self.stride) }
+        unsafe { Slot::at(address) }
     }
 
     /// Frees the blocks that the slots hold. Returns their bytes.

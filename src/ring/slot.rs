@@ -25,6 +25,9 @@ pub(super) const CACHE_LINE: usize = 64;
 /// The smallest `slot_size`: the head of a slot and a pointer.
 pub(crate) const MIN_SLOT_SIZE: usize = CACHE_LINE;
 
+/// In the place of each end of a text that is in a block. No slot is as long.
+const SPILLED: u16 = u16::MAX;
+
 /// The head of a slot. The text area lies behind it, in the same allocation.
 #[repr(C)]
 struct Head<M> {
@@ -35,22 +38,22 @@ struct Head<M> {
 #[repr(C)]
 struct Body<M> {
     fixed: MaybeUninit<M>,
-    /// Where each part of the text ends. A text that is too long for the text area, by its last end, lies in a block.
-    ends: [u32; 3],
+    /// Where each part of the text ends, or [`SPILLED`].
+    ends: [u16; 3],
 }
 
 /// A slot, by its address. Copying it copies the address.
 ///
 /// Its methods are unsafe: the address says nothing about who may use the slot now. The segment does.
-pub(super) struct Slot<M> {
-    head: NonNull<Head<M>>,
-    inline: usize,
-}
+pub(super) struct Slot<M>(NonNull<Head<M>>);
 
 impl<M: Copy> Slot<M> {
     /// Bytes between slots for a wished `slot_size`: whole cache lines, with room for a head and a pointer.
     pub(super) fn stride(slot_size: usize) -> usize {
-        slot_size.max(size_of::<Head<M>>() + size_of::<*mut Contents>()).next_multiple_of(CACHE_LINE)
+        let stride =
+            slot_size.max(size_of::<Head<M>>() + size_of::<*mut Contents>()).next_multiple_of(CACHE_LINE);
+        assert!(stride < usize::from(SPILLED), "slots of {stride} bytes");
+        stride
     }
 
     /// The longest text that slots of this stride hold themselves.
@@ -61,18 +64,20 @@ impl<M: Copy> Slot<M> {
     /// The slot at `address`.
     ///
     /// # Safety
-    /// `address` is aligned to a cache line and starts `stride` bytes of one allocation.
+    /// `address` is aligned to a cache line and starts a stride of one allocation, which is all the slot's.
     #[inline]
-    pub(super) unsafe fn at(address: NonNull<u8>, stride: usize) -> Self {
-        Self { head: address.cast(), inline: Self::inline(stride) }
+    pub(super) unsafe fn at(address: NonNull<u8>) -> Self {
+        Self(address.cast())
     }
 
-    /// Asks for the slot's first lines, to be written soon.
+    /// Asks for the lines that a text of `len` bytes takes here, to be written soon: for two always, and for three at most.
     #[inline]
-    pub(super) fn prefetch(&self) {
-        const LINES: usize = 3;
-        for line in 0..LINES {
-            prefetch_for_write(self.head.as_ptr().wrapping_byte_add(line * CACHE_LINE).cast());
+    pub(super) fn prefetch(&self, len: usize) {
+        let ask = |line| prefetch_for_write(self.0.as_ptr().wrapping_byte_add(line * CACHE_LINE).cast());
+        ask(0);
+        ask(1);
+        if size_of::<Head<M>>() + len > 2 * CACHE_LINE {
+            ask(2);
         }
     }
 
@@ -84,7 +89,7 @@ impl<M: Copy> Slot<M> {
         let body = Body { fixed: MaybeUninit::uninit(), ends: [0; 3] };
         let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body) };
         // SAFETY: the caller's; a head fits a stride and needs no more than a cache line's alignment.
-        unsafe { self.head.write(head) };
+        unsafe { self.0.write(head) };
     }
 
     /// Ends the slot's use of its memory. Does not free its block.
@@ -93,7 +98,7 @@ impl<M: Copy> Slot<M> {
     /// The slot was made by [`init`](Self::init), is nobody else's, and is not used again.
     pub(super) unsafe fn deinit(self) {
         // SAFETY: the caller's.
-        unsafe { self.head.drop_in_place() };
+        unsafe { self.0.drop_in_place() };
     }
 
     /// Whether the slot holds `seq`'s record, and if so, makes the record visible to this thread (publish:B).
@@ -103,7 +108,7 @@ impl<M: Copy> Slot<M> {
     #[inline]
     pub(super) unsafe fn holds(&self, seq: u64) -> bool {
         // SAFETY: alive, says the caller; a stamp is only ever accessed atomically.
-        unsafe { self.head.as_ref() }.stamp.load(order::PUBLISH_B) == seq
+        unsafe { self.0.as_ref() }.stamp.load(order::PUBLISH_B) == seq
     }
 
     /// Writes `seq`'s record and publishes it (publish:A). Returns the block that the slot has held since an earlier life of
@@ -112,16 +117,23 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// The slot's segment is alive (R4) and covers `seq`, the caller is the one owner of `seq`, writing it for the
     /// first time (R1), and the text fits: it is no longer than [`inline`](Self::inline).
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a call for each record of a batch takes longer than half of its copy"
+    )]
     pub(super) unsafe fn write(&self, seq: u64, fixed: M, parts: Parts<'_>, look: bool) -> Option<Block> {
         let [a, b, c] = parts.map(str::len);
-        // A slot is far shorter than a `u32` can say.
-        let body =
-            Body { fixed: MaybeUninit::new(fixed), ends: [a as u32, (a + b) as u32, (a + b + c) as u32] };
-        // SAFETY: called by `publish`, while nobody else may use the slot; the text fits, says the caller.
-        let fill = || unsafe { self.copy_in(parts) };
+        // The text fits, and no slot is as long as a `u16` can say.
+        let ends = [a, a + b, a + b + c].map(|end| end as u16);
+        let body = Body { fixed: MaybeUninit::new(fixed), ends };
         // SAFETY: the caller's.
-        unsafe { self.publish(seq, body, look, fill) }
+        let before = unsafe { self.begin(seq, body, look) };
+        // SAFETY: nobody else may use the slot until it is published; the text fits, says the caller.
+        unsafe { self.copy_in(parts) };
+        // SAFETY: the record is whole.
+        unsafe { self.publish(seq) };
+        before
     }
 
     /// As [`write`](Self::write), for a text in a block, which the slot takes over.
@@ -129,44 +141,56 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// As for [`write`](Self::write), but that the text does not fit.
     pub(super) unsafe fn write_spilled(&self, seq: u64, fixed: M, block: Block) -> Option<Block> {
-        let body = Body { fixed: MaybeUninit::new(fixed), ends: block.ends() };
-        let block = block.into_raw();
-        // SAFETY: called by `publish`, while nobody else may use the slot; a stride has room for a pointer behind the head.
-        let fill = || unsafe { self.place().write(block) };
-        // SAFETY: the caller's. By its last end, the text is too long for the slot: so there is a pointer.
-        unsafe { self.publish(seq, body, true, fill) }
+        let body = Body { fixed: MaybeUninit::new(fixed), ends: [SPILLED; 3] };
+        // SAFETY: the caller's.
+        let before = unsafe { self.begin(seq, body, true) };
+        // SAFETY: nobody else may use the slot until it is published; a stride has room for a pointer behind the head.
+        unsafe { self.place().write(block.into_raw()) };
+        // SAFETY: the record is whole.
+        unsafe { self.publish(seq) };
+        before
     }
 
-    /// Writes a record's body, lets `fill` write its text area, and publishes it. Returns the block that the slot had, if it is
-    /// to `look` for one.
+    /// Begins a record: writes its body, and takes the block out that the slot has, if it is to `look` for one. What the body says
+    /// is in the text area follows, then [`publish`](Self::publish).
     ///
     /// # Safety
-    /// As for [`write`](Self::write), and `fill` puts into the text area what the body says is there.
+    /// As for [`write`](Self::write).
     #[inline]
-    unsafe fn publish(&self, seq: u64, new: Body<M>, look: bool, fill: impl FnOnce()) -> Option<Block> {
-        // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
-        let head = unsafe { self.head.as_ref() };
+    unsafe fn begin(&self, seq: u64, new: Body<M>, look: bool) -> Option<Block> {
         if cfg!(ringlog_fault = "stamp_before_record") {
-            head.stamp.store(seq, order::PUBLISH_A);
+            // SAFETY: it is not whole, which is the fault.
+            unsafe { self.publish(seq) };
         }
-        let before = head.body.with_mut(|body| {
-            // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp;
-            // R4: the lives before it are over.
-            let before = look.then(|| unsafe { self.take_block(body) }).flatten();
-            // SAFETY: as above.
-            unsafe { body.write(new) };
-            fill();
-            before
-        });
-        head.stamp.store(seq, order::PUBLISH_A);
+        // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
+        let body = unsafe { self.0.as_ref() }.body.with_mut(|body| body);
+        // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp; R4: the
+        // lives before it are over.
+        let before = if look { unsafe { self.take_block(body) } } else { None };
+        // SAFETY: as above.
+        unsafe { body.write(new) };
         before
+    }
+
+    /// Publishes the record that is in the slot (publish:A).
+    ///
+    /// # Safety
+    /// It is `seq`'s, and whole; the slot's segment is alive (R4).
+    #[inline]
+    unsafe fn publish(&self, seq: u64) {
+        // SAFETY: alive, says the caller; a stamp is only ever accessed atomically.
+        unsafe { self.0.as_ref() }.stamp.store(seq, order::PUBLISH_A);
     }
 
     /// Copies `parts` into the text area, end to end.
     ///
     /// # Safety
     /// As for [`write`](Self::write), and the parts fit the text area.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a call for each record of a batch takes longer than half of its copy"
+    )]
     unsafe fn copy_in(&self, parts: Parts<'_>) {
         let mut to = self.text_area();
         for part in parts {
@@ -184,19 +208,19 @@ impl<M: Copy> Slot<M> {
     #[inline]
     pub(super) unsafe fn read<'g>(&self) -> (M, Parts<'g>) {
         // SAFETY: alive, says the caller.
-        let head = unsafe { self.head.as_ref() };
+        let head = unsafe { self.0.as_ref() };
         head.body.with(|body| {
             // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not written again in this life.
             let body = unsafe { &*body };
-            let [a, b, c] = body.ends.map(|end| end as usize);
-            let text = if c <= self.inline {
-                self.text_area().as_ptr()
-            } else {
-                // SAFETY: a longer text is spilled, and `write_spilled` put its block's pointer here.
+            let (text, ends) = if body.ends[2] == SPILLED {
+                // SAFETY: `write_spilled` put its block's pointer here.
                 let block = unsafe { *self.place() };
                 // SAFETY: the slot owns the block, and nobody changes it in this life.
-                unsafe { &*block }.text()
+                unsafe { &*block }.text_and_ends()
+            } else {
+                (self.text_area().as_ptr().cast_const(), body.ends.map(u32::from))
             };
+            let [a, b, c] = ends.map(|end| end as usize);
             let part = |from: usize, end: usize| {
                 // SAFETY: the text is there, up to its last end, and no end lies before the one that precedes it.
                 let start = unsafe { text.add(from) };
@@ -216,7 +240,7 @@ impl<M: Copy> Slot<M> {
     /// The slot is nobody else's.
     pub(super) unsafe fn take(&self) -> Option<Block> {
         // SAFETY: nobody else's, says the caller.
-        let head = unsafe { self.head.as_ref() };
+        let head = unsafe { self.0.as_ref() };
         // SAFETY: as above.
         head.body.with_mut(|body| unsafe { self.take_block(body) })
     }
@@ -229,11 +253,11 @@ impl<M: Copy> Slot<M> {
     unsafe fn take_block(&self, body: *mut Body<M>) -> Option<Block> {
         // SAFETY: the ends were initialised with the slot.
         let ends = unsafe { &mut (*body).ends };
-        if ends[2] as usize <= self.inline || cfg!(ringlog_fault = "leave_block") {
+        if ends[2] != SPILLED || cfg!(ringlog_fault = "leave_block") {
             return None;
         }
         *ends = [0; 3];
-        // SAFETY: a longer text is spilled, and `write_spilled` put its block's pointer here.
+        // SAFETY: `write_spilled` put its block's pointer here.
         let block = unsafe { *self.place() };
         // SAFETY: the ends forget it, so that it comes out once.
         Some(unsafe { Block::from_raw(block) })
@@ -249,7 +273,7 @@ impl<M: Copy> Slot<M> {
     #[inline]
     fn text_area(&self) -> NonNull<u8> {
         // SAFETY: one past the head, within the stride.
-        unsafe { self.head.add(1) }.cast()
+        unsafe { self.0.add(1) }.cast()
     }
 }
 

@@ -102,7 +102,7 @@ fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
 fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
     let ring = ring(2, 1);
     let mut stalled = ring.claim(Writing::enter(), 1);
-    assert!(stalled.segment_for(1).is_some());
+    assert!(stalled.segment_for(1, 0).is_some());
     for value in 2..=40 {
         append(&ring, value);
     }

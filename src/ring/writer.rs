@@ -27,14 +27,10 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
     installed: bool,
 }
 
-/// A batch asks for the slot of so many records further on while it writes one.
-///
-/// It goes backwards and then jumps, which the processor's own prefetching does not follow.
-const AHEAD: u64 = 6;
-
-/// A single append asks for the slot of so many records further on. With a window beyond the caches, a slot takes as long to come as a few
-/// appends; with two writers in turns, an even number is most often the writer's own.
-const NEXT: u64 = 4;
+/// A writer asks for the slot of so many records further on: with a window beyond the caches, a slot takes as long to come as a few
+/// appends. With two writers in turns, an even number is most often the writer's own. A batch goes backwards and then jumps, which
+/// the processor's own prefetching does not follow.
+const AHEAD: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
     /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be spilled before the claim.
@@ -83,7 +79,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 return (seq, claim.publish_one(fixed, a, b, c));
             }
         };
-        segment.prefetch(seq + NEXT);
+        segment.prefetch(seq + AHEAD, len(&parts));
         // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive while `claim` is; the
         // text fits.
         (seq, unsafe { self.write(segment, seq, fixed, parts) })
@@ -93,7 +89,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
     ///
     /// # Safety
     /// As for [`Segment::write`].
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as `Slot::write`")]
     unsafe fn write(&self, segment: &Segment<M>, seq: u64, fixed: M, parts: Parts<'_>) -> Option<Block> {
         // SAFETY: the caller's.
         let spare = unsafe { segment.write(seq, fixed, parts) };
@@ -188,7 +185,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         }
         let seq = self.take_last();
         // SAFETY: found after the claim, and not used longer than `self` is (R4).
-        let segment = unsafe { self.segment_for(seq)?.as_ref() };
+        let segment = unsafe { self.segment_for(seq, len(&parts))?.as_ref() };
         // SAFETY: R1: `claim` gave this seq to this claim alone, and `take_last` gives it out once; the segment covers it
         // and is alive; the text fits.
         unsafe { self.ring.write(segment, seq, fixed, parts) }
@@ -210,7 +207,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
             return self.publish_last(fixed, block.parts());
         }
         let seq = self.take_last();
-        let Some(segment) = self.segment_for(seq) else { return Some(block) };
+        let Some(segment) = self.segment_for(seq, 0) else { return Some(block) };
         // SAFETY: as in `publish_last`.
         let segment = unsafe { segment.as_ref() };
         let bytes = block.capacity();
@@ -234,7 +231,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
 
     /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted.
     #[inline]
-    pub(super) fn segment_for(&mut self, seq: u64) -> Option<NonNull<Segment<M>>> {
+    pub(super) fn segment_for(&mut self, seq: u64, len: usize) -> Option<NonNull<Segment<M>>> {
         let base = self.ring.geometry.base_of(seq);
         let segment = match self.held {
             Some((held, segment)) if held == base => segment,
@@ -242,7 +239,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         };
         if seq >= self.first + AHEAD {
             // SAFETY: found after the claim (R4).
-            unsafe { segment.as_ref() }.prefetch(seq - AHEAD);
+            unsafe { segment.as_ref() }.prefetch(seq - AHEAD, len);
         }
         Some(segment)
     }
