@@ -7,6 +7,7 @@
 
 use crate::clock::{LAST_MILLISECOND, Rfc3339};
 use crate::event::{ChangeKind, EventRef};
+use std::ops::Range;
 
 /// The longest record: entity, row id and data together, in bytes.
 ///
@@ -87,15 +88,27 @@ fn escapes(word: u64) -> u64 {
 }
 
 /// Writes events out as JSON, byte for byte as `serde_json` writes a [`ChangeEvent`](crate::ChangeEvent).
+///
+/// In as few pieces as can be, for each costs more than its bytes. Most events begin as the one before, with the next seq, and
+/// end as it does, with the same timestamp.
 #[derive(Debug)]
 pub(crate) struct JsonWriter<'a> {
     out: &'a mut Vec<u8>,
+    /// The last event's seq and entity.
+    last: Option<(u64, &'a str)>,
+    /// Where in `out` that event's beginning lies, up to its row id.
+    head: Range<usize>,
+    /// How many digits the seq has there.
+    digits: usize,
     time: Rfc3339,
-    /// The end of an event of `millis`, from its timestamp on. Most events share it with the one before.
+    /// The end of an event of `millis`, from its timestamp on.
     end: [u8; JSON_END.len()],
     /// `u64::MAX`, beyond every clock, at first.
     millis: u64,
 }
+
+/// The beginning of an event.
+const JSON_START: &[u8; 7] = br#"{"seq":"#;
 
 /// The end of an event; every timestamp is as long.
 const JSON_END: &[u8; 41] = br#","timestamp":"1970-01-01T00:00:00.000Z"},"#;
@@ -106,44 +119,72 @@ const JSON_FRAME: usize =
 
 impl<'a> JsonWriter<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, time: Rfc3339::default(), end: *JSON_END, millis: u64::MAX }
+        Self {
+            out,
+            last: None,
+            head: 0..0,
+            digits: 0,
+            time: Rfc3339::default(),
+            end: *JSON_END,
+            millis: u64::MAX,
+        }
     }
 
     /// Appends `event`'s JSON, and a comma.
-    ///
-    /// In as few pieces as can be: each costs more than its bytes.
     #[inline]
-    pub(crate) fn event(&mut self, event: &EventRef<'_>) {
+    pub(crate) fn event(&mut self, event: &EventRef<'a>) {
         if event.timestamp_millis() != self.millis {
             self.set_time(event.timestamp_millis());
         }
-        let out = &mut *self.out;
-        let [entity, row_id, data] = event.parts.map(str::as_bytes);
-        out.reserve(entity.len() + row_id.len() + data.len() + JSON_FRAME);
-        out.extend_from_slice(br#"{"seq":"#);
-        out.extend_from_slice(itoa::Buffer::new().format(event.seq).as_bytes());
-        if is_plain(event.entity()) && is_plain(event.row_id()) {
-            out.extend_from_slice(br#","entity":""#);
-            out.extend_from_slice(entity);
-            out.extend_from_slice(br#"","row_id":""#);
-            out.extend_from_slice(row_id);
-            out.push(b'"');
-        } else {
-            out.extend_from_slice(br#","entity":"#);
-            escape_into(out, event.entity());
-            out.extend_from_slice(br#","row_id":"#);
-            escape_into(out, event.row_id());
+        let [entity, row_id, data] = event.parts;
+        self.out.reserve(entity.len() + row_id.len() + data.len() + JSON_FRAME);
+        if self.last != Some((event.seq - 1, entity)) || !self.repeat_head() {
+            self.write_head(event.seq, entity);
         }
+        self.last = Some((event.seq, entity));
+        let out = &mut *self.out;
+        name_into(out, row_id);
         out.extend_from_slice(match event.kind() {
-            ChangeKind::Insert => br#","kind":"insert""#,
-            ChangeKind::Update => br#","kind":"update""#,
-            ChangeKind::Delete => br#","kind":"delete""#,
+            ChangeKind::Insert => br#"","kind":"insert""#,
+            ChangeKind::Update => br#"","kind":"update""#,
+            ChangeKind::Delete => br#"","kind":"delete""#,
         });
         if !data.is_empty() {
             out.extend_from_slice(br#","data":"#);
-            out.extend_from_slice(data);
+            out.extend_from_slice(data.as_bytes());
         }
         out.extend_from_slice(&self.end);
+    }
+
+    /// Writes the beginning of the event of this seq and entity, up to its row id.
+    fn write_head(&mut self, seq: u64, entity: &str) {
+        let out = &mut *self.out;
+        let start = out.len();
+        out.extend_from_slice(JSON_START);
+        out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+        self.digits = out.len() - start - JSON_START.len();
+        out.extend_from_slice(br#","entity":""#);
+        name_into(out, entity);
+        out.extend_from_slice(br#"","row_id":""#);
+        self.head = start..out.len();
+    }
+
+    /// Writes the last event's beginning once more, with the next seq. Writes nothing, and says so, if that has more digits.
+    #[inline]
+    fn repeat_head(&mut self) -> bool {
+        let start = self.out.len();
+        self.out.extend_from_within(self.head.clone());
+        let digits = &mut self.out[start + JSON_START.len()..][..self.digits];
+        for digit in digits.iter_mut().rev() {
+            if *digit < b'9' {
+                *digit += 1;
+                self.head = start..self.out.len();
+                return true;
+            }
+            *digit = b'0';
+        }
+        self.out.truncate(start);
+        false
     }
 
     #[cold]
@@ -154,19 +195,54 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
-/// Appends `text` as a JSON string.
+/// Appends `name` to what ends in a quote, as it stands in JSON behind that.
+#[inline]
+fn name_into(out: &mut Vec<u8>, name: &str) {
+    if is_plain(name) {
+        out.extend_from_slice(name.as_bytes());
+    } else {
+        escape_into(out, name);
+    }
+}
+
+/// As [`name_into`], for one that needs escapes.
 #[cold]
 fn escape_into(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).unwrap_or_else(|error| unreachable!("a Vec takes every byte: {error}"));
+    out.pop();
+    serde_json::to_writer(&mut *out, text)
+        .unwrap_or_else(|error| unreachable!("a Vec takes every byte: {error}"));
+    out.pop();
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::{Change, ChangeLog, Filter, Query};
     use proptest::prelude::*;
 
     proptest! {
-            #[test]
+        /// Runs of an entity and changes of it, gaps between seqs, one more digit, names that need escapes.
+        #[test]
+        fn json_is_that_of_serde_json(
+            base_seq in prop::sample::select(vec![0, 5, 87, 99_990, 999_999_999_995]),
+            entities in prop::collection::vec(prop::sample::select(vec!["", "Todo", "Todos", "quo\"ted"]), 0..40),
+            row_id in "[a-z\"\\\\\n]{0,3}",
+            filter in any::<bool>(),
+        ) {
+            let log = ChangeLog::builder().base_seq(base_seq).build().expect("in range");
+            for entity in &entities {
+                log.append_change(&Change::delete(entity, &row_id));
+            }
+            let filtered = filter.then(|| Filter::entities(["Todo", "quo\"ted"]));
+            let query = filtered.as_ref().map_or(Query::from(100), |filter| filter.limit(100));
+            let batch = log.read(base_seq, query).expect("in the window");
+            let mut json = b"before".to_vec();
+            batch.write_json(&mut json);
+            let expected = format!("before{}", serde_json::to_string(&batch).expect("it serialises"));
+            prop_assert_eq!(String::from_utf8(json).expect("JSON is UTF-8"), expected);
+        }
+
+        #[test]
         fn plain_text_is_what_serde_json_does_not_escape(text in "[ -~]{0,40}|[a-z]{0,50}[\\x00-\\x7f][a-z]{0,50}|\\PC*") {
             let quoted = serde_json::to_string(&text).expect("a string serialises");
             prop_assert_eq!(is_plain(&text), quoted == format!("\"{text}\""));
