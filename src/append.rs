@@ -114,24 +114,25 @@ pub(crate) fn batch(
         let Scratch { written, apart, spares } = scratch;
         // Of a batch longer than the window, the front has left it before it could be seen. It is refused as the rest would be.
         let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
-        for change in &changes[..unseen] {
+        let (unseen, seen) = changes.split_at(unseen);
+        for change in unseen {
             drop(set_apart(ring, change, written));
             written.clear();
         }
-        for (index, change) in changes.iter().enumerate().skip(unseen) {
+        for (index, change) in seen.iter().enumerate() {
             match change.data.text() {
                 Ok(json) if ring.fits(change.entity.len() + change.row_id.len() + json.len()) => {}
                 _ => apart.push((index, set_apart(ring, change, written))),
             }
         }
         let written = as_text(written);
-        spares.reserve(changes.len());
+        spares.reserve(seen.len());
         ring.prefetch_claim();
         let mut claim = ring.claim(enter(), changes.len() as u64);
-        for (index, change) in changes.iter().enumerate().skip(unseen).rev() {
+        for (index, change) in seen.iter().enumerate().rev() {
             let meta = Meta::new(change.kind, timestamp);
             let json = match apart.pop_if(|(place, _)| *place == index) {
-                None => change.data.text().unwrap_or_default(),
+                None => change.data.text().unwrap_or(""),
                 Some((_, Apart::Written(range))) => &written[range],
                 Some((_, Apart::Block(block))) => {
                     spares.extend(claim.publish_last_spilled(meta, block));
@@ -142,7 +143,7 @@ pub(crate) fn batch(
                 spares.push(block);
             }
         }
-        claim.supersede_last(unseen as u64);
+        claim.supersede_last(unseen.len() as u64);
         let first = claim.finish();
         spares.drain(..).for_each(spill::keep);
         first..first + changes.len() as u64
