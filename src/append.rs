@@ -2,10 +2,9 @@
 //! From changes to records: everything that can fail, allocate or take long happens here, before a seq is claimed.
 
 use crate::event::Change;
-use crate::record::Meta;
+use crate::record::{Meta, write_value};
 use crate::ring::{Block, Ring, Writing};
 use crate::spill;
-use serde_json::Value;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -13,7 +12,7 @@ use std::ops::Range;
 #[derive(Default)]
 struct Scratch {
     /// Data that had to be written out as text.
-    written: Vec<u8>,
+    written: String,
     /// Texts of a batch's records that are not as the changes have them, by the changes' places in the batch.
     apart: Vec<(usize, Apart)>,
     /// Blocks that slots gave up while it was published.
@@ -80,8 +79,8 @@ pub(crate) fn one(
     match change.data.text() {
         Ok(json) => append(json),
         Err(value) => with_scratch(|scratch| {
-            write_out(&mut scratch.written, value);
-            append(as_text(&scratch.written))
+            write_value(&mut scratch.written, value);
+            append(&scratch.written)
         }),
     }
 }
@@ -125,7 +124,6 @@ pub(crate) fn batch(
                 _ => apart.push((index, set_apart(ring, change, written))),
             }
         }
-        let written = as_text(written);
         spares.reserve(seen.len());
         ring.prefetch_claim();
         let mut claim = ring.claim(enter(), changes.len() as u64);
@@ -154,26 +152,17 @@ pub(crate) fn batch(
 ///
 /// Not in line, where it would be in the way of changes that need neither.
 #[inline(never)]
-fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut Vec<u8>) -> Apart {
+fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Apart {
     let start = written.len();
     if let Err(value) = change.data.text() {
-        write_out(written, value);
+        write_value(written, value);
     }
     let json_len = change.data.text().map_or(written.len() - start, str::len);
     if ring.fits(change.entity.len() + change.row_id.len() + json_len) {
         return Apart::Written(start..written.len());
     }
-    let json = change.data.text().unwrap_or_else(|_| as_text(&written[start..]));
+    let json = change.data.text().unwrap_or(&written[start..]);
     let block = spill::spill([change.entity, change.row_id, json]);
     written.truncate(start);
     Apart::Block(block)
-}
-
-fn write_out(scratch: &mut Vec<u8>, value: &Value) {
-    serde_json::to_writer(scratch, value)
-        .unwrap_or_else(|error| unreachable!("a Value has string keys, and a Vec takes every byte: {error}"));
-}
-
-fn as_text(written: &[u8]) -> &str {
-    std::str::from_utf8(written).unwrap_or_else(|error| unreachable!("serde_json writes UTF-8: {error}"))
 }

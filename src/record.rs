@@ -7,6 +7,8 @@
 
 use crate::clock::{LAST_MILLISECOND, Rfc3339};
 use crate::event::{ChangeKind, EventRef};
+use serde_json::Value;
+use std::fmt::Write;
 use std::ops::Range;
 
 /// The longest record: entity, row id and data together, in bytes.
@@ -195,6 +197,51 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
+/// Appends a value's JSON, byte for byte as `serde_json` writes it, but sooner: texts without escapes are copied as a whole.
+pub(crate) fn write_value(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Number(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::String(text) => write_text(out, text),
+        Value::Array(items) => {
+            let mut before = '[';
+            for item in items {
+                out.push(before);
+                write_value(out, item);
+                before = ',';
+            }
+            out.push_str(if items.is_empty() { "[]" } else { "]" });
+        }
+        Value::Object(fields) => {
+            let mut before = '{';
+            for (name, field) in fields {
+                out.push(before);
+                write_text(out, name);
+                out.push(':');
+                write_value(out, field);
+                before = ',';
+            }
+            out.push_str(if fields.is_empty() { "{}" } else { "}" });
+        }
+    }
+}
+
+/// Appends `text` as a JSON string.
+#[inline]
+fn write_text(out: &mut String, text: &str) {
+    if is_plain(text) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(text).to_string());
+    }
+}
+
 /// Appends `name` to what ends in a quote, as it stands in JSON behind that.
 #[inline]
 fn name_into(out: &mut Vec<u8>, name: &str) {
@@ -220,7 +267,32 @@ mod tests {
     use crate::{Change, ChangeLog, Filter, Query};
     use proptest::prelude::*;
 
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[ -~]{0,40}|[a-z\"\\\\\n\u{7f}é🦀]{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec(("[a-z\"]{0,9}", inner), 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn a_value_is_written_as_serde_json_writes_it(value in value()) {
+            let mut out = "before".to_owned();
+            write_value(&mut out, &value);
+            prop_assert_eq!(out, format!("before{value}"));
+        }
+
         /// Runs of an entity and changes of it, gaps between seqs, one more digit, names that need escapes.
         #[test]
         fn json_is_that_of_serde_json(
