@@ -483,6 +483,12 @@ fn a_record_beyond_the_limit_is_refused_before_a_seq_is_claimed() {
     refused(&|| {
         log.append_batch(&[Change::insert("E", "r"), Change::insert(&huge, "r")]);
     });
+    // Also where the window is too short for it to be seen.
+    let mut changes = vec![Change::insert("E", "r"); 12];
+    changes[0] = Change::insert(&huge, "r");
+    refused(&|| {
+        log.append_batch(&changes);
+    });
     assert_eq!(log.append("E", "r", ChangeKind::Insert, None), 2, "and the log goes on");
     assert_eq!(seqs(&log.read(0, 9).unwrap()), [1, 2]);
 }

@@ -229,7 +229,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         self.end
     }
 
-    /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted.
+    /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted. Asks for a slot
+    /// further on, where a text of about `len` bytes will be put.
     #[inline]
     pub(super) fn segment_for(&mut self, seq: u64, len: usize) -> Option<NonNull<Segment<M>>> {
         let base = self.ring.geometry.base_of(seq);
