@@ -141,7 +141,9 @@ pub(crate) fn batch(
                 spares.push(block);
             }
         }
-        claim.supersede_last(unseen.len() as u64);
+        if !unseen.is_empty() {
+            claim.supersede_last(unseen.len() as u64);
+        }
         let first = claim.finish();
         spares.drain(..).for_each(spill::keep);
         first..first + changes.len() as u64

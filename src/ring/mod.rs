@@ -193,8 +193,6 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     inline: usize,
     positions: Box<[AtomicPtr<Segment<M>>]>,
     depot: Arc<Depot<M>>,
-    /// Records dropped because their writer was lapped.
-    superseded: AtomicU64,
 }
 
 /// What the ring's memory is doing, in segments and bytes.
@@ -220,7 +218,6 @@ impl<M: Copy + Send + Sync> Ring<M> {
             positions: (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             inline: depot.inline(),
             depot,
-            superseded: AtomicU64::new(0),
             geometry,
         }
     }
@@ -237,7 +234,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// How many records were dropped because the ring had gone round before they were written.
     pub(crate) fn superseded(&self) -> u64 {
-        self.superseded.load(Ordering::Relaxed)
+        self.depot.superseded()
     }
 
     pub(crate) fn memory(&self) -> Memory {

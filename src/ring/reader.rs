@@ -3,7 +3,6 @@
 use super::block::Parts;
 use super::segment::Segment;
 use super::{Ring, Window, order};
-use crate::sync::Ordering;
 use crate::sync::epoch::Guard;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -182,15 +181,6 @@ impl<M: Copy + Send + Sync> Ring<M> {
             self.settled.fetch_max(seq, order::SETTLE_A);
         }
         seq
-    }
-
-    /// Notes that records were dropped because the ring had gone round before they were written.
-    #[cold]
-    pub(super) fn count_superseded(&self, count: u64) {
-        if cfg!(ringlog_fault = "superseded_not_atomic") {
-            return self.superseded.store(self.superseded() + count, Ordering::Relaxed);
-        }
-        self.superseded.fetch_add(count, Ordering::Relaxed);
     }
 }
 

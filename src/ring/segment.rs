@@ -156,7 +156,8 @@ impl<M: Copy> Drop for Segment<M> {
 /// with for its writers.
 const MIN_POOLED: usize = if cfg!(loom) { 4 } else { 3 };
 
-/// Where segments come from and go back to: a bounded pool before the allocator, and the books.
+/// Where segments come from and go back to: a bounded pool before the allocator, and the books. They are on cache lines that an
+/// append does not look at: whoever keeps them holds up nobody else.
 pub(super) struct Depot<M: Copy> {
     pool: Pool<M>,
     segment_len: usize,
@@ -165,6 +166,8 @@ pub(super) struct Depot<M: Copy> {
     retired: AtomicU64,
     reclaimed: AtomicU64,
     spilled_bytes: AtomicU64,
+    /// Records dropped because their writer was lapped.
+    superseded: AtomicU64,
 }
 
 impl<M: Copy + Send + Sync> Depot<M> {
@@ -178,6 +181,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
             retired: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
             spilled_bytes: AtomicU64::new(0),
+            superseded: AtomicU64::new(0),
         }
     }
 
@@ -261,6 +265,20 @@ impl<M: Copy + Send + Sync> Depot<M> {
         if now != before {
             self.spilled_bytes.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
         }
+    }
+
+    /// Notes that records were dropped because the ring had gone round before they were written.
+    #[cold]
+    pub(super) fn count_superseded(&self, count: u64) {
+        if cfg!(ringlog_fault = "superseded_not_atomic") {
+            return self.superseded.store(self.superseded() + count, Ordering::Relaxed);
+        }
+        self.superseded.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many records were dropped so.
+    pub(super) fn superseded(&self) -> u64 {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     pub(super) fn memory(&self) -> Memory {

@@ -258,7 +258,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         };
         self.held = segment.map(|segment| (base, NonNull::from(segment)));
         if self.held.is_none() {
-            self.ring.count_superseded(1);
+            self.ring.depot.count_superseded(1);
         }
         segment.map(NonNull::from)
     }
@@ -276,7 +276,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// the window, and later seqs of it have taken their place.
     pub(crate) fn supersede_last(&mut self, count: u64) {
         self.end -= count;
-        self.ring.count_superseded(count);
+        self.ring.depot.count_superseded(count);
     }
 
     /// Ends a claim that is all published. Returns its first seq.
