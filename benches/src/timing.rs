@@ -3,33 +3,54 @@
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// The wall-clock time from when all threads are ready until the last of them has done its part of `rounds`.
+/// The wall-clock time from when the first of the threads begins until the last of them has done its part of `rounds`.
 ///
-/// `work` gets the thread's number and which of the rounds are its own: they are shared out as evenly as can be.
+/// `work` gets the thread's number and which of the rounds are its own: they are shared out as evenly as can be. Several threads
+/// are spread over the cores, and each looks at the clock itself: else two may share a core for a few milliseconds until the
+/// scheduler separates them, and whoever waits for all may get to run when they are done already.
 pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Sync) -> Duration {
+    let part = |thread| rounds * thread as u64 / threads as u64;
+    let times = |thread| {
+        let start = Instant::now();
+        work(thread, part(thread)..part(thread + 1));
+        (start, Instant::now())
+    };
     if threads == 1 {
-        let start = Instant::now();
-        work(0, 0..rounds);
-        return start.elapsed();
+        let (start, end) = times(0);
+        return end - start;
     }
-    let barrier = Barrier::new(threads + 1);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (barrier, work) = (&barrier, &work);
-            let part = |thread| rounds * thread as u64 / threads as u64;
-            scope.spawn(move || {
-                barrier.wait();
-                work(thread, part(thread)..part(thread + 1));
-                barrier.wait();
-            });
-        }
+    let barrier = Barrier::new(threads);
+    let at_once = |thread| {
+        stay_on_core(thread);
         barrier.wait();
-        let start = Instant::now();
-        barrier.wait();
-        start.elapsed()
-    })
+        times(thread)
+    };
+    let times: Vec<(Instant, Instant)> = thread::scope(|scope| {
+        let at_once = &at_once;
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || at_once(thread))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("its work is done")).collect()
+    });
+    let first = times.iter().map(|(start, _)| *start).min();
+    let last = times.iter().map(|(_, end)| *end).max();
+    first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first)
+}
+
+/// Binds the calling thread to a core: thread after thread in turn to those that the process may use. Where that is not possible
+/// the scheduler decides, as it would have.
+fn stay_on_core(thread: usize) {
+    #[cfg(target_os = "linux")]
+    if let Ok(allowed) = rustix::thread::sched_getaffinity(None) {
+        let cores: Vec<usize> =
+            (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(cores[thread % cores.len()]);
+        rustix::thread::sched_setaffinity(None, &one).ok();
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = thread;
 }
 
 /// How criterion measures here: as shortly as it can be done, since there is much to measure.
@@ -51,7 +72,7 @@ impl Drop for StopOnDrop<'_> {
 
 /// As many threads as run at a time.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]
