@@ -2,24 +2,24 @@
 //!
 //! In a model a shard has two slots. Ids are entered under hashes that the model chooses, so that they meet.
 
-use crate::dedup::model::{Claim, Held, Lazy, OpId, Set, Slot};
+use crate::dedup::model::{Claim, Hashes, Held, Lazy, OpId, Set, Slot};
 use crate::explore::explore;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-/// A hash that leads to the one shard, with a tag and filter bits of its own.
-fn hash(id: &str) -> u64 {
+/// Hashes that lead to the one shard, with a tag and filter bits of its own.
+fn hashes(id: &str) -> Hashes {
     let n = u64::from(id.as_bytes()[0] - b'`');
-    n << 59 | n << 54 | n << 49 | n << 44 | (n * 0x2aab) << 28
+    Hashes { shard: (n * 0x2aab) << 28, filter: n << 59 | n << 54 | n << 49 | n << 44 }
 }
 
 fn claim(set: &Set, id: &str) -> Claim {
-    set.claim(hash(id), OpId::bare(id))
+    set.claim(hashes(id), OpId::bare(id))
 }
 
 fn has(set: &Set, id: &str) -> bool {
-    set.may_have(hash(id)) && set.has(hash(id), OpId::bare(id))
+    set.may_have(hashes(id).filter) && set.has(hashes(id).shard, OpId::bare(id))
 }
 
 fn proceed(set: &Set, id: &str) -> Held {
@@ -255,7 +255,7 @@ fn two_remember_one_id() {
     explore("two_remember_one_id", 3, || {
         let set = set(2);
         let remember = |set: &Set| {
-            set.remember(hash("a"), OpId::bare("a"));
+            set.remember(hashes("a"), OpId::bare("a"));
             assert!(has(set, "a"), "remembered, but not seen");
         };
         let other = spawn(&set, remember);

@@ -1,8 +1,8 @@
-//! The bloom filter of one shard: two words, one for each of two generations of completed ids.
+//! A piece of the bloom filter: two words, one for each of two generations of completed ids.
 //!
 //! Completions are numbered by tickets, and `G` consecutive tickets form a *generation*; `G` is at least the
 //! capacity, so that whatever is still remembered belongs to one of the two youngest generations. Even
-//! generations keep their bits in one word of the shard, odd ones in the other.
+//! generations keep their bits in one word, odd ones in the other.
 //!
 //! A word carries the number of its generation in its upper half and the filter's bits in its lower half.
 //! Rotating the filter is therefore nothing that anybody *does*: the first id of a new generation replaces
@@ -21,8 +21,8 @@ const PROBES: u32 = 4;
 /// How many bits of a word are filter; the rest is the generation's tag.
 const FILTER_BITS: u32 = 32;
 
-/// The bits that an id sets in whichever word it goes to. Taken from the upper bits of its hash, for the
-/// lower ones choose the shard.
+/// The bits that an id sets in whichever word it goes to. Taken from the upper bits of its hash for the filter: the
+/// lower ones choose the piece.
 fn probes(hash: u64) -> u64 {
     let mut bits = 0;
     for probe in 0..PROBES {
@@ -59,7 +59,7 @@ impl Word {
     }
 }
 
-/// The filter of one shard.
+/// A piece of the filter.
 #[derive(Debug, Default)]
 pub(super) struct Bloom {
     words: [AtomicU64; 2],

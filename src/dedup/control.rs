@@ -21,7 +21,7 @@ const VERSION: u64 = SPLIT << 1;
 pub(super) struct Tag(u64);
 
 impl Tag {
-    /// The tag of a hash: of bits that choose neither the shard nor the filter's bits.
+    /// The tag of a hash: of bits that do not choose the shard.
     pub(super) fn of(hash: u64) -> Self {
         Self(FIRST_TAG + (((hash >> 28) & 0xffff) * TAGS) / (1 << 16))
     }

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;
+use super::hash::Keys;
 use super::lazy::Lazy;
 use super::set::{Claim, Held, Set};
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
-use std::hash::RandomState;
 
 /// Counters of the rarer outcomes, spread so that threads seldom share a line of them.
 const STRIPES: usize = 8;
@@ -40,14 +40,14 @@ pub(crate) struct OpMemory {
     /// Built when the first id is entered.
     set: Lazy<Set>,
     capacity: usize,
-    keys: RandomState,
+    keys: Keys,
     stripes: [CachePadded<Stripe>; STRIPES],
 }
 
 impl OpMemory {
     /// A memory of the last `capacity` completed ids. It takes nothing for them yet.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { set: Lazy::default(), capacity, keys: RandomState::new(), stripes: Default::default() }
+        Self { set: Lazy::default(), capacity, keys: Keys::new(), stripes: Default::default() }
     }
 
     /// A memory of so many shards, a power of two: few enough and every id meets every other.
@@ -77,14 +77,12 @@ impl OpMemory {
     /// Whether the id is completed and remembered. Wait-free.
     #[inline]
     pub(crate) fn has_seen(&self, id: OpId<'_>) -> bool {
-        // The hash comes first, though without a set it is not needed: behind a branch the compiler does not inline it, and
-        // the look-up takes a fifteenth longer.
-        let hash = id.hash_under(&self.keys);
-        self.set.get().is_some_and(|set| set.may_have(hash) && self.look_closer(set, hash, id))
+        self.set.get().is_some_and(|set| set.may_have(self.keys.filter(id)) && self.look_closer(set, id))
     }
 
     #[cold]
-    fn look_closer(&self, set: &Set, hash: u64, id: OpId<'_>) -> bool {
+    fn look_closer(&self, set: &Set, id: OpId<'_>) -> bool {
+        let hash = self.keys.shard(id);
         let seen = set.has(hash, id);
         if !seen {
             self.count(hash, |stripe| &stripe.false_positives);
@@ -94,17 +92,17 @@ impl OpMemory {
 
     /// Completes the id, unless it is remembered already or in flight elsewhere. Lock-free.
     pub(crate) fn remember(&self, id: OpId<'_>) {
-        self.set().remember(id.hash_under(&self.keys), id);
+        self.set().remember(self.keys.both(id), id);
     }
 
     /// Claims the id. Lock-free.
     pub(super) fn claim(&self, id: OpId<'_>) -> Claim {
-        let hash = id.hash_under(&self.keys);
-        let claim = self.set().claim(hash, id);
+        let hashes = self.keys.both(id);
+        let claim = self.set().claim(hashes, id);
         match claim {
             Claim::Proceed(_) => {}
-            Claim::InFlight => self.count(hash, |stripe| &stripe.in_flight),
-            Claim::Replayed { .. } => self.count(hash, |stripe| &stripe.replayed),
+            Claim::InFlight => self.count(hashes.shard, |stripe| &stripe.in_flight),
+            Claim::Replayed { .. } => self.count(hashes.shard, |stripe| &stripe.replayed),
         }
         claim
     }

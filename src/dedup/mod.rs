@@ -10,11 +10,11 @@
 //!   are the order of completion, over all shards. An id is remembered while fewer than `capacity`
 //!   tickets are younger than its own.
 //! - A **shard** is chosen by the low bits of an id's hash, which is keyed for each log: whoever chooses ids
-//!   cannot choose shards. It has twelve **slots** and a **control word** that says of each slot whether it is
+//!   cannot choose shards; see [`hash`]. It has twelve **slots** and a **control word** that says of each slot whether it is
 //!   vacant, reserved or filled, by an id of which tag, and that has a version.
 //! - A slot holds an **entry**: the id itself, and its state, which is one atomic word: in flight, settling,
 //!   or completed with a ticket. Ids are compared byte for byte; hashes and tags only save comparisons.
-//! - A **filter** goes with each shard; see [`bloom`].
+//! - The **filter** has as many pieces as there are shards, and a hash of its own that says which is an id's; see [`bloom`].
 //! - The **order** of completion has a position for each remembered id, and in it the place of its entry.
 //! - All of these are the **set**, which is *built* when the first id is entered; see [`lazy`]. Before that there is none, and
 //!   no id is remembered.
@@ -169,6 +169,7 @@ mod bloom;
 mod claim;
 mod control;
 mod entry;
+mod hash;
 mod lazy;
 mod memory;
 mod set;
@@ -182,6 +183,7 @@ mod tests;
 #[cfg(loom)]
 pub(crate) mod model {
     pub(crate) use super::entry::OpId;
+    pub(crate) use super::hash::Hashes;
     pub(crate) use super::lazy::Lazy;
     pub(crate) use super::set::{Claim, Held, Set};
     pub(crate) use super::slot::Slot;

@@ -2,6 +2,7 @@
 
 use super::bloom::Bloom;
 use super::entry::{OpId, State};
+use super::hash::Hashes;
 use super::shard::{Entered, Query, Shard, Window};
 use super::table::Table;
 use crate::sync::{AtomicU64, Ordering};
@@ -35,7 +36,7 @@ impl Place {
 #[must_use = "an id stays in flight until it is completed or forgotten"]
 pub(crate) struct Held {
     place: Place,
-    hash: u64,
+    hashes: Hashes,
 }
 
 /// What became of a claim.
@@ -64,7 +65,7 @@ pub(crate) struct Census {
 #[derive(Debug)]
 pub(crate) struct Set {
     shards: Table<Shard>,
-    /// The filters of the shards, which are looked at far more often than the shards: close together.
+    /// The filter, in as many pieces as there are shards. They are looked at far more often: close together.
     blooms: Table<Bloom>,
     /// The places of the completed ids, that of ticket `t` at `t % capacity`.
     order: Table<AtomicU64>,
@@ -95,8 +96,8 @@ impl Set {
         &self.shards[hash as usize & (self.shards.len() - 1)]
     }
 
-    fn bloom(&self, hash: u64) -> &Bloom {
-        &self.blooms[hash as usize & (self.blooms.len() - 1)]
+    fn bloom(&self, filter: u64) -> &Bloom {
+        &self.blooms[filter as usize & (self.blooms.len() - 1)]
     }
 
     fn generation(&self, ticket: u64) -> u64 {
@@ -112,13 +113,13 @@ impl Set {
         self.completed.load(Ordering::Relaxed)
     }
 
-    /// Whether an id of this hash may be remembered. False is certain (D1).
+    /// Whether an id of this hash for the filter may be remembered. False is certain (D1).
     #[inline]
-    pub(crate) fn may_have(&self, hash: u64) -> bool {
-        self.bloom(hash).may_contain(hash)
+    pub(crate) fn may_have(&self, filter: u64) -> bool {
+        self.bloom(filter).may_contain(filter)
     }
 
-    /// Whether the id is completed and remembered, by its entry.
+    /// Whether the id is completed and remembered, by its entry. `hash` is that for its shard.
     pub(crate) fn has(&self, hash: u64, id: OpId<'_>) -> bool {
         let query = Query { hash, id, window: self.window() };
         let mut shard = self.shard(hash);
@@ -133,34 +134,35 @@ impl Set {
     }
 
     /// Claims the id. Of any number of claims at a time one proceeds.
-    pub(crate) fn claim(&self, hash: u64, id: OpId<'_>) -> Claim {
-        self.enter(hash, id, State::InFlight)
+    pub(crate) fn claim(&self, hashes: Hashes, id: OpId<'_>) -> Claim {
+        self.enter(hashes, id, State::InFlight)
     }
 
     /// Completes the id without a claim, unless it is remembered already or somebody else's claim on it is
     /// in flight, which then decides.
-    pub(crate) fn remember(&self, hash: u64, id: OpId<'_>) {
+    pub(crate) fn remember(&self, hashes: Hashes, id: OpId<'_>) {
         if self.order.is_empty() {
             return;
         }
         // Before the entry can be seen, as in `complete`. Its ticket may turn out to belong to the next
         // generation: `complete` then sets the bits of that one as well.
-        self.bloom(hash).insert(hash, self.generation(self.completed() + 1));
+        self.bloom(hashes.filter).insert(hashes.filter, self.generation(self.completed() + 1));
         let state =
             if cfg!(ringlog_fault = "remember_without_settling") { State::InFlight } else { State::Settling };
-        if let Claim::Proceed(held) = self.enter(hash, id, state) {
+        if let Claim::Proceed(held) = self.enter(hashes, id, state) {
             self.complete(held, 0);
         }
     }
 
     /// Enters the id in `state` if it has no live entry.
-    fn enter(&self, hash: u64, id: OpId<'_>, state: State) -> Claim {
+    fn enter(&self, hashes: Hashes, id: OpId<'_>, state: State) -> Claim {
+        let hash = hashes.shard;
         let query = Query { hash, id, window: self.window() };
         let mut shard = self.shard(hash);
         let mut depth = 0;
         loop {
             match shard.enter(query, state) {
-                Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hash }),
+                Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hashes }),
                 Entered::Found(found) if found.state == State::InFlight => return Claim::InFlight,
                 Entered::Found(found) => return Claim::Replayed { seq: found.seq },
                 Entered::Split => {
@@ -182,18 +184,18 @@ impl Set {
     /// Completes a claimed id with the seq of its change; what expires by that is taken out.
     #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
     pub(crate) fn complete(&self, held: Held, seq: u64) {
-        let Held { place, hash } = held;
+        let Held { place, hashes: Hashes { filter, .. } } = held;
         let ticket = self.completed.fetch_add(1, Ordering::Relaxed) + 1;
-        let filter = || self.bloom(hash).insert(hash, self.generation(ticket));
+        let set_bits = || self.bloom(filter).insert(filter, self.generation(ticket));
         let late = cfg!(ringlog_fault = "bloom_after_complete");
         if !late {
-            filter();
+            set_bits();
         }
         let (shard, slot) = self.at(place);
         // SAFETY: whoever holds a claim owns the slot, up to `line_up` (D4).
         unsafe { shard.owned(slot) }.settle(ticket, seq);
         if late {
-            filter();
+            set_bits();
         }
         self.line_up(place, ticket);
     }
@@ -230,12 +232,12 @@ impl Set {
         shard.vacate(slot);
     }
 
-    /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash.
+    /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash for the shard.
     #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
     pub(crate) fn forget(&self, held: Held) -> u64 {
-        let Held { place, hash } = held;
+        let Held { place, hashes } = held;
         self.vacate(place);
-        hash
+        hashes.shard
     }
 
     /// Counts what the shards hold. Walks through all of them.

@@ -1,6 +1,7 @@
 //! Tests of the memory as a whole: against a model, under threads, with hostile ids.
 #![forbid(unsafe_code)]
 
+use super::hash::Hashes;
 use super::set::{Claim, Set};
 use super::{OpClaim, OpGuard, OpId, OpMemory};
 use proptest::prelude::*;
@@ -347,7 +348,7 @@ fn who_remembers_an_id_sees_it_at_once() {
     assert_eq!(memory.tally().completed, 1000, "each id takes one ticket, whoever remembers it");
 }
 
-/// A fixed stand-in for the keyed hash: `SplitMix64`.
+/// A fixed stand-in for the keyed hashes: `SplitMix64`.
 fn hash(n: u64) -> u64 {
     let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -361,7 +362,7 @@ fn the_filter_errs_as_often_as_theory_says() {
     let set = Set::new(10_000);
     let generation = 16_384;
     for n in 1..4 * generation {
-        match set.claim(hash(n), OpId::bare(&n.to_string())) {
+        match set.claim(Hashes { shard: hash(n), filter: hash(n) }, OpId::bare(&n.to_string())) {
             Claim::Proceed(held) => set.complete(held, n),
             other => panic!("{other:?}"),
         }
