@@ -3,7 +3,7 @@
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
-use crate::ring::{Block, Ring, Writing};
+use crate::ring::{Block, Ring, Text, Writing};
 use crate::spill;
 use std::cell::Cell;
 use std::ops::Range;
@@ -62,7 +62,7 @@ pub(crate) fn one(
         let meta = Meta::new(change.kind, timestamp);
         if cfg!(ringlog_fault = "lay_out_after_claim") {
             let mut claim = ring.claim(enter(), 1);
-            claim.publish_last_spilled(meta, spill::spill([entity, row_id, json]));
+            claim.publish_last(meta, spill::spill([entity, row_id, json]));
             return claim.finish();
         }
         let (seq, spare) = if ring.fits(entity.len() + row_id.len() + json.len()) {
@@ -98,7 +98,7 @@ fn spilled(
 ) -> (u64, Option<Block>) {
     let block = spill::spill([entity, row_id, json]);
     let mut claim = ring.claim(enter(), 1);
-    let spare = claim.publish_last_spilled(meta, block);
+    let spare = claim.publish_last(meta, block);
     (claim.finish(), spare)
 }
 
@@ -127,20 +127,16 @@ pub(crate) fn batch(
         spares.reserve(seen.len());
         ring.prefetch_claim();
         let mut claim = ring.claim(enter(), changes.len() as u64);
-        for (index, change) in seen.iter().enumerate().rev() {
-            let meta = Meta::new(change.kind, timestamp);
-            let json = match apart.pop_if(|(place, _)| *place == index) {
-                None => change.data.text().unwrap_or(""),
-                Some((_, Apart::Written(range))) => &written[range],
-                Some((_, Apart::Block(block))) => {
-                    spares.extend(claim.publish_last_spilled(meta, block));
-                    continue;
-                }
+        let records = seen.iter().enumerate().rev().map(|(index, change)| {
+            let in_slot = |json| Text::Parts([change.entity, change.row_id, json]);
+            let text = match apart.pop_if(|(place, _)| *place == index) {
+                None => in_slot(change.data.text().unwrap_or("")),
+                Some((_, Apart::Written(range))) => in_slot(&written[range]),
+                Some((_, Apart::Block(block))) => Text::Block(block),
             };
-            if let Some(block) = claim.publish_last(meta, [change.entity, change.row_id, json]) {
-                spares.push(block);
-            }
-        }
+            (Meta::new(change.kind, timestamp), text)
+        });
+        claim.publish(records, |block| spares.push(block));
         if !unseen.is_empty() {
             claim.supersede_last(unseen.len() as u64);
         }

@@ -120,9 +120,8 @@ fn a_batch_is_whole() {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
                 let mut claim = ring.claim(anyone(), 3);
-                for value in (1..=3).rev() {
-                    claim.publish_last(value, [&value.to_string(), "", ""]);
-                }
+                let records = [(3, "3"), (2, "2"), (1, "1")];
+                claim.publish(records.map(|(value, text)| (value, [text, "", ""].into())).into_iter(), drop);
                 claim.finish();
             })
         };
@@ -205,7 +204,7 @@ fn a_block_changes_hands() {
         let mut block = Block::with_capacity(LONG);
         block.fill([&long(value), "", ""]);
         let mut claim = ring.claim(Writing::pinned(guard), 1);
-        let spare = claim.publish_last_spilled(value, block);
+        let spare = claim.publish_last(value, block);
         claim.finish();
         spare
     }

@@ -29,6 +29,14 @@ impl Block {
         Self(Box::new(Contents { text: String::with_capacity(capacity), ends: [0; 3] }))
     }
 
+    /// A block that holds a text. Each part for itself, as a writer has them.
+    #[cold]
+    pub(super) fn of(a: &str, b: &str, c: &str) -> Self {
+        let mut block = Self::with_capacity(a.len() + b.len() + c.len());
+        block.fill([a, b, c]);
+        block
+    }
+
     /// Takes in a text in the place of what it holds.
     ///
     /// # Panics
@@ -45,13 +53,6 @@ impl Block {
     /// The bytes that it has room for.
     pub(crate) fn capacity(&self) -> usize {
         self.0.text.capacity()
-    }
-
-    /// The text.
-    pub(super) fn parts(&self) -> Parts<'_> {
-        let Contents { text, ends } = &*self.0;
-        let [a, b, c] = ends.map(|end| end as usize);
-        [&text[..a], &text[a..b], &text[b..c]]
     }
 
     /// The block as a pointer, to be turned back by [`from_raw`](Self::from_raw).

@@ -141,6 +141,7 @@ pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
 pub(crate) use seats::Writing;
 pub(crate) use slot::MIN_SLOT_SIZE;
+pub(crate) use writer::Text;
 
 use crate::sync::epoch;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};

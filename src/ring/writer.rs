@@ -5,6 +5,7 @@ use super::seats::Writing;
 use super::segment::{Depot, Segment};
 use super::{Ring, order};
 use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
+use std::iter;
 use std::ptr::NonNull;
 
 /// Seqs that were handed out to this writer and are not all published yet.
@@ -21,15 +22,34 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
     first: u64,
     /// One past the last seq that is still to be published.
     end: u64,
-    /// The segment that was written last, and its base.
-    held: Option<(u64, NonNull<Segment<M>>)>,
     /// Whether a segment was installed for it.
     installed: bool,
 }
 
+/// The text of a record, laid out.
+#[derive(Debug)]
+pub(crate) enum Text<'t> {
+    /// As it is. It should fit a slot: else it is copied twice, and waited for meanwhile.
+    Parts(Parts<'t>),
+    /// Too long for a slot.
+    Block(Block),
+}
+
+impl<'t> From<Parts<'t>> for Text<'t> {
+    fn from(parts: Parts<'t>) -> Self {
+        Self::Parts(parts)
+    }
+}
+
+impl From<Block> for Text<'_> {
+    fn from(block: Block) -> Self {
+        Self::Block(block)
+    }
+}
+
 /// A writer asks for the slot of so many records further on: with a window beyond the caches, a slot takes as long to come as a few
 /// appends. With two writers in turns, an even number is most often the writer's own. A batch goes backwards and then jumps, which
-/// the processor's own prefetching does not follow.
+/// the processor's own prefetching does not follow: it asks for its first few at once.
 const AHEAD: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
@@ -55,7 +75,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         } else {
             self.last.fetch_add(count, order::ANNOUNCE_A)
         };
-        Claim { ring: self, writing, first: last + 1, end: last + 1 + count, held: None, installed: false }
+        Claim { ring: self, writing, first: last + 1, end: last + 1 + count, installed: false }
     }
 
     /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any more, if
@@ -100,6 +120,36 @@ impl<M: Copy + Send + Sync> Ring<M> {
         spare
     }
 
+    /// As [`write`](Self::write), for any text.
+    ///
+    /// # Safety
+    /// As for [`Segment::write`], but that the text may be too long for a slot.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as `Slot::write`")]
+    unsafe fn write_text(&self, segment: &Segment<M>, seq: u64, fixed: M, text: Text<'_>) -> Option<Block> {
+        match text {
+            // SAFETY: the caller's; the text fits.
+            Text::Parts(parts) if self.fits(len(&parts)) => unsafe { self.write(segment, seq, fixed, parts) },
+            // SAFETY: the caller's.
+            Text::Parts([a, b, c]) => unsafe { self.write_spilled(segment, seq, fixed, Block::of(a, b, c)) },
+            // SAFETY: the caller's.
+            Text::Block(block) => unsafe { self.write_spilled(segment, seq, fixed, block) },
+        }
+    }
+
+    /// As [`write`](Self::write), for a text in a block.
+    ///
+    /// # Safety
+    /// As for [`Segment::write`], but that the text need not fit.
+    #[cold]
+    unsafe fn write_spilled(&self, segment: &Segment<M>, seq: u64, fixed: M, block: Block) -> Option<Block> {
+        let bytes = block.capacity();
+        // SAFETY: the caller's.
+        let spare = unsafe { segment.write_spilled(seq, fixed, block) };
+        self.depot.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
+        spare
+    }
+
     /// The position whose segment covers `seq`.
     #[inline]
     fn position(&self, seq: u64) -> &AtomicPtr<Segment<M>> {
@@ -120,6 +170,19 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let segment = unsafe { current.as_ref() };
         // SAFETY: as above.
         segment.filter(|segment| unsafe { segment.base() } == self.geometry.base_of(seq)).ok_or(current)
+    }
+
+    /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None` when the ring has gone round past it.
+    #[inline(never)]
+    fn look_up<'w>(&self, seq: u64, writing: &'w Writing, installed: &mut bool) -> Option<&'w Segment<M>> {
+        self.current(self.position(seq), seq, writing).map_or_else(
+            |current| {
+                let (segment, here) = self.install(seq, current, writing);
+                *installed |= here;
+                segment
+            },
+            Some,
+        )
     }
 
     /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`, unless one of its lap or a later
@@ -174,97 +237,59 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         self.first
     }
 
-    /// Publishes the record of the claim's last unpublished seq: records go in back to front, so that readers
-    /// meet all of the claim or nothing. Returns a block that nobody needs any more, if there is one, for the writer's next
-    /// long text.
+    /// Publishes the records of the claim's last unpublished seqs, the last one's first: they go in back to front, so that readers
+    /// meet all of the claim or nothing. Blocks that nobody needs any more go to `spare`, for the writer's next long texts.
     #[inline]
-    pub(crate) fn publish_last(&mut self, fixed: M, parts: Parts<'_>) -> Option<Block> {
-        if !self.ring.fits(len(&parts)) {
-            let [a, b, c] = parts;
-            return self.publish_last_long(fixed, a, b, c);
+    pub(crate) fn publish<'t>(
+        &mut self,
+        mut records: impl ExactSizeIterator<Item = (M, Text<'t>)>,
+        mut spare: impl FnMut(Block),
+    ) {
+        debug_assert!(records.len() as u64 <= self.end - self.first, "more records than seqs");
+        let to = self.end.saturating_sub(records.len() as u64).max(self.first);
+        // Each turn is one segment's.
+        while self.end > to {
+            let Self { ring, writing, installed, .. } = self;
+            let from = ring.geometry.base_of(self.end - 1).max(to);
+            let end = std::mem::replace(&mut self.end, from);
+            let records = (from..end).rev().zip(records.by_ref());
+            let Some(segment) = ring.look_up(from, writing, installed) else {
+                // The ring has gone round past it.
+                ring.depot.count_superseded(end - from);
+                for (_, (_, text)) in records {
+                    if let Text::Block(block) = text {
+                        spare(block);
+                    }
+                }
+                continue;
+            };
+            for (seq, (fixed, text)) in records {
+                let seq =
+                    if cfg!(ringlog_fault = "publish_front_to_back") { from + (end - 1 - seq) } else { seq };
+                if let Text::Parts(parts) = &text
+                    && seq >= from + AHEAD
+                {
+                    segment.prefetch(seq - AHEAD, len(parts));
+                }
+                // SAFETY: R1: `claim` gave this seq to this claim alone, and `end` says that it is used up; the segment covers it
+                // and is alive while `writing` is.
+                if let Some(block) = unsafe { ring.write_text(segment, seq, fixed, text) } {
+                    spare(block);
+                }
+            }
         }
-        let seq = self.take_last();
-        // SAFETY: found after the claim, and not used longer than `self` is (R4).
-        let segment = unsafe { self.segment_for(seq, len(&parts))?.as_ref() };
-        // SAFETY: R1: `claim` gave this seq to this claim alone, and `take_last` gives it out once; the segment covers it
-        // and is alive; the text fits.
-        unsafe { self.ring.write(segment, seq, fixed, parts) }
     }
 
-    /// As [`publish_last`](Self::publish_last), for a text that should have been spilled before the claim. Each part for itself: an
-    /// array would be in memory, for short texts too.
+    /// Publishes the record of the claim's last unpublished seq. Returns a block that nobody needs any more, if there is one.
     #[cold]
-    fn publish_last_long(&mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
-        let mut block = Block::with_capacity(0);
-        block.fill([a, b, c]);
-        self.publish_last_spilled(fixed, block)
-    }
-
-    /// As [`publish_last`](Self::publish_last), for a text in a block.
-    #[cold]
-    pub(crate) fn publish_last_spilled(&mut self, fixed: M, block: Block) -> Option<Block> {
-        if self.ring.fits(len(&block.parts())) {
-            return self.publish_last(fixed, block.parts());
-        }
-        let seq = self.take_last();
-        let Some(segment) = self.segment_for(seq, 0) else { return Some(block) };
-        // SAFETY: as in `publish_last`.
-        let segment = unsafe { segment.as_ref() };
-        let bytes = block.capacity();
-        // SAFETY: as in `publish_last`, but that the text does not fit.
-        let spare = unsafe { segment.write_spilled(seq, fixed, block) };
-        self.ring.depot.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
+    pub(crate) fn publish_last<'t>(&mut self, fixed: M, text: impl Into<Text<'t>>) -> Option<Block> {
+        let mut spare = None;
+        self.publish(iter::once((fixed, text.into())), |block| spare = Some(block));
         spare
     }
 
-    /// The claim's last unpublished seq, to be published now.
-    #[inline]
-    fn take_last(&mut self) -> u64 {
-        debug_assert!(self.first < self.end, "every seq of the claim is published");
-        if cfg!(ringlog_fault = "publish_front_to_back") {
-            self.first += 1;
-            return self.first - 1;
-        }
-        self.end -= 1;
-        self.end
-    }
-
-    /// The segment for `seq`, installed if need be; `None` when the ring has gone round past it, which is counted. Asks for a slot
-    /// further on, where a text of about `len` bytes will be put.
-    #[inline]
-    pub(super) fn segment_for(&mut self, seq: u64, len: usize) -> Option<NonNull<Segment<M>>> {
-        let base = self.ring.geometry.base_of(seq);
-        let segment = match self.held {
-            Some((held, segment)) if held == base => segment,
-            _ => self.look_up(seq, base)?,
-        };
-        if seq >= self.first + AHEAD {
-            // SAFETY: found after the claim (R4).
-            unsafe { segment.as_ref() }.prefetch(seq - AHEAD, len);
-        }
-        Some(segment)
-    }
-
-    /// As [`segment_for`](Self::segment_for), for a seq of another segment than the one before. `base` is its segment's.
-    #[inline(never)]
-    fn look_up(&mut self, seq: u64, base: u64) -> Option<NonNull<Segment<M>>> {
-        let segment = match self.ring.current(self.ring.position(seq), seq, &self.writing) {
-            Ok(segment) => Some(segment),
-            Err(current) => {
-                let (segment, installed) = self.ring.install(seq, current, &self.writing);
-                self.installed |= installed;
-                segment
-            }
-        };
-        self.held = segment.map(|segment| (base, NonNull::from(segment)));
-        if self.held.is_none() {
-            self.ring.depot.count_superseded(1);
-        }
-        segment.map(NonNull::from)
-    }
-
-    /// Publishes the record of a claim of one, and ends the claim. Its parts come as those of
-    /// [`publish_last_long`](Self::publish_last_long).
+    /// Publishes the record of a claim of one, and ends the claim. Each part of its text for itself: an array would be in memory, for
+    /// those who do not come here too.
     #[cold]
     fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
         let spare = self.publish_last(fixed, [a, b, c]);
