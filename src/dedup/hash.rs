@@ -22,7 +22,6 @@ pub(crate) struct Hashes {
 }
 
 /// A log's keys.
-#[derive(Debug)]
 pub(super) struct Keys {
     shard: RandomState,
     filter: SeedableRandomState,
@@ -50,10 +49,24 @@ impl Keys {
     }
 }
 
+/// Says nothing of them: what is printed of a log may be read by anybody.
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn keys_are_not_told() {
+        assert_eq!(format!("{:?}", Keys::new()), "Keys");
+        let log = format!("{:?}", crate::ChangeLog::new());
+        assert!(log.contains("Keys") && !log.contains("seed"), "{log}");
+    }
 
     #[test]
     fn each_log_has_keys_of_its_own() {
