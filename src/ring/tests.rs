@@ -189,7 +189,7 @@ fn a_slot_gives_its_block_to_its_next_writer() {
 }
 
 #[test]
-fn a_text_goes_where_it_fits_whatever_the_writer_thought() {
+fn a_text_comes_back_whatever_the_writer_thought_of_its_length() {
     let ring = ring(4, 2);
     let long = "x".repeat(1000);
     ring.append(Writing::enter(), 1, ["a", &long, "z"]);

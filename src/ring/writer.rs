@@ -49,7 +49,7 @@ impl From<Block> for Text<'_> {
 
 /// A writer asks for the slot of so many records further on: with a window beyond the caches, a slot takes as long to come as a few
 /// appends. With two writers in turns, an even number is most often the writer's own. A batch goes backwards and then jumps, which
-/// the processor's own prefetching does not follow: it asks for its first few at once.
+/// the processor's own prefetching does not follow.
 const AHEAD: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
