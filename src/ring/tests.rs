@@ -99,6 +99,22 @@ fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
 }
 
 #[test]
+fn a_lapped_batch_is_superseded_whole_and_gives_its_block_back() {
+    let ring = ring(4, 2);
+    let mut stalled = ring.claim(Writing::enter(), 3);
+    for value in 4..=40 {
+        append(&ring, value);
+    }
+    let mut block = Block::with_capacity(100);
+    block.fill(["2", "", ""]);
+    let records = [(3, text("3").into()), (2, block.into()), (1, text("1").into())];
+    let mut given_back = Vec::new();
+    stalled.publish(records.into_iter(), |block| given_back.push(block.capacity()));
+    assert_eq!((ring.superseded(), given_back), (3, vec![100]));
+    assert_eq!(read(&ring, 36, 100), Ok(numbered(37, 37..=40)));
+}
+
+#[test]
 fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
     let ring = ring(2, 1);
     let mut stalled = ring.claim(Writing::enter(), 1);
