@@ -81,6 +81,19 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     #[test]
+    fn the_time_is_that_of_the_slowest_thread_at_least() {
+        let slow = Duration::from_millis(5);
+        for threads in [1, 2, 5] {
+            let work = |thread, _| {
+                if thread == threads - 1 {
+                    thread::sleep(slow);
+                }
+            };
+            assert!(timed(threads, 5, work) >= slow);
+        }
+    }
+
+    #[test]
     fn every_round_is_done_once() {
         for (threads, rounds) in [(1, 0), (1, 5), (2, 5), (4, 3), (3, 100)] {
             let (count, sum) = (AtomicU64::new(0), AtomicU64::new(0));
