@@ -3,6 +3,7 @@
 
 use crate::record::Meta;
 use crate::ring::Parts;
+use crate::value;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -42,6 +43,7 @@ impl ChangeKind {
 ///
 /// [`EventRef`] is the same without copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "input::ChangeEvent")]
 pub struct ChangeEvent {
     /// Its sequence number: 1, 2, 3… in the order of the log.
     pub seq: u64,
@@ -56,6 +58,30 @@ pub struct ChangeEvent {
     pub data: Option<Value>,
     /// When it was appended: RFC 3339, UTC, milliseconds (`2026-11-22T07:09:00.123Z`).
     pub timestamp: String,
+}
+
+impl From<input::ChangeEvent> for ChangeEvent {
+    fn from(input: input::ChangeEvent) -> Self {
+        let input::ChangeEvent { seq, entity, row_id, kind, data, timestamp } = input;
+        Self { seq, entity, row_id, kind, data: data.map(Value::from), timestamp }
+    }
+}
+
+/// A [`ChangeEvent`] while it is read; an error calls it by its name.
+mod input {
+    use super::ChangeKind;
+    use crate::value::Plain;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    pub(super) struct ChangeEvent {
+        pub(super) seq: u64,
+        pub(super) entity: String,
+        pub(super) row_id: String,
+        pub(super) kind: ChangeKind,
+        pub(super) data: Option<Plain>,
+        pub(super) timestamp: String,
+    }
 }
 
 /// One change on its way into the log, borrowed from the caller.
@@ -265,7 +291,7 @@ impl<'a> EventRef<'a> {
             kind: self.kind(),
             data: self
                 .data_json()
-                .map(|json| serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))),
+                .map(|json| value::parse(json).unwrap_or_else(|| Value::String(json.to_owned()))),
             timestamp,
         }
     }

@@ -27,6 +27,7 @@ mod ring;
 mod spill;
 mod stats;
 mod sync;
+mod value;
 mod wait;
 mod wire;
 

@@ -264,26 +264,9 @@ fn escape_into(out: &mut Vec<u8>, text: &str) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::value::tests::value;
     use crate::{Change, ChangeLog, Filter, Query};
     use proptest::prelude::*;
-
-    fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            "[ -~]{0,40}|[a-z\"\\\\\n\u{7f}é🦀]{0,20}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 40, 5, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::vec(("[a-z\"]{0,9}", inner), 0..5)
-                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-            ]
-        })
-    }
 
     proptest! {
         #[test]

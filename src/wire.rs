@@ -41,23 +41,48 @@ pub struct PushRequest {
 
 /// One change of a [`PushRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "input::ClientChange")]
 pub struct ClientChange {
     /// The kind of thing that changed.
-    #[serde(deserialize_with = "field::entity")]
     pub entity: String,
     /// Which one of them.
-    #[serde(deserialize_with = "field::row_id")]
     pub row_id: String,
     /// What happened to it.
-    #[serde(deserialize_with = "field::kind")]
     pub kind: ChangeKind,
     /// Its data after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
     /// The client's idempotency key for this change: pushed again under the same key, it is applied once. Without
     /// one it is applied each time.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "field::op_id")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub op_id: Option<String>,
+}
+
+impl From<input::ClientChange> for ClientChange {
+    fn from(input: input::ClientChange) -> Self {
+        let input::ClientChange { entity, row_id, kind, data, op_id } = input;
+        Self { entity, row_id, kind, data: data.map(Value::from), op_id }
+    }
+}
+
+/// A [`ClientChange`] while it is read; an error calls it by its name.
+mod input {
+    use super::{ChangeKind, field};
+    use crate::value::Plain;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    pub(super) struct ClientChange {
+        #[serde(deserialize_with = "field::entity")]
+        pub(super) entity: String,
+        #[serde(deserialize_with = "field::row_id")]
+        pub(super) row_id: String,
+        #[serde(deserialize_with = "field::kind")]
+        pub(super) kind: ChangeKind,
+        pub(super) data: Option<Plain>,
+        #[serde(default, deserialize_with = "field::op_id")]
+        pub(super) op_id: Option<String>,
+    }
 }
 
 /// Reading fields so that an error names the one that is malformed, which `serde_json` by itself does not.

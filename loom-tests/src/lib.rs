@@ -30,6 +30,8 @@ mod ring;
 mod spill;
 #[path = "../../src/sync.rs"]
 mod sync;
+#[path = "../../src/value.rs"]
+mod value;
 #[path = "../../src/wait.rs"]
 mod wait;
 

