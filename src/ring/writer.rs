@@ -49,7 +49,7 @@ impl From<Block> for Text<'_> {
 
 /// A writer asks for the slot of so many records further on: with a window beyond the caches, a slot takes as long to come as a few
 /// appends. With two writers in turns, an even number is most often the writer's own. A batch goes backwards and then jumps, which
-/// the processor's own prefetching does not follow.
+/// the processor's own prefetching does not follow: it asks for the slots of its first so many all at once.
 const AHEAD: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
@@ -263,6 +263,9 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
                 }
                 continue;
             };
+            for seq in (from..end).rev().take(AHEAD as usize) {
+                segment.prefetch(seq, 0);
+            }
             for (seq, (fixed, text)) in records {
                 let seq =
                     if cfg!(ringlog_fault = "publish_front_to_back") { from + (end - 1 - seq) } else { seq };
