@@ -155,7 +155,7 @@ impl ChangeLog {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
         let seq = append::one(&self.ring, change, self.clock.now(), Writing::enter);
-        self.gate.published(self);
+        self.gate.published(self, seq..seq + 1);
         seq
     }
 
@@ -192,7 +192,7 @@ impl ChangeLog {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
         let seqs = append::batch(&self.ring, changes, timestamp, Writing::enter);
-        self.gate.published(self);
+        self.gate.published(self, seqs.clone());
         seqs.start..=seqs.end - 1
     }
 }

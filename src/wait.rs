@@ -20,7 +20,11 @@
 //! (at most [`FAN_OUT`]) whose seq is visible out of the queue, let go, and wake them; if there are none, look again.
 //! Under the lock it leaves a note of the head: `seen`, the highest of all such.
 //!
-//! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock and let go. If the
+//! A publisher does not read head if somebody waits for what it has published, or for something before: it *guesses* that head is the
+//! last of its own. Under the lock `seen` says whether all before its own is known to be visible. If not, it lets go, and looks again
+//! without guessing.
+//!
+//! **Waiter** ([`Waiter::poll`]): read head; visible: done. Else enter the queue under the lock, note the head, and let go. If the
 //! gate was at rest, heavy fence (C). Look, then read head again; visible: leave. Else sleep.
 //!
 //! **Woken** ([`Gate::taken_out`]): take the lock. No longer in the queue: the seq is visible, since nobody else is taken out,
@@ -68,6 +72,9 @@
 //! 4. X comes later. Then X's look sees W's store of `wanted` or a later one, and as long as W is queued all of these say ≤ w. It
 //!    reads head ≥ w, and tries the lock.
 //!    1. It gets the lock. W is the first in the queue, or another is whose seq is visible: someone is taken out.
+//!       If X has guessed: too high, then `seen` does not bear it out, and X looks again and reads head. Too low, for others have published more:
+//!       X guesses only what is not below `wanted`, so that someone is taken out all the same; or the queue has changed
+//!       meanwhile, nobody is, and X looks again. Looking again is a later B: case 4 once more.
 //!    2. It does not: some H holds the lock. When H has let go, it looks, or if it has taken someone out that one does,
 //!       having held the lock in its turn: in either case a B follows that comes after H let go. If X comes before that
 //!       B, whoever looks there stands where X stood: case 4. If X comes after it, H had let go before X tried the
@@ -84,9 +91,10 @@
 //! to rest whenever the queue is empty, a follower that keeps up would run one for each event. So it lingers: a heavy
 //! fence comes at most once in [`LINGER`] appends, and while there are followers, appends pay a plain full fence instead.
 //!
-//! Between an append and the waiter that it wakes, what counts is the cache lines that move from one processor to the
-//! other. So the first sleeper has its place in the gate itself, beside the lock, and a thread is woken by its own
-//! handle. Whoever is woken touches the gate and nothing else: not the log's head, which would be two lines more.
+//! Between an append and the waiter that it wakes, what counts besides the kernel's part is how much code and memory is
+//! touched, for after a sleep little of it is in the nearest caches, and on another processor some of it in none. So the
+//! first sleeper has its place in the gate itself, beside the lock, and a thread is woken by its own handle. Neither the publisher, if
+//! it guesses right, nor whoever is woken asks for the head: an epoch, a memo and a segment would come with it.
 //!
 //! # What it does not do
 //!
@@ -97,7 +105,7 @@
 
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, asymmetric, fence, thread};
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -116,6 +124,9 @@ const LINGER: u64 = if cfg!(loom) { 1 } else { 4096 };
 /// How many sleepers one look wakes at most: what an append pays with any number of them, and how many
 /// a woken one wakes in its turn. One in a model, so that passing the baton on matters.
 pub(crate) const FAN_OUT: usize = if cfg!(loom) { 1 } else { 4 };
+
+/// What a caller of `look` has published that has published nothing.
+const NOTHING: Range<u64> = 0..0;
 
 /// What can be waited on: something with a gate, whose head only grows.
 pub(crate) trait Watched {
@@ -147,7 +158,7 @@ struct Sleepers {
     /// All others. Empty if there is no first.
     rest: BTreeMap<Ticket, Sleeper>,
     arrivals: u64,
-    /// The highest head that was found by those who took sleepers out.
+    /// The highest head that anyone has found who then had the lock.
     seen: u64,
 }
 
@@ -182,9 +193,9 @@ impl Gate {
         Self { wanted, sleeping, sleepers: Mutex::new(Sleepers::default()) }
     }
 
-    /// Tells the gate that something was published in `log`.
+    /// Tells the gate that these seqs were published in `log`.
     #[inline]
-    pub(crate) fn published(&self, log: &impl Watched) {
+    pub(crate) fn published(&self, log: &impl Watched, own: Range<u64>) {
         if cfg!(ringlog_gate = "none") {
             return;
         }
@@ -192,7 +203,7 @@ impl Gate {
             asymmetric::light(); // A
         }
         if self.wanted.load(Ordering::Relaxed) != AT_REST {
-            self.look(log);
+            self.look(log, own);
         }
     }
 
@@ -202,8 +213,13 @@ impl Gate {
     }
 
     /// Wakes the first few sleepers whose seq is visible, and lets the gate rest when it has lingered long enough.
-    #[cold]
-    fn look(&self, log: &impl Watched) {
+    ///
+    /// `own` is what the caller has published, if anything. Where a sleeper waits for it, or for something before it, the head
+    /// is most often its end, for what is before it has been seen.
+    ///
+    /// Not `#[cold]`: among code that is never used it would have a page of its own, which takes longer to come than this takes to run.
+    #[inline(never)]
+    fn look(&self, log: &impl Watched, mut own: Range<u64>) {
         loop {
             if !cfg!(ringlog_fault = "wait_look_fence") {
                 fence(Ordering::SeqCst); // B
@@ -212,11 +228,16 @@ impl Gate {
             if wanted & !LINGERING > log.last() {
                 return;
             }
-            let head = log.head();
+            let guessed = wanted < own.end;
+            let head = if guessed { own.end - 1 } else { log.head() };
             if wanted > head && wanted < LINGERING {
                 return;
             }
             let Some(mut sleepers) = self.sleepers.try_lock() else { return };
+            if guessed && sleepers.seen + 1 < own.start && !cfg!(ringlog_fault = "wait_guess_blindly") {
+                own = NOTHING;
+                continue;
+            }
             // Another may have found a higher one meanwhile, and got the lock before.
             sleepers.seen = sleepers.seen.max(head);
             let ready = sleepers.take_ready(head);
@@ -224,9 +245,7 @@ impl Gate {
             drop(sleepers);
             // Whoever is woken will look. If nobody is, then we, who held the lock, must.
             if ready[0].is_some() || cfg!(ringlog_fault = "wait_hand_off") {
-                for sleeper in ready.into_iter().flatten() {
-                    sleeper.wake();
-                }
+                ready.into_iter().map_while(|ready| ready).for_each(Sleeper::wake);
                 return;
             }
         }
@@ -235,8 +254,9 @@ impl Gate {
     /// Queues up for `seq`, or renews the waker of who is queued already. Its caller looks next.
     ///
     /// Wakers run foreign code: they are cloned before the lock is taken and dropped after it.
-    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, sleeper: Sleeper, log: &impl Watched) {
+    fn enter(&self, ticket: &mut Option<Ticket>, seq: u64, sleeper: Sleeper, head: u64, log: &impl Watched) {
         let mut sleepers = self.sleepers.lock();
+        sleepers.seen = sleepers.seen.max(head);
         let replaced = sleepers.enter(ticket, seq, sleeper);
         let before = self.announce(&sleepers, log);
         drop(sleepers);
@@ -265,7 +285,7 @@ impl Gate {
         // While it is in the queue, `wanted` is at most its seq: so one could tell without the lock that it is out. But
         // whoever took it out relies on it to look after *they* have let go of the lock.
         if cfg!(ringlog_fault = "wait_leave_unlocked") && self.wanted.load(Ordering::Relaxed) > ticket.seq {
-            return self.look(log);
+            return self.look(log, NOTHING);
         }
         let mut sleepers = self.sleepers.lock();
         let sleeper = sleepers.remove(ticket);
@@ -279,7 +299,7 @@ impl Gate {
         drop(sleepers);
         drop(left);
         if !nobody && !cfg!(ringlog_fault = "wait_baton") {
-            self.look(log);
+            self.look(log, NOTHING);
         }
     }
 
@@ -345,20 +365,23 @@ impl Sleepers {
 
     fn pop(&mut self) -> Option<Sleeper> {
         let (_, sleeper) = self.first.take()?;
-        self.first = self.rest.pop_first();
+        if !self.rest.is_empty() {
+            self.move_up();
+        }
         Some(sleeper)
+    }
+
+    #[cold]
+    fn move_up(&mut self) {
+        self.first = self.rest.pop_first();
     }
 
     /// Takes out the first few whose seq is visible.
     fn take_ready(&mut self, head: u64) -> [Option<Sleeper>; FAN_OUT] {
-        let mut ready = [const { None }; FAN_OUT];
-        for place in &mut ready {
-            match &self.first {
-                Some((first, _)) if first.seq <= head => *place = self.pop(),
-                _ => break,
-            }
-        }
-        ready
+        std::array::from_fn(|_| {
+            let (first, _) = self.first.as_ref()?;
+            if first.seq <= head { self.pop() } else { None }
+        })
     }
 }
 
@@ -394,11 +417,11 @@ impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
         }
         let mut head = log.head();
         if head < seq {
-            gate.enter(ticket, seq, sleeper(), log);
+            gate.enter(ticket, seq, sleeper(), head, log);
             if cfg!(ringlog_fault = "wait_check_again") {
                 return Poll::Pending;
             }
-            gate.look(log);
+            gate.look(log, NOTHING);
             head = log.head();
             if head < seq {
                 return Poll::Pending;
@@ -474,8 +497,8 @@ mod tests {
 
         fn publish(&self, seqs: u64) {
             for _ in 0..seqs {
-                self.head.fetch_add(1, Ordering::Release);
-                self.gate.published(self);
+                let seq = self.head.fetch_add(1, Ordering::Release) + 1;
+                self.gate.published(self, seq..seq + 1);
             }
         }
 
@@ -594,10 +617,52 @@ mod tests {
         slow.log.head.store(1, Ordering::Release);
         // Another gets to 3 and wakes both, between this one's look at the head and its attempt at the lock.
         slow.meanwhile.set(Some(2));
-        slow.log.gate.look(&slow);
+        slow.log.gate.look(&slow, NOTHING);
         assert_eq!(slow.log.gate.sleeping(), 1);
         assert_eq!(late.poll(3, Waker::noop()), Poll::Ready(3));
         assert_eq!(soon.poll(1, Waker::noop()), Poll::Ready(3));
+    }
+
+    /// The head is asked for only if what the publisher guesses cannot be right.
+    #[test]
+    fn a_publisher_guesses_the_head() {
+        struct Asked {
+            log: Log,
+            times: Cell<u64>,
+        }
+        impl Watched for Asked {
+            fn gate(&self) -> &Gate {
+                &self.log.gate
+            }
+            fn head(&self) -> u64 {
+                self.times.set(self.times.get() + 1);
+                self.log.head()
+            }
+            fn last(&self) -> u64 {
+                20
+            }
+        }
+        let gate = Gate::new();
+        let asked = Asked { log: Log { gate, head: AtomicU64::new(0) }, times: Cell::new(0) };
+        let publish = |head: u64, own: Range<u64>| {
+            asked.log.head.store(head, Ordering::Release);
+            let before = asked.times.get();
+            asked.log.gate.published(&asked, own);
+            (asked.times.get() - before, asked.log.gate.sleeping())
+        };
+        let [mut soon, mut late] = [(); 2].map(|()| Waiter::new(&asked));
+        assert!(soon.poll(1, Waker::noop()).is_pending());
+        assert_eq!(publish(1, 1..2), (0, 0), "all before it has been seen");
+        assert_eq!(soon.poll(1, Waker::noop()), Poll::Ready(1));
+        assert!(soon.poll(2, Waker::noop()).is_pending());
+        assert_eq!(publish(1, 3..5), (1, 1), "2 is missing");
+        assert_eq!(publish(4, 2..3), (0, 0), "the gap is closed");
+        assert_eq!(soon.poll(2, Waker::noop()), Poll::Ready(2));
+        assert!(soon.poll(5, Waker::noop()).is_pending());
+        assert!(late.poll(9, Waker::noop()).is_pending());
+        assert_eq!(publish(10, 5..6), (0, 1), "more is visible than it knows of");
+        assert_eq!(soon.poll(5, Waker::noop()), Poll::Ready(5));
+        assert_eq!(late.poll(9, Waker::noop()), Poll::Ready(10), "who was woken knew");
     }
 
     #[test]

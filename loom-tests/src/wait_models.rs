@@ -45,7 +45,7 @@ impl Log {
         let index = usize::try_from(seq - 1).unwrap();
         self.last.fetch_max(seq, Ordering::Relaxed);
         self.stamps[index].store(seq, Ordering::Release);
-        self.gate.published(self);
+        self.gate.published(self, seq..seq + 1);
     }
 
     /// What must hold when every thread is done and every waiter dropped.
@@ -54,10 +54,10 @@ impl Log {
     }
 }
 
-/// Blocks a model thread until `seq` is visible.
+/// Blocks a model thread until `seq` is visible, and so is all before the head that it is told.
 fn wait(log: &Log, seq: u64) {
     let head = Waiter::new(log).block(seq, None).unwrap();
-    assert!(head >= seq);
+    assert!(head >= seq && log.head() >= head);
 }
 
 fn spawn(log: &Arc<Log>, work: impl FnOnce(&Log) + 'static) -> loom::thread::JoinHandle<()> {
@@ -227,8 +227,8 @@ fn a_follower_across_a_lap() {
             let log = log.clone();
             loom::thread::spawn(move || {
                 for value in 1..=OFFERED {
-                    log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
-                    log.gate.published(&*log);
+                    let (seq, _) = log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
+                    log.gate.published(&*log, seq..seq + 1);
                 }
             })
         };

@@ -49,6 +49,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
     ("wait_leave_unlocked", "wait_models::two_waiters_for_two_seqs"),
     ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
+    ("wait_guess_blindly", "wait_models::a_gap_closed_by_either_publisher"),
     ("fill_relaxed", "dedup_models::two_claims_on_one_id"),
     ("commit_unchecked", "dedup_models::two_claims_on_one_id"),
     ("lazy_a_relaxed", "dedup_models::two_first_claims"),
