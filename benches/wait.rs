@@ -21,7 +21,7 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use ringlog::ChangeLog;
 use ringlog_bench::wake::{
-    CHANGE, Contender, follow_broadcast, follow_ringlog, histogram, in_turns, task_append_notify,
+    CHANGE, Contender, follow_broadcast, follow_ringlog, histogram, in_turns, pooled, task_append_notify,
     task_notify, task_ringlog, thread_append_condvar, thread_condvar, thread_event_listener, thread_ringlog,
 };
 use std::future::Future;
@@ -81,9 +81,11 @@ fn print(name: &str, histogram: &Histogram<u64>, rounds: u64) {
 
 // Waking.
 
+const TURNS: usize = 20;
+
 fn compare(rounds: u64, contenders: &[Contender<'_>]) {
-    for ((name, _), histogram) in contenders.iter().zip(in_turns(contenders, rounds)) {
-        print(name, &histogram, rounds);
+    for ((name, _), turns) in contenders.iter().zip(in_turns(contenders, TURNS, rounds / TURNS as u64)) {
+        print(name, &pooled(&turns), rounds);
     }
 }
 

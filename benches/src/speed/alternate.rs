@@ -47,7 +47,7 @@ pub fn alternate(effort: Effort, contestants: &[Contestant<'_>]) -> Figures {
             nanos[place].push(time.as_nanos() as f64 / counts[place] as f64);
         }
     }
-    Figures { names: contestants.iter().map(|(name, _)| *name).collect(), nanos }
+    Figures::new(contestants.iter().map(|(name, _)| *name).collect(), nanos)
 }
 
 /// How many operations take about so long. Each number of them is tried twice: one of the tries may have been disturbed.
@@ -64,6 +64,12 @@ fn calibrate(wanted: Duration, run: impl Fn(u64) -> Duration) -> u64 {
 }
 
 impl Figures {
+    /// For each contender, its figures turn by turn.
+    pub fn new(names: Vec<&'static str>, nanos: Vec<Vec<f64>>) -> Self {
+        assert_eq!(names.len(), nanos.len());
+        Self { names, nanos }
+    }
+
     /// The median time of a contender, in nanoseconds.
     pub fn nanos(&self, name: &str) -> f64 {
         quantile(self.of(name).to_vec(), 0.5)

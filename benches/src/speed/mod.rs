@@ -8,7 +8,8 @@
 //! judged is the *median* of these ratios. A disturbance hits one run or both of a pair; either way it moves one ratio among
 //! many. The quartiles of the ratios are in the JSON: where they lie far apart, believe nothing.
 //!
-//! Percentiles of single operations come from the histogram of all turns together ([`crate::wake`], and the module `readers`).
+//! Percentiles of wake-ups ([`crate::wake`]) are those of each turn, and are compared like its time. Where a turn has too few operations, and
+//! in the module `readers`, they come from the histogram of all turns together.
 //!
 //! A measured thing is never a closure that might be optimised away: each contender counts what it took and is asked for
 //! its contents in the end ([`crate::contender::Trial`], [`crate::op_ids::Trial`]).

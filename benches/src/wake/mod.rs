@@ -47,24 +47,31 @@ fn append(log: &ChangeLog, round: u64) {
 }
 
 /// A contender's name, and how it does so many rounds.
-pub type Contender<'a> = (&'a str, &'a dyn Fn(u64) -> Histogram<u64>);
+pub type Contender<'a> = (&'static str, &'a dyn Fn(u64) -> Histogram<u64>);
 
-/// Each contender in turn for a part of the rounds, again and again, on new threads each time: what the scheduler thinks
-/// of two threads changes by the minute, and no contender shall have the better minutes.
-pub fn in_turns(contenders: &[Contender<'_>], rounds: u64) -> Vec<Histogram<u64>> {
-    const TURNS: u64 = 20;
-    let mut histograms: Vec<_> = contenders.iter().map(|_| histogram()).collect();
-    for turn in 0..TURNS as usize {
+/// Each contender in turn for so many rounds, again and again, on new threads each time: what the scheduler thinks
+/// of two threads, and on which processors it puts them, changes from turn to turn, and no contender shall have the better turns.
+/// Returns the histograms of each contender's turns.
+pub fn in_turns(contenders: &[Contender<'_>], turns: usize, rounds: u64) -> Vec<Vec<Histogram<u64>>> {
+    let mut histograms: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
+    for turn in 0..turns {
         for place in 0..contenders.len() {
             let place = (turn + place) % contenders.len();
-            let run = contenders[place].1;
-            histograms[place].add(run(rounds / TURNS)).expect("all have three digits");
+            let histogram = contenders[place].1(rounds);
+            assert_eq!(histogram.len(), rounds, "every round was measured");
+            histograms[place].push(histogram);
         }
     }
-    for histogram in &histograms {
-        assert_eq!(histogram.len(), rounds / TURNS * TURNS, "every round was measured");
-    }
     histograms
+}
+
+/// All turns in one.
+pub fn pooled(turns: &[Histogram<u64>]) -> Histogram<u64> {
+    let mut all = histogram();
+    for turn in turns {
+        all.add(turn).expect("all have three digits");
+    }
+    all
 }
 
 /// A histogram of three digits that grows as it must.
