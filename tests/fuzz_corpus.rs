@@ -11,6 +11,8 @@ mod json_identity;
 mod op_ids;
 #[path = "common/ops.rs"]
 mod ops;
+#[path = "common/reserved_key.rs"]
+mod reserved_key;
 #[path = "common/schedule.rs"]
 mod schedule;
 #[path = "common/wire.rs"]

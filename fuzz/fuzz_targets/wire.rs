@@ -1,6 +1,8 @@
 //! What comes over the wire: nothing panics, and what parses keeps its meaning.
 #![no_main]
 
+#[path = "../../tests/common/reserved_key.rs"]
+mod reserved_key;
 #[path = "../../tests/common/wire.rs"]
 mod wire;
 
