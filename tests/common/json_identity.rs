@@ -37,8 +37,8 @@ fn a_raw_text_comes_back(entity: &str, row_id: &str, raw: &RawValue) {
     let served = String::from_utf8(json).expect("JSON is UTF-8");
     let pulled = log.pull(&SyncCursor::beginning(), 1).expect("nothing was evicted");
     let data = pulled.changes[0].data.clone().expect("it had data");
-    match serde_json::from_str::<Value>(&renamed(raw.get())) {
-        Ok(value) => assert_eq!(renamed(&data.to_string()), renamed(&value.to_string())),
+    match serde_json::from_slice::<Value>(&renamed(raw.get())) {
+        Ok(value) => assert_eq!(renamed(data.to_string()), renamed(value.to_string())),
         Err(_) => assert_eq!(data, Value::String(raw.get().into())),
     }
 
