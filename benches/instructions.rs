@@ -18,9 +18,12 @@ type Operation = (&'static str, fn(&ChangeLog, &Input<'_>, u64));
 /// What operations are about, made before they are counted.
 struct Input<'a> {
     batch: Vec<Change<'a>>,
-    /// Op ids that nobody completed: enough that the filter lets its share of them through.
-    absent: Vec<String>,
+    /// Op ids that the log has not seen, of the usual length: one for each turn.
+    fresh_ids: Vec<String>,
 }
+
+/// How many turns there are ids for.
+const TURNS: usize = 10_000;
 
 const OPERATIONS: [Operation; 6] = [
     ("append", |log, input, _| {
@@ -42,14 +45,17 @@ const OPERATIONS: [Operation; 6] = [
         assert_eq!((summary.count, black_box(&json).last()), (100, Some(&b'}')));
     }),
     ("has_seen absent", |log, input, turn| {
-        let id = &input.absent[turn as usize % input.absent.len()];
-        assert!(!log.has_seen_op_id(black_box(id)));
+        assert!(!log.has_seen_op_id(black_box(&input.fresh_ids[turn as usize])));
     }),
-    ("claim and complete", |log, _, turn| match log.claim_op_id(&format!("op-{turn}")) {
-        OpClaim::Proceed(guard) => guard.complete(turn),
-        other => panic!("{other:?}"),
-    }),
+    ("claim and complete", |log, input, turn| claim_and_complete(log, &input.fresh_ids[turn as usize], turn)),
 ];
+
+fn claim_and_complete(log: &ChangeLog, id: &str, seq: u64) {
+    match log.claim_op_id(id) {
+        OpClaim::Proceed(guard) => guard.complete(seq),
+        other => panic!("{other:?}"),
+    }
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -63,13 +69,15 @@ fn main() {
     let data: &RawValue = serde_json::from_str(DATA).expect("JSON");
     let input = Input {
         batch: vec![Change::update("Todo", ROW_ID).raw(data); 16],
-        absent: (0..1_000).map(|number| format!("absent-{number:06}")).collect(),
+        fresh_ids: (0..TURNS).map(|number| format!("0192f0c1-7b1e-7c3a-9d4e-{number:012}")).collect(),
     };
     for turn in 0..2 * CAPACITY as u64 {
         log.append_change(&input.batch[0]);
-        log.remember_op_id(&format!("before-{turn}"));
+        claim_and_complete(&log, &format!("0192f0c1-7b1e-7c3a-9d4d-{turn:012}"), turn);
     }
-    for turn in 0..count.parse().expect("COUNT is a number") {
+    let count = count.parse().expect("COUNT is a number");
+    assert!(count <= TURNS as u64, "COUNT is {TURNS} at most");
+    for turn in 0..count {
         operation(&log, &input, turn);
     }
 }

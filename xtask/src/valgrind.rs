@@ -11,9 +11,9 @@ const BUDGETS: &[(&str, f64)] = &[
     ("append", 264.0),
     ("batch of 16", 2_845.0),
     ("read 100", 5_894.0),
-    ("pull_json 100", 33_600.0),
-    ("has_seen absent", 99.0),
-    ("claim and complete", 1_629.0),
+    ("pull_json 100", 33_200.0),
+    ("has_seen absent", 135.0),
+    ("claim and complete", 1_168.0),
 ];
 
 /// How far a count may lie from its budget, up or down: copies of memory differ from one C library to the next.
@@ -23,7 +23,10 @@ const TOLERANCE: f64 = 0.04;
 const COMPILER: &str = "rustc 1.95.";
 
 /// Each operation is run so many times, and so many times more: the difference is its own.
-const RUNS: (u32, u32) = (200, 1_200);
+///
+/// So many that chance hardly counts: a log's hash keys are random, and so is how many ids its filter lets through. Over
+/// 1,000 look-ups that moves the mean by 2 % (one standard deviation), over 5,000 by less than 1 %.
+const RUNS: (u32, u32) = (200, 5_200);
 
 const MISSING: &str = "no valgrind: install the package `valgrind`";
 
