@@ -167,6 +167,12 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn that_key_may_be_spelled_with_escapes() {
+        let text = r#"{"\u0024serde_json::\u0070rivate::RawValue":"[1]"}"#;
+        assert_eq!(parse(text), Some(json!({"$serde_json::private::RawValue": "[1]"})));
+    }
+
+    #[test]
     fn what_no_value_holds_is_none() {
         let deep = "[".repeat(200) + &"]".repeat(200);
         for text in ["1e400", r#""\ud800""#, "[1", "", &deep] {

@@ -1,6 +1,6 @@
 //! Data goes out as the text that it came in, and `pull_json` writes what `serde_json` would write.
 
-use crate::reserved_key::renamed;
+use crate::reserved_key::{can_be_renamed, renamed};
 use ringlog::{Change, ChangeLog, SyncCursor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -37,9 +37,11 @@ fn a_raw_text_comes_back(entity: &str, row_id: &str, raw: &RawValue) {
     let served = String::from_utf8(json).expect("JSON is UTF-8");
     let pulled = log.pull(&SyncCursor::beginning(), 1).expect("nothing was evicted");
     let data = pulled.changes[0].data.clone().expect("it had data");
-    match serde_json::from_slice::<Value>(&renamed(raw.get())) {
-        Ok(value) => assert_eq!(renamed(data.to_string()), renamed(value.to_string())),
-        Err(_) => assert_eq!(data, Value::String(raw.get().into())),
+    if can_be_renamed(raw.get().as_bytes()) {
+        match serde_json::from_slice::<Value>(&renamed(raw.get())) {
+            Ok(value) => assert_eq!(renamed(data.to_string()), renamed(value.to_string())),
+            Err(_) => assert_eq!(data, Value::String(raw.get().into())),
+        }
     }
 
     // What a client gets is what serde_json writes around the very text.

@@ -1,7 +1,7 @@
 //! What comes over the wire: arbitrary bytes never panic, the seed's types agree on what is a message, and what
 //! parses says the same when it is written and read again.
 
-use crate::reserved_key::renamed;
+use crate::reserved_key::{can_be_renamed, renamed};
 use pylon_sync as seed;
 use ringlog::Cursor;
 use serde::Serialize;
@@ -23,6 +23,9 @@ pub(crate) fn check(bytes: &[u8]) {
 /// Both parse or neither does, and both write the same bytes, but for the reserved key; what ours writes parses to the same again.
 fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let ours = serde_json::from_slice::<Ours>(bytes).inspect(it_comes_back);
+    if !can_be_renamed(bytes) {
+        return;
+    }
     match (ours, serde_json::from_slice::<Theirs>(&renamed(bytes))) {
         (Ok(ours), Ok(theirs)) => assert_eq!(renamed(written(&ours)), renamed(written(&theirs))),
         // Ours may name the field before it says the same.
