@@ -17,7 +17,7 @@ pub const MAX_BASE_SEQ: u64 = (1 << 53) - 1;
 /// The largest slot, in bytes.
 pub(crate) const MAX_SLOT_SIZE: usize = 4096;
 
-/// Room for 150 bytes of text in three cache lines: most changes of most applications.
+/// Room for 168 bytes of text in three cache lines: most changes of most applications.
 const DEFAULT_SLOT_SIZE: usize = 192;
 
 /// Slots in a segment, at most: 48 KiB of default slots. Larger segments are retired less often and wait longer to be reused.
@@ -118,8 +118,20 @@ impl Builder {
 
     /// Bytes that a slot takes, 64 to 4,096, rounded up to whole cache lines of 64; 192 unless said otherwise.
     ///
-    /// A slot has a head of 32 bytes. A record whose entity, row id and data do not fit the rest has them in a heap block of
-    /// its own, and is appended at half the speed, or less. The window's memory is `capacity` slots and a few hundred more.
+    /// A slot has a head of 24 bytes. A record whose entity, row id and data do not fit the rest has them in a heap block of
+    /// its own, and is appended at half the speed, or less. The window's memory is `capacity` slots and those of a few
+    /// segments of at most 256 slots more.
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let log = ChangeLog::builder().slot_size(192).build()?;
+    /// log.append_change(&Change::insert("Todo", &"t".repeat(192 - 24 - 4)));
+    /// assert_eq!(log.stats().spilled_bytes, 0, "it fits");
+    /// log.append_change(&Change::insert("Todo", &"t".repeat(192 - 24 - 4 + 1)));
+    /// assert!(log.stats().spilled_bytes > 0, "it does not");
+    /// # Ok::<(), ringlog::ConfigError>(())
+    /// ```
     pub fn slot_size(mut self, bytes: usize) -> Self {
         self.slot_size = bytes;
         self

@@ -283,8 +283,10 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the number of events returned, whatever the capacity; with a filter, to the number
-    /// examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED), and one allocation. Wait-free, except for a cursor at 0 under
-    /// [`FreshCursor::Tail`], which is tried again a few times when writers go round the whole window meanwhile.
+    /// examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events lie in more than one segment of the ring
+    /// (256 events, fewer in small windows), a pointer for each, and with a filter, a number for each event that matches. Wait-free
+    /// but for that, and for a cursor at 0 under [`FreshCursor::Tail`], which is tried again a few times when writers go round the
+    /// whole window meanwhile.
     ///
     /// # Examples
     ///
