@@ -27,7 +27,7 @@ const MAX_MICROS: u64 = 3_600_000_000;
 const MAX_MARKS: usize = 1024;
 
 /// The engine's counters that only grow; the others are gauges.
-const COUNTERS: [&str; 8] = [
+const COUNTERS: [&str; 10] = [
     "appended",
     "superseded",
     "resyncs_evicted",
@@ -36,6 +36,8 @@ const COUNTERS: [&str; 8] = [
     "op_ids_completed",
     "op_claims_replayed",
     "op_claims_forgotten",
+    "op_claims_in_flight",
+    "op_filter_false_positives",
 ];
 
 /// Latencies of the last while.
@@ -312,6 +314,27 @@ mod tests {
         assert_eq!(metrics.visibility.summary().0, 0, "5 had been seen before");
         metrics.seen(7, 9);
         assert_eq!(metrics.visibility.summary().0, 1);
+    }
+
+    #[test]
+    fn each_figure_of_the_engine_is_a_counter_or_can_fall() {
+        const GAUGES: [&str; 11] = [
+            "retained",
+            "head",
+            "oldest",
+            "unpublished",
+            "segments_allocated",
+            "segments_live",
+            "segments_pooled",
+            "segments_awaiting_reclaim",
+            "slot_bytes",
+            "spilled_bytes",
+            "waiters",
+        ];
+        let stats = serde_json::to_value(ringlog::Stats::default()).unwrap();
+        let mut known: Vec<&str> = COUNTERS.into_iter().chain(GAUGES).collect();
+        known.sort_unstable();
+        assert_eq!(stats.as_object().unwrap().keys().collect::<Vec<_>>(), known);
     }
 
     #[test]

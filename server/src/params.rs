@@ -1,6 +1,7 @@
 //! What stands in a query string. Read by hand, so that a parameter that is misspelt, doubled or out of range is named.
 
 use crate::error::ApiError;
+use percent_encoding::percent_decode_str;
 use ringlog::{Cursor, Filter};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,6 +12,17 @@ const DEFAULT_LIMIT: usize = 100;
 /// The most entities that one can filter by.
 const MAX_ENTITIES: usize = 100;
 
+/// The longest entity, row id, op id and client id, in bytes.
+const MAX_NAME: usize = 512;
+
+/// Refuses a name that no row and no client can have. `place` is where it was found.
+pub(crate) fn check_name(place: &str, name: &str) -> Result<(), ApiError> {
+    if (1..=MAX_NAME).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("{place}: must have 1 to {MAX_NAME} bytes, not {}", name.len())))
+}
+
 /// The parameters of a request, all of them known to its route.
 #[derive(Debug, Default)]
 pub(crate) struct Params<'a> {
@@ -20,8 +32,11 @@ pub(crate) struct Params<'a> {
 impl<'a> Params<'a> {
     /// Reads a query string of which only these names are known.
     pub(crate) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, ApiError> {
-        let pairs: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
-        for (index, (name, _)) in pairs.iter().enumerate() {
+        let query = query.unwrap_or_default();
+        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        // What each was read from.
+        let encoded = query.split('&').filter(|pair| !pair.is_empty());
+        for (index, ((name, _), encoded)) in pairs.iter().zip(encoded).enumerate() {
             if !known.contains(&&**name) {
                 let name: String = name.chars().take(64).collect();
                 return Err(ApiError::bad_request(format!(
@@ -31,6 +46,9 @@ impl<'a> Params<'a> {
             }
             if name != "entity" && pairs[..index].iter().any(|(earlier, _)| earlier == name) {
                 return Err(ApiError::bad_request(format!("parameter `{name}` is given twice")));
+            }
+            if percent_decode_str(encoded).decode_utf8().is_err() {
+                return Err(ApiError::bad_request(format!("parameter `{name}` is not UTF-8")));
             }
         }
         Ok(Self { pairs })
@@ -88,6 +106,7 @@ impl<'a> Params<'a> {
                 entities.len()
             )));
         }
+        entities.iter().try_for_each(|entity| check_name("`entity`", entity))?;
         Ok((!entities.is_empty()).then(|| Filter::entities(entities)))
     }
 }
@@ -125,6 +144,15 @@ mod tests {
         assert!(refused("limit=1001", |params| params.limit(1000)).contains("from 0 to 1000"));
         assert!(refused("wait=NaN", |params| params.wait(Duration::from_secs(60))).contains("from 0 to 60"));
         assert!(refused(&"entity=a&".repeat(101), |params| params.filter()).contains("100 times, not 101"));
+        let long = format!("entity=a&entity={}", "é".repeat(257));
+        for (query, said) in [
+            ("entity=", "`entity`: must have 1 to 512 bytes, not 0"),
+            (&*long, "`entity`: must have 1 to 512 bytes, not 514"),
+            ("since=1&&entity=a&entity=%E9", "`entity` is not UTF-8"),
+            ("since=1&%FF=a", "unknown parameter `\u{fffd}`"),
+        ] {
+            assert!(refused(query, |params| params.filter()).contains(said), "{query}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::router::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::params::check_name;
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
@@ -13,9 +14,6 @@ use ringlog::{Cursor, PushRequest};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The longest entity, row id, op id and client id, in bytes.
-const MAX_NAME: usize = 512;
 
 pub(super) async fn push(
     State(app): State<Arc<App>>,
@@ -98,20 +96,14 @@ fn check(app: &App, request: &PushRequest) -> Result<(), ApiError> {
             format!("a push may have {most} changes (--max-changes), not {given}: nothing was applied"),
         ));
     }
-    let named = |place: &str, name: &str| {
-        if (1..=MAX_NAME).contains(&name.len()) {
-            return Ok(());
-        }
-        Err(ApiError::bad_request(format!("{place}: must have 1 to {MAX_NAME} bytes, not {}", name.len())))
-    };
     if let Some(client_id) = &request.client_id {
-        named("client_id", client_id)?;
+        check_name("client_id", client_id)?;
     }
     for (index, change) in request.changes.iter().enumerate() {
-        named(&format!("changes[{index}].entity"), &change.entity)?;
-        named(&format!("changes[{index}].row_id"), &change.row_id)?;
+        check_name(&format!("changes[{index}].entity"), &change.entity)?;
+        check_name(&format!("changes[{index}].row_id"), &change.row_id)?;
         if let Some(op_id) = &change.op_id {
-            named(&format!("changes[{index}].op_id"), op_id)?;
+            check_name(&format!("changes[{index}].op_id"), op_id)?;
         }
     }
     Ok(())
