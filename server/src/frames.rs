@@ -79,13 +79,14 @@ impl Frames {
         filter: Option<&Filter>,
     ) -> Result<Arc<Frame>, Resync> {
         loop {
-            let start = follower.cursor();
-            // Only to wait, and to be told of a resync; what is there is encoded from `start`.
-            let waited = match filter {
-                Some(filter) => follower.next(filter.limit(1)).await.map(drop),
-                None => follower.next(1).await.map(drop),
+            let next = match filter {
+                Some(filter) => follower.next(filter.limit(1)).await,
+                None => follower.next(1).await,
             };
-            waited?;
+            let first = next?.iter().next().map(|event| event.seq());
+            let Some(first) = first else { continue };
+            // What was filtered out before it may be gone by now, and need not be looked at again.
+            let start = Cursor { seq: first - 1, ..follower.cursor() };
             let encoded = self.frame(follower.log(), start, filter);
             match encoded {
                 Ok(frame) => {

@@ -14,7 +14,8 @@ async fn main() -> ExitCode {
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringlog-server: {error}");
+            // Nothing is left to be done if that cannot be said.
+            let _ = writeln!(std::io::stderr(), "ringlog-server: {error}");
             ExitCode::FAILURE
         }
     }
@@ -39,7 +40,11 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 /// Logs go to standard error: standard output begins with where the server listens.
 fn init_logs(config: &Config) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To say that on standard error as well would end whoever logs by a panic.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if config.log_json {
         logs.json().init();
     } else {

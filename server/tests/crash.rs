@@ -228,9 +228,10 @@ async fn a_server_whose_output_nobody_reads_goes_on() {
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"))
         .args(["--memory", "--listen", &format!("127.0.0.1:{port}")])
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    drop(child.stdout.take());
+    drop((child.stdout.take(), child.stderr.take()));
     let url = format!("http://127.0.0.1:{port}/healthz");
     let answered = async {
         while reqwest::get(&url).await.is_err() {

@@ -131,6 +131,24 @@ async fn only_the_entities_that_were_asked_for_come() {
 }
 
 #[tokio::test]
+async fn what_is_filtered_out_may_leave_the_window_before_something_matches() {
+    let server = start_memory("--capacity 20 --heartbeat 60").await;
+    let url = server.url();
+    let base = base(&url).await;
+    let mut users = Sse::open(&url, &format!("since={base}&entity=User")).await;
+    users.next().await.unwrap();
+    for first in (0..100).step_by(10) {
+        push(&url, &todos(first, 10)).await;
+        // Seen by the stream, which goes on waiting.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    push(&url, &json!({"changes": [{"entity": "User", "row_id": "u", "kind": "insert"}]})).await;
+    let event = tokio::time::timeout(HANG, users.next()).await.unwrap().unwrap();
+    assert_eq!((&*event.name, seqs(&event)), ("changes", vec![base + 101]));
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn who_cannot_go_on_is_told_to_resync_and_the_stream_ends() {
     let server = start_memory("--capacity 4").await;
     let url = server.url();
@@ -333,6 +351,13 @@ async fn what_a_client_says_over_a_web_socket_is_not_looked_at() {
     // But it may not be long.
     socket.send(Message::binary(vec![0; 10_000])).await.unwrap();
     let ended = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(HANG, ended).await.expect("it is hung up on");
+
+    // Nor is it waited for when it only says that it will be: a frame of 15 MiB, of which the head comes.
+    let mut stream = not_reading(&server, "/api/sync/ws", UPGRADE).await;
+    let head = [&[0x82, 0xff][..], &(15_u64 << 20).to_be_bytes(), &[0; 4]].concat();
+    stream.write_all(&head).await.unwrap();
+    let ended = async { while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {} };
     tokio::time::timeout(HANG, ended).await.expect("it is hung up on");
     server.shutdown().await;
 }

@@ -88,6 +88,7 @@ pub(super) async fn socket(
     let tasks = app.tasks.clone();
     Ok(upgrade
         .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
         .on_upgrade(move |socket| tasks.track_future(converse(socket, subscriber, patience))))
 }
 
