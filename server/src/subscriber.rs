@@ -6,6 +6,7 @@ use crate::frames::Frame;
 use ringlog::{Cursor, Filter, Follower};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Where the live streams stand that follow everything. (What is not for a filtered one is no lag.)
@@ -37,6 +38,8 @@ pub(crate) struct Subscriber {
     follower: Follower,
     filter: Option<Filter>,
     place: Option<Arc<AtomicU64>>,
+    /// When it was last sent something.
+    last_sent: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -69,7 +72,7 @@ impl Subscriber {
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));
         let place = filter.is_none().then(|| app.places.open(start.seq));
-        Ok(Self { app: Arc::clone(app), follower, filter, place, _permit: permit })
+        Ok(Self { app: Arc::clone(app), follower, filter, place, last_sent: Instant::now(), _permit: permit })
     }
 
     /// Where it stands.
@@ -79,7 +82,15 @@ impl Subscriber {
 
     /// What it is sent next. May be dropped at any time, and loses nothing.
     pub(crate) async fn next(&mut self) -> Delivery {
-        let Self { app, follower, filter, place, .. } = self;
+        let delivery = self.wait().await;
+        self.last_sent = Instant::now();
+        delivery
+    }
+
+    async fn wait(&mut self) -> Delivery {
+        let Self { app, follower, filter, place, last_sent, .. } = self;
+        // Since it was sent something, not since now: who waits here may be called away, again and again.
+        let quiet = app.config.heartbeat.saturating_sub(last_sent.elapsed());
         tokio::select! {
             biased;
             () = app.stopping.cancelled() => return Delivery::Stopping,
@@ -92,7 +103,7 @@ impl Subscriber {
                 }
                 Err(resync) => Delivery::Resync(resync.into()),
             },
-            () = tokio::time::sleep(app.config.heartbeat) => {}
+            () = tokio::time::sleep(quiet) => {}
         }
         Delivery::Heartbeat(self.follower.cursor())
     }

@@ -187,6 +187,22 @@ async fn a_stream_on_which_nothing_happens_shows_that_it_lives() {
     }
     let mut socket = socket(&url, "").await;
     assert_eq!(socket.next().await.unwrap(), json!({"event": "heartbeat", "id": first.id}));
+
+    // Also to a client that has more to say than that.
+    let address = format!("{}/api/sync/ws", url.replace("http", "ws"));
+    let (socket, _) = tokio_tungstenite::connect_async(&address).await.unwrap();
+    let (mut to, mut from) = socket.split();
+    let says = async {
+        loop {
+            to.send(Message::text("hello")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let heard = async { assert!(from.next().await.unwrap().unwrap().is_text()) };
+    tokio::select! {
+        () = says => unreachable!("it goes on"),
+        heard = tokio::time::timeout(HANG, heard) => heard.expect("a heartbeat"),
+    }
     server.shutdown().await;
 }
 
