@@ -1,4 +1,5 @@
-//! What stands in a query string. Read by hand, so that a parameter that is misspelt, doubled or out of range is named.
+//! What stands in a query string, and what a name may be, there or in a body. Read by hand, so that a
+//! parameter that is misspelt, doubled or out of range is named.
 
 use crate::error::ApiError;
 use percent_encoding::percent_decode_str;
