@@ -3,7 +3,6 @@
 //! [internals]: docs::internals
 //! [proof]: docs::proof
 //! [limitations]: docs::limitations
-//! [performance]: docs::performance
 //!
 #![doc = include_str!("../README.md")]
 

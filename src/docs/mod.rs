@@ -1,13 +1,12 @@
 #![forbid(unsafe_code)]
-//! What ringlog promises, how it works, what it costs and what it cannot do: prose, with code that is compiled and run.
+//! Guarantees, limitations, internals and proof: prose whose code is compiled and run.
 
-// The link definitions stand before each text: the first one counts. In the files, read as they are, the links lead to
-// files; here, to modules.
+// The link definitions precede each text, since the first definition of a link wins. Read as files, the links lead to
+// files; here, they lead to modules.
 
 /// [guarantees]: crate::docs::guarantees
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
-/// [performance]: crate::docs::performance
 /// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("guarantees.md")]
@@ -16,7 +15,6 @@ pub mod guarantees {}
 /// [guarantees]: crate::docs::guarantees
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
-/// [performance]: crate::docs::performance
 /// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("internals.md")]
@@ -25,16 +23,6 @@ pub mod internals {}
 /// [guarantees]: crate::docs::guarantees
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
-/// [performance]: crate::docs::performance
-/// [proof]: crate::docs::proof
-///
-#[doc = include_str!("performance.md")]
-pub mod performance {}
-
-/// [guarantees]: crate::docs::guarantees
-/// [internals]: crate::docs::internals
-/// [limitations]: crate::docs::limitations
-/// [performance]: crate::docs::performance
 /// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("limitations.md")]
@@ -43,7 +31,6 @@ pub mod limitations {}
 /// [guarantees]: crate::docs::guarantees
 /// [internals]: crate::docs::internals
 /// [limitations]: crate::docs::limitations
-/// [performance]: crate::docs::performance
 /// [proof]: crate::docs::proof
 ///
 #[doc = include_str!("proof.md")]
