@@ -38,5 +38,5 @@ mod views;
 mod writer;
 
 pub use config::Config;
-pub use server::{Server, StartError};
+pub use server::{Server, StartError, Starting};
 pub use store::StoreError;

@@ -22,11 +22,16 @@ async fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::start(config.clone()).await?;
+    let starting = Server::listen(config.clone()).await?;
     // Whoever started it may have closed standard output; that is no reason to end.
-    if let Err(error) = std::io::stdout().write_all(greeting(&server, &config).as_bytes()) {
+    if let Err(error) = std::io::stdout().write_all(greeting(&starting.url(), &config).as_bytes()) {
         tracing::debug!(%error, "nobody reads standard output");
     }
+    // To verify a large store takes a while. Nothing was changed yet, so that to stop then needs no care.
+    let server = tokio::select! {
+        ready = starting.ready() => ready?,
+        () = stop_signal() => return Ok(()),
+    };
     tokio::select! {
         () = stop_signal() => server.shutdown().await,
         () = server.failed() => {
@@ -53,8 +58,7 @@ fn init_logs(config: &Config) {
 }
 
 /// Says where the server listens, and three commands to try.
-fn greeting(server: &Server, config: &Config) -> String {
-    let url = server.url();
+fn greeting(url: &str, config: &Config) -> String {
     let auth = |token: &Option<String>, name: &str| {
         token.as_ref().map_or(String::new(), |_| format!(" -H \"Authorization: Bearer ${name}\""))
     };

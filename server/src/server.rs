@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
-use crate::routes::router;
+use crate::routes::{Gate, router};
 use crate::store::{Store, StoreError};
 use crate::subscriber::Places;
 use crate::views::Views;
@@ -78,6 +78,8 @@ pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
     accepting: tokio::task::JoinHandle<()>,
+    /// Leads connections to the routes, which hold the app.
+    gate: Gate,
     observer: tokio::task::JoinHandle<()>,
     /// The writer, or the thread that folds.
     thread: JoinHandle<()>,
@@ -91,37 +93,103 @@ impl std::fmt::Debug for Server {
     }
 }
 
-impl Server {
-    /// Starts a server on the runtime that this is called in. Requests are answered when this returns.
+/// A server that listens, and opens and verifies its store. Until that is done it answers 503 `STARTING`; `/healthz` answers.
+#[derive(Debug)]
+pub struct Starting {
+    connections: Connections,
+    gate: Gate,
+    address: SocketAddr,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+/// What the accepting of connections needs to know.
+#[derive(Debug, Clone)]
+struct Connections {
+    config: Arc<Config>,
+    /// One permit for each connection.
+    permits: Arc<Semaphore>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Starting {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, as the beginning of an address for clients.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Opens and verifies the store. Requests are answered when this returns.
     ///
     /// # Errors
-    /// [`StartError`] if it cannot run as configured. Nothing that was stored is changed then.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        config.check().map_err(StartError::Config)?;
+    /// [`StartError`] if the store cannot be used. It listens no longer then, and nothing that was stored is changed.
+    pub async fn ready(self) -> Result<Server, StartError> {
         let metrics = Arc::new(Metrics::new());
         let (failed, stop_thread) = (CancellationToken::new(), CancellationToken::new());
-        let (log, pushes, thread) = open(&config, &metrics, &failed, &stop_thread).await?;
-        let listener = listen(&config).await?;
-        let address = listener.0;
+        let opened = open(&self.connections.config, &metrics, &failed, &stop_thread).await;
+        let (log, pushes, thread) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.connections.stopping.cancel();
+                // It owns the listening socket. Ended or not, nothing more is accepted.
+                let _ = self.accepting.await;
+                return Err(error);
+            }
+        };
+        let Self { connections, gate, address, accepting } = self;
+        let config = Config::clone(&connections.config);
         let app = Arc::new(App {
             views: Views::new(config.max_snapshots, config.snapshot_ttl),
             frames: Frames::default(),
             places: Places::default(),
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            connections: connections.permits,
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
             pushing: Semaphore::new(config.max_pushing.div_ceil(1024)),
-            stopping: CancellationToken::new(),
+            stopping: connections.stopping,
             failed,
-            tasks: TaskTracker::new(),
+            tasks: connections.tasks,
             config,
             log,
             pushes,
             metrics,
         });
         let observer = tokio::spawn(Arc::clone(&app.metrics).observe(Arc::clone(&app.log)));
-        let accepting = tokio::spawn(accept(listener.1, router(&app), Arc::clone(&app)));
-        tracing::info!(%address, incarnation = %app.log.incarnation(), last_seq = app.log.last_seq(), "listening");
-        Ok(Self { app, address, accepting, observer, thread, stop_thread })
+        gate.open(router(&app));
+        tracing::info!(%address, incarnation = %app.log.incarnation(), last_seq = app.log.last_seq(), "ready");
+        Ok(Server { app, address, accepting, gate, observer, thread, stop_thread })
+    }
+}
+
+impl Server {
+    /// Starts a server on the runtime that this is called in. Requests are answered when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`] if it cannot run as configured. Nothing that was stored is changed then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::listen(config).await?.ready().await
+    }
+
+    /// Listens, and leaves the opening of the store to [`Starting::ready`].
+    ///
+    /// # Errors
+    /// [`StartError`] if what is configured does not go together, or the address cannot be listened on.
+    pub async fn listen(config: Config) -> Result<Starting, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let (address, listener) = listen(&config).await?;
+        let connections = Connections {
+            permits: Arc::new(Semaphore::new(config.max_connections)),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config: Arc::new(config),
+        };
+        let gate = Gate::default();
+        let accepting = tokio::spawn(accept(listener, gate.router(), connections.clone()));
+        tracing::info!(%address, "listening");
+        Ok(Starting { connections, gate, address, accepting })
     }
 
     /// Where it listens.
@@ -142,7 +210,7 @@ impl Server {
     /// Stops: takes no more connections, ends waits and live streams, lets requests end for as long as is configured, and
     /// closes the store.
     pub async fn shutdown(self) {
-        let Self { app, accepting, observer, thread, stop_thread, .. } = self;
+        let Self { app, accepting, gate, observer, thread, stop_thread, .. } = self;
         tracing::info!("stopping");
         app.stopping.cancel();
         app.tasks.close();
@@ -157,7 +225,8 @@ impl Server {
         }
         observer.abort();
         stop_thread.cancel();
-        // The writer ends when nobody can reach it any more: with the last request, and this.
+        // The writer ends when nobody can reach it any more: with the last request, and these.
+        gate.close();
         drop(app);
         let joined = tokio::time::timeout(drain, tokio::task::spawn_blocking(|| thread.join())).await;
         match joined {
@@ -183,8 +252,15 @@ async fn open(
         return open_memory(config, builder, failed, stop);
     }
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&opening, builder)).await;
-    let (store, log) = opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread that the runtime does not wait for: asked to stop meanwhile, the process just ends.
+    std::thread::Builder::new()
+        .name("open".into())
+        .spawn(move || tell.send(Store::open(&opening, builder)))
+        .map_err(StartError::Thread)?;
+    let opened =
+        told.await.map_err(|_| StartError::Thread(std::io::Error::other("opening the store panicked")))?;
+    let (store, log) = opened?;
     let (log, store) = (Arc::new(log), Arc::new(store));
     let (writer, thread) =
         Writer::start(Arc::clone(&log), Arc::clone(&store), Arc::clone(metrics), failed.clone())
@@ -222,20 +298,21 @@ async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError
 }
 
 /// Takes connections until the server stops. Each has a permit for as long as it lasts.
-async fn accept(listener: TcpListener, router: Router, app: Arc<App>) {
+async fn accept(listener: TcpListener, router: Router, connections: Connections) {
+    let Connections { config, permits, stopping, tasks } = connections;
     loop {
         let next = async {
-            let permit = Arc::clone(&app.connections).acquire_owned().await;
+            let permit = Arc::clone(&permits).acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
             next = next => next,
-            () = app.stopping.cancelled() => return,
+            () = stopping.cancelled() => return,
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = serve(stream, router.clone(), &app.config, app.stopping.clone());
-                app.tasks.spawn(async move {
+                let serving = serve(stream, router.clone(), &config, stopping.clone());
+                tasks.spawn(async move {
                     serving.await;
                     drop(permit);
                 });

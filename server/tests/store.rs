@@ -216,3 +216,39 @@ async fn what_has_left_the_window_is_not_kept_on_disk() {
     assert_eq!(push(&server.url(), 1).await.body["deduped"], 0, "forgotten long ago");
     server.shutdown().await;
 }
+
+/// A store of a gigabyte takes seconds to verify. Clients and supervisors see a server that is there and asks for patience.
+#[tokio::test]
+async fn before_its_store_is_verified_a_server_listens_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let starting = Server::listen(config_in(folder.path())).await.unwrap();
+    let url = starting.url();
+    // One client for all, so that its connection is older than the routes.
+    let client = reqwest::Client::new();
+    let get = async |path: &str| common::Answer::of(client.get(format!("{url}{path}"))).await;
+    assert_eq!(get("/healthz").await.status, 200);
+    for path in
+        ["/readyz", "/api/sync/pull", "/api/sync/snapshot", "/api/sync/live", "/api/stats", "/metrics", "/"]
+    {
+        let refused = get(path).await;
+        assert_eq!((refused.status, refused.error().0), (503, "STARTING"), "{path}");
+        assert!(refused.error().1.contains("verifying"), "{path}: {}", refused.body);
+        assert_eq!(refused.header("retry-after"), Some("1"), "{path}");
+    }
+    let refused = common::push(&url, &todos(0, 1)).await;
+    assert_eq!((refused.status, refused.error().0), (503, "STARTING"));
+    let server = starting.ready().await.unwrap();
+    assert_eq!(get("/readyz").await.status, 200);
+    assert_eq!(get("/api/sync/pull").await.seqs(), [0; 0], "what was refused is not applied");
+    server.shutdown().await;
+}
+
+/// A server that cannot use its store lets go of its address.
+#[tokio::test]
+async fn a_refused_store_frees_the_address() {
+    let (folder, _) = place(b"not a database at all");
+    let starting = Server::listen(config_in(folder.path())).await.unwrap();
+    let address = starting.address();
+    starting.ready().await.unwrap_err();
+    std::net::TcpListener::bind(address).unwrap();
+}

@@ -10,9 +10,12 @@ use std::sync::Arc;
 /// The format that Prometheus is told of.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What `/healthz` answers.
+pub(super) const ALIVE: &str = "ok\n";
+
 /// `GET /healthz`: the process answers.
 pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+    ALIVE
 }
 
 /// `GET /readyz`: requests are welcome.

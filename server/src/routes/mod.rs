@@ -1,5 +1,6 @@
 //! The routes, one file each, and what lies around them.
 
+mod gate;
 mod health;
 mod live;
 mod page;
@@ -9,4 +10,5 @@ mod router;
 mod snapshot;
 mod stats;
 
+pub(crate) use gate::Gate;
 pub(crate) use router::router;

@@ -1,7 +1,8 @@
 //! A server in a process of its own, which can be killed and started again on the same port and data.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -43,13 +44,32 @@ impl Process {
         self.data.with_extension("log")
     }
 
-    /// Starts it; true if it listens, false if it ended before.
+    /// Starts it; true once it can be used, false if it ended before.
     pub fn start(&self) -> bool {
         self.start_with(&[])
     }
 
-    /// Starts it with variables in its environment.
+    /// Starts it with variables in its environment; true once it can be used, false if it ended before.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> bool {
+        self.listen_with(variables) && self.is_ready()
+    }
+
+    /// Waits until `/readyz` says that it can be used. False if it ends.
+    fn is_ready(&self) -> bool {
+        let port = self.port.lock().unwrap().unwrap();
+        let start = Instant::now();
+        while !asked(port).is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            if self.has_ended() {
+                return false;
+            }
+            assert!(start.elapsed() < super::HANG, "it does not become ready: {}", self.said());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Starts it; true if it listens, whether it can be used or not, false if it ended before.
+    pub fn listen_with(&self, variables: &[(&str, &str)]) -> bool {
         let mut child =
             self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
         let line = first_line(child.stdout.take().unwrap()).unwrap_or_else(|| {
@@ -105,6 +125,16 @@ impl Process {
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
+}
+
+/// What `/readyz` answers.
+fn asked(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(super::HANG)).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// The first line, empty at the end of the output. None if nothing comes for too long.
