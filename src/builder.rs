@@ -54,6 +54,7 @@ pub enum FreshCursor {
 #[must_use = "a builder does nothing until it builds"]
 pub struct Builder {
     pub(crate) capacity: usize,
+    pub(crate) max_bytes: Option<u64>,
     pub(crate) op_id_capacity: usize,
     pub(crate) max_push_changes: usize,
     pub(crate) base_seq: u64,
@@ -67,6 +68,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             capacity: 10_000,
+            max_bytes: None,
             op_id_capacity: 10_000,
             max_push_changes: 10_000,
             base_seq: 0,
@@ -84,6 +86,43 @@ impl Builder {
     /// With 0 it keeps none: every cursor behind the last seq gets a resync.
     pub fn capacity(mut self, events: usize) -> Self {
         self.capacity = events;
+        self
+    }
+
+    /// How many bytes of text the log keeps at most: the window is the longest suffix of the log of at most
+    /// [`capacity`](Self::capacity) events whose entities, row ids and data sum to at most so many bytes.
+    /// No bound unless said otherwise.
+    ///
+    /// The bound is exact: once all appends have returned, the window holds the events that this
+    /// sentence names. While an append is under way, the window may also hold its events and those appended
+    /// since, but never fewer than the bound allows. A reader whose next event was evicted gets a resync with
+    /// the reason [`Evicted`](crate::ResyncReason::Evicted), as with the bound by count. An event that is
+    /// longer than the bound by itself evicts all events before it and itself.
+    ///
+    /// Memory follows: the heap blocks of long texts (see [`slot_size`](Self::slot_size)) are freed soon after
+    /// their events are evicted, not when their slots are used again. The window takes `capacity` slots, at
+    /// most `bytes` in blocks, some 60 bytes for each block, and up to 8 bytes an event; besides, up to 64 KiB
+    /// of evicted blocks wait to be freed, 64 KiB a thread for its next long texts, and what was evicted while
+    /// a [`Batch`](crate::Batch) lives.
+    ///
+    /// # Complexity
+    /// With a bound, an append also pins the collector, and counts what was published since the last one did.
+    /// Without, it does nothing for it.
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let log = ChangeLog::builder().max_bytes(100).build()?;
+    /// for row_id in ["a", "b", "c"] {
+    ///     log.append_change(&Change::insert("Todo", &row_id.repeat(40)));
+    /// }
+    /// let stats = log.stats();
+    /// assert_eq!((log.oldest_seq(), log.len()), (2, 2));
+    /// assert_eq!(stats.retained_bytes, Some(88));
+    /// # Ok::<(), ringlog::ConfigError>(())
+    /// ```
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
         self
     }
 
@@ -186,5 +225,6 @@ impl Builder {
         // About eight segments to a small window, so that the two spare ones are not most of its memory.
         let segment_len = self.capacity.div_ceil(8).next_power_of_two().clamp(4, MAX_SEGMENT_LEN);
         Geometry::new(self.capacity, self.base_seq, segment_len, self.slot_size)
+            .with_max_bytes(self.max_bytes)
     }
 }

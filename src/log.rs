@@ -474,6 +474,7 @@ impl ChangeLog {
             appended: window.last - self.ring.geometry().base_seq(),
             superseded: self.ring.superseded(),
             retained: window.last + 1 - window.oldest,
+            retained_bytes: self.ring.retained_bytes(),
             head,
             oldest: window.oldest,
             unpublished: window.last.saturating_sub(head),

@@ -30,6 +30,9 @@ pub struct Stats {
     pub superseded: u64,
     /// Seqs in the window.
     pub retained: u64,
+    /// The bytes of the entities, row ids and data of the events in the window, as far as they are published;
+    /// `None` without a [bound in bytes](crate::Builder::max_bytes).
+    pub retained_bytes: Option<u64>,
     /// The highest seq below which nothing is unpublished.
     pub head: u64,
     /// The oldest seq in the window, `appended + 1` (after the base) when it is empty.
@@ -66,7 +69,7 @@ pub struct Stats {
     /// of those that are asked means that clients ask for ids that were forgotten just now.
     pub op_filter_false_positives: u64,
     /// Bytes of the heap blocks in which records lie that were too long for their slots. A block stays with its slot until the
-    /// slot is written again.
+    /// slot is written again; with a [bound in bytes](crate::Builder::max_bytes), until shortly after its event has left the window.
     pub spilled_bytes: u64,
     /// Threads and tasks that wait for a seq to become visible: in [`wait_for`](crate::ChangeLog::wait_for), in
     /// [`visible`](crate::ChangeLog::visible), or following.

@@ -254,6 +254,18 @@ pub(crate) mod epoch {
         }
     }
 
+    impl Guard {
+        /// Lets the epoch move on past this guard. What was loaded under it is not to be followed any more.
+        pub(crate) fn repin(&mut self) {
+            #[cfg(not(loom))]
+            self.0.repin();
+            #[cfg(loom)]
+            if let Some(guard) = &mut self.0 {
+                guard.repin();
+            }
+        }
+    }
+
     #[cfg(not(loom))]
     mod collector {
         use super::Guard;

@@ -5,6 +5,7 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Geometry {
     capacity: u64,
+    max_bytes: Option<u64>,
     base_seq: u64,
     segment_shift: u32,
     positions: u64,
@@ -31,12 +32,24 @@ impl Geometry {
         let positions = (capacity.div_ceil(segment_len) + spare).max(1) as u64;
         Self {
             capacity: capacity as u64,
+            max_bytes: None,
             base_seq,
             segment_shift: segment_len.trailing_zeros(),
             positions,
             reciprocal: u64::MAX / positions,
             slot_size,
         }
+    }
+
+    /// A ring whose records' texts also sum to at most so many bytes, if a number is given.
+    pub(crate) fn with_max_bytes(mut self, max_bytes: Option<u64>) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// The most bytes of text in the window, if they are bounded.
+    pub(crate) fn max_bytes(&self) -> Option<u64> {
+        self.max_bytes
     }
 
     /// How many segments the window needs, and so how many positions there are.

@@ -45,6 +45,9 @@
 //! is empty, or taken later than the segment was unlinked. Stamps are not reset: a
 //! stale stamp is smaller than every seq of a later life.
 //!
+//! *Evictor* ([`ByteBound`](bytes::ByteBound)). If the window is bounded in bytes, a writer that has published counts what is
+//! published, moves the floor, and has the blocks of evicted records taken out of their slots. The argument stands in `bytes`.
+//!
 //! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
 //! block away and keeps it for its own next long text; what it is about to spill, it has put into such a block before
 //! it claimed. So each append of a long text exchanges two blocks: in steady state none is allocated and none is freed. It would mostly be another
@@ -74,6 +77,9 @@
 //! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
 //! | pool | whoever gives a segment back: compare-and-swap into the pool, Release (A) | who takes it: swap, Acquire (B) | the end of its last life: nobody writes it any more |
 //! | settle | observer: `settled` max, Release (A) | observer: `settled` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
+//! | floor | counting writer: floor store, Release (A) | reader: floor load, Acquire (B) | the stamps that it counted, and so that `last` is not below the seq before the floor |
+//! | reap | thread to which a floor comes back from the epoch: `reapable` max, Release (A) | reaper: `reapable` load, Acquire (B) | the end of the readers that could reach what is below it |
+//! | count | counting writer or reaper: unlock, full fence | publisher, or thread to which a floor comes back: full fence, attempt at the lock | see `bytes` |
 //! | pin | reader: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
 //! | announce | writer: the claim's `fetch_add`, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's seat to whoever is told of the unlinking, or the unlinking to the writer (R4) |
 //! | enter | writer: store to its seat, Release (A) | reclaimer: load of the seat (leave:B) | what the seat's thread wrote before, though it is back |
@@ -128,9 +134,11 @@
 //! there anyway.
 
 mod block;
+mod bytes;
 mod geometry;
 mod pool;
 mod reader;
+mod reaper;
 mod seats;
 mod segment;
 mod slot;
@@ -145,8 +153,11 @@ pub(crate) use writer::Text;
 
 use crate::sync::epoch;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};
+use bytes::ByteBound;
 use crossbeam_utils::CachePadded;
-use segment::{Depot, Segment};
+use reader::Found;
+use reaper::{Positions, Reaper};
+use segment::Depot;
 use std::ptr;
 
 /// The orderings of the barrier table, by name. `A` is the earlier end, `B` the later.
@@ -181,6 +192,10 @@ mod order {
     pub(super) const POOL_B: Ordering = unless(cfg!(ringlog_fault = "pool_b_relaxed"), Ordering::Acquire);
     pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
     pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
+    pub(super) const FLOOR_A: Ordering = unless(cfg!(ringlog_fault = "floor_a_relaxed"), Ordering::Release);
+    pub(super) const FLOOR_B: Ordering = unless(cfg!(ringlog_fault = "floor_b_relaxed"), Ordering::Acquire);
+    pub(super) const REAP_A: Ordering = unless(cfg!(ringlog_fault = "reap_a_relaxed"), Ordering::Release);
+    pub(super) const REAP_B: Ordering = unless(cfg!(ringlog_fault = "reap_b_relaxed"), Ordering::Acquire);
 }
 
 /// The window of the latest records. See the module's essay.
@@ -192,8 +207,10 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     geometry: Geometry,
     /// The longest text that a slot holds itself.
     inline: usize,
-    positions: Box<[AtomicPtr<Segment<M>>]>,
+    positions: Positions<M>,
     depot: Arc<Depot<M>>,
+    /// The bound in bytes, if the window has one.
+    bytes: Option<ByteBound<M>>,
 }
 
 /// What the ring's memory is doing, in segments and bytes.
@@ -213,10 +230,17 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// An empty ring. Its segments are allocated as the window fills.
     pub(crate) fn new(geometry: Geometry) -> Self {
         let depot = Arc::new(Depot::new(&geometry));
+        let positions: Positions<M> =
+            (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+        let bytes = geometry.max_bytes().map(|max_bytes| {
+            let reaper = Reaper::new(&positions, &geometry, &depot);
+            ByteBound::new(max_bytes, geometry.base_seq() + 1, depot.inline(), reaper)
+        });
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
-            positions: (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            positions,
+            bytes,
             inline: depot.inline(),
             depot,
             geometry,
@@ -238,6 +262,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
         self.depot.superseded()
     }
 
+    /// The bytes of the texts in the window, if they are bounded.
+    pub(crate) fn retained_bytes(&self) -> Option<u64> {
+        self.bytes.as_ref().map(ByteBound::retained)
+    }
+
     pub(crate) fn memory(&self) -> Memory {
         self.depot.memory()
     }
@@ -245,7 +274,10 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
 impl<M: Copy + Send + Sync> Drop for Ring<M> {
     fn drop(&mut self) {
-        for position in &self.positions {
+        if let Some(bytes) = &self.bytes {
+            bytes.close();
+        }
+        for position in &*self.positions {
             let segment = position.load(Ordering::Relaxed);
             if !segment.is_null() {
                 // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a position has not been

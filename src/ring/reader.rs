@@ -1,6 +1,7 @@
 //! The reading side: the window, runs of records, the head.
 
 use super::block::Parts;
+use super::bytes::ByteBound;
 use super::segment::Segment;
 use super::{Ring, Window, order};
 use crate::sync::epoch::Guard;
@@ -33,7 +34,7 @@ pub(crate) struct Run<'r, M: Copy + Send + Sync> {
 }
 
 /// What the position of a seq holds, seen from that seq.
-enum Found<'g, M: Copy> {
+pub(super) enum Found<'g, M: Copy> {
     Segment(&'g Segment<M>),
     /// Not installed yet.
     NotYet,
@@ -48,6 +49,14 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// The seqs that can be read now.
     #[inline]
     pub(crate) fn window(&self) -> Window {
+        // The floor first: `last` is at least the seq before it (floor).
+        let floor = self.bytes.as_ref().map_or(0, ByteBound::floor);
+        let Window { oldest, last } = self.window_by_count();
+        Window { oldest: oldest.max(floor), last }
+    }
+
+    /// The last `capacity` seqs, whatever the bound in bytes leaves of them.
+    pub(super) fn window_by_count(&self) -> Window {
         self.geometry.window(self.last())
     }
 
@@ -144,7 +153,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// What is in the position of `seq`.
     #[inline]
-    fn find<'g>(&self, seq: u64, _guard: &'g Guard) -> Found<'g, M> {
+    pub(super) fn find<'g>(&self, seq: u64, _guard: &'g Guard) -> Found<'g, M> {
         let position = &self.positions[self.geometry.position_of(seq)];
         // SAFETY: loaded with install:B under the guard (R4).
         let Some(segment): Option<&'g _> = (unsafe { position.load(order::INSTALL_B).as_ref() }) else {
@@ -164,10 +173,10 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// Walks on from where the last call of any thread got to: amortised one stamp a record, at most a
     /// window's worth.
     pub(crate) fn head(&self, guard: &Guard) -> u64 {
-        let last = self.last();
-        let mut seq = self.settled.load(order::SETTLE_B).max(self.geometry.window(last).oldest - 1);
+        let window = self.window();
+        let mut seq = self.settled.load(order::SETTLE_B).max(window.oldest - 1);
         let from = seq;
-        while seq < last {
+        while seq < window.last {
             match self.find(seq + 1, guard) {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;

@@ -60,10 +60,13 @@ pub(crate) struct Writing {
 }
 
 enum Place {
-    Seat(&'static Seat),
+    Seat(Seated),
     /// A thread without a seat, or whose seat is not empty, pins the epoch as a reader does.
     Pin(Guard),
 }
+
+/// A seat that is not empty until this is dropped.
+struct Seated(&'static Seat);
 
 /// The moment at which a segment was last unlinked from a position. Relaxed: it travels with the segment.
 pub(super) struct Unlinked(AtomicU64);
@@ -78,7 +81,7 @@ impl Writing {
         match SEAT.try_with(|seat| seat.0) {
             Ok(seat) if load_own(&seat.since) == EMPTY => {
                 seat.since.store(SEATS.now.load(Ordering::Relaxed), order::ENTER_A);
-                Self::at(Place::Seat(seat))
+                Self::at(Place::Seat(Seated(seat)))
             }
             _ => Self::pinned(epoch::pin()),
         }
@@ -102,23 +105,22 @@ impl Writing {
         }
     }
 
-    /// Stands up and lets the epoch move on, so that what was retired can be used again.
-    pub(super) fn leave_and_flush(self) {
-        if let Place::Seat(_) = self.place {
-            drop(self);
-            epoch::pin().flush();
-        } else {
-            self.with_guard(|guard| guard.flush());
+    /// Leaves the seat, and pins the epoch instead.
+    pub(super) fn into_guard(self) -> Guard {
+        match self.place {
+            Place::Seat(seated) => {
+                drop(seated);
+                epoch::pin()
+            }
+            Place::Pin(guard) => guard,
         }
     }
 }
 
-impl Drop for Writing {
+impl Drop for Seated {
     #[inline]
     fn drop(&mut self) {
-        if let Place::Seat(seat) = self.place {
-            seat.since.store(EMPTY, order::LEAVE_A);
-        }
+        self.0.since.store(EMPTY, order::LEAVE_A);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// S slots for the seqs `base..base + S`.
@@ -111,6 +112,29 @@ impl<M: Copy> Segment<M> {
         unsafe { self.slot(seq).write_spilled(seq, fixed, block) }
     }
 
+    /// How long the text of `seq`'s record is.
+    ///
+    /// # Safety
+    /// As for [`read`](Self::read).
+    pub(super) unsafe fn text_len(&self, seq: u64) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { self.slot(seq).text_len() }
+    }
+
+    /// Frees the blocks of the records of these seqs, as far as they are published. Returns their bytes.
+    ///
+    /// # Safety
+    /// The segment covers the seqs and stays reachable (R4); no reader reads their records, and no other
+    /// thread frees their blocks.
+    pub(super) unsafe fn take_blocks(&self, seqs: Range<u64>) -> usize {
+        if !self.spills.load(Ordering::Relaxed) {
+            return 0;
+        }
+        // SAFETY: its writer is done (publish:B), and the next one has another life; the caller keeps others away.
+        let take = |seq| unsafe { self.slot(seq).take() };
+        seqs.filter(|seq| self.holds(*seq)).filter_map(take).map(|block| block.capacity()).sum()
+    }
+
     /// Asks for the slot of `seq`, to be written soon with a text of about `len` bytes. A hint: a seq of another segment does no
     /// harm.
     #[inline]
@@ -136,7 +160,9 @@ impl<M: Copy> Segment<M> {
         }
         // SAFETY: `&mut self`: nobody else can reach a slot.
         let take = |seq| unsafe { self.slot(seq).take() };
-        (0..self.len as u64).filter_map(take).map(|block| block.capacity()).sum()
+        let bytes = (0..self.len as u64).filter_map(take).map(|block| block.capacity()).sum();
+        self.spills.store(false, Ordering::Relaxed);
+        bytes
     }
 }
 
@@ -162,6 +188,8 @@ pub(super) struct Depot<M: Copy> {
     pool: Pool<M>,
     segment_len: usize,
     stride: usize,
+    /// Whether segments give their blocks up when they are retired: the window is bounded in bytes.
+    empties: bool,
     allocated: AtomicU64,
     retired: AtomicU64,
     reclaimed: AtomicU64,
@@ -177,6 +205,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
             pool: Pool::new((geometry.positions() / 16).clamp(MIN_POOLED, 64)),
             segment_len: geometry.segment_len(),
             stride: Slot::<M>::stride(geometry.slot_size()),
+            empties: geometry.max_bytes().is_some(),
             allocated: AtomicU64::new(0),
             retired: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
@@ -211,14 +240,21 @@ impl<M: Copy + Send + Sync> Depot<M> {
         // SAFETY: out of the pool, and not freed.
         if unsafe { segment.as_ref() }.unlinked.is_over() {
             // SAFETY: it was made by `Box`. Its readers had gone when it came to the pool, its writers have now (R4).
-            return Some(unsafe { Box::from_raw(segment.as_ptr()) });
+            let mut segment = unsafe { Box::from_raw(segment.as_ptr()) };
+            depot.empty(&mut segment);
+            return Some(segment);
         }
         Self::give_back(depot, segment);
         None
     }
 
     /// Takes a segment back that no reader can reach, though a late writer may.
-    pub(super) fn give_back(depot: &Arc<Self>, segment: NonNull<Segment<M>>) {
+    pub(super) fn give_back(depot: &Arc<Self>, mut segment: NonNull<Segment<M>>) {
+        // SAFETY: not in the pool, and not freed.
+        if depot.empties && unsafe { segment.as_ref() }.unlinked.is_over() {
+            // SAFETY: no reader and no writer can reach it (R4).
+            depot.empty(unsafe { segment.as_mut() });
+        }
         let Err(surplus) = depot.pool.put(segment) else { return };
         // SAFETY: not in the pool, and not freed.
         if !unsafe { surplus.as_ref() }.unlinked.is_over() {
@@ -230,6 +266,13 @@ impl<M: Copy + Send + Sync> Depot<M> {
         depot.count_spilled(0, surplus.free_blocks());
         drop(surplus);
         depot.allocated.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Frees the blocks of a segment that nothing can reach, if this ring's segments are to have none then.
+    fn empty(&self, segment: &mut Segment<M>) {
+        if self.empties {
+            self.count_spilled(0, segment.free_blocks());
+        }
     }
 
     /// Ends the life of a segment that was just unlinked from its position, and its unlinking announced: it comes back when every

@@ -234,6 +234,26 @@ impl<M: Copy> Slot<M> {
         })
     }
 
+    /// How long the record's text is.
+    ///
+    /// # Safety
+    /// As for [`read`](Self::read).
+    pub(super) unsafe fn text_len(&self) -> u32 {
+        // SAFETY: alive, says the caller.
+        unsafe { self.0.as_ref() }.body.with(|body| {
+            // SAFETY: R3, as in `read`.
+            let [.., end] = unsafe { (*body).ends };
+            if end == SPILLED {
+                // SAFETY: `write_spilled` put its block's pointer here.
+                let block = unsafe { *self.place() };
+                // SAFETY: the slot owns the block, and it is not changed in this life.
+                unsafe { &*block }.text_and_ends().1[2]
+            } else {
+                u32::from(end)
+            }
+        })
+    }
+
     /// Takes the slot's block away, if it has one.
     ///
     /// # Safety

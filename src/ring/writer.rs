@@ -102,7 +102,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
         segment.prefetch(seq + AHEAD, len(&parts));
         // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive while `claim` is; the
         // text fits.
-        (seq, unsafe { self.write(segment, seq, fixed, parts) })
+        let spare = unsafe { self.write(segment, seq, fixed, parts) };
+        claim.finish();
+        (seq, spare)
     }
 
     /// Writes and publishes `seq`'s record, and keeps the books of what comes out of its slot.
@@ -148,6 +150,19 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let spare = unsafe { segment.write_spilled(seq, fixed, block) };
         self.depot.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
         spare
+    }
+
+    /// What readers need not wait for, after a publish: lets the epoch move on if segments were retired, and
+    /// keeps the bound in bytes.
+    #[cold]
+    fn tidy_up(&self, writing: Writing, installed: bool) {
+        let guard = writing.into_guard();
+        if installed {
+            guard.flush();
+        }
+        if let Some(bytes) = &self.bytes {
+            bytes.keep(self, guard);
+        }
     }
 
     /// The position whose segment covers `seq`.
@@ -310,10 +325,10 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// Ends a claim that is all published. Returns its first seq.
     #[inline]
     pub(crate) fn finish(self) -> u64 {
-        if self.installed {
-            // A segment was retired. Only now is it seen to, so that no reader waits for that.
-            self.writing.leave_and_flush();
+        let Self { ring, writing, first, installed, .. } = self;
+        if installed || ring.bytes.is_some() {
+            ring.tidy_up(writing, installed);
         }
-        self.first
+        first
     }
 }

@@ -1,0 +1,100 @@
+//! Takes the blocks of evicted records. See *Memory* in `bytes`.
+
+use super::geometry::Geometry;
+use super::order;
+use super::segment::{Depot, Segment};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering, epoch, fence};
+use std::ops::Range;
+
+/// The positions of a ring. The allocation is shared with what is handed to the epoch; what the
+/// positions point to is the ring's.
+pub(super) type Positions<M> = std::sync::Arc<[AtomicPtr<Segment<M>>]>;
+
+/// Takes the blocks of records that no reader can reach any more.
+///
+/// It outlives the ring in what waits for the epoch, so the ring [closes](Self::close) it.
+pub(super) struct Reaper<M: Copy + Send + Sync> {
+    positions: Positions<M>,
+    geometry: Geometry,
+    depot: Arc<Depot<M>>,
+    /// No reader can reach a record below this seq.
+    reapable: AtomicU64,
+    /// The blocks below this seq are taken. Written under the lock.
+    reaped: AtomicU64,
+    /// Whether the ring is gone.
+    closed: Mutex<bool>,
+}
+
+impl<M: Copy + Send + Sync> Reaper<M> {
+    pub(super) fn new(positions: &Positions<M>, geometry: &Geometry, depot: &Arc<Depot<M>>) -> Self {
+        let first_seq = geometry.base_seq() + 1;
+        Self {
+            positions: Positions::clone(positions),
+            geometry: geometry.clone(),
+            depot: Arc::clone(depot),
+            reapable: AtomicU64::new(first_seq),
+            reaped: AtomicU64::new(first_seq),
+            closed: Mutex::new(false),
+        }
+    }
+
+    /// Takes the blocks of all records before seq `floor`, which no reader can reach any more, or leaves
+    /// them to a thread that is reaping.
+    pub(super) fn reap(&self, floor: u64) {
+        // reap:A.
+        self.reapable.fetch_max(floor, order::REAP_A);
+        // Each turn but the last finds that a later floor has come back meanwhile.
+        loop {
+            if !cfg!(ringlog_fault = "reap_hand_fence") {
+                fence(Ordering::SeqCst);
+            }
+            let Some(closed) = self.closed.try_lock() else { return };
+            if *closed {
+                return;
+            }
+            // reap:B.
+            let to = self.reapable.load(order::REAP_B);
+            let from = self.reaped.load(Ordering::Relaxed);
+            self.take_blocks(from..to);
+            self.reaped.store(to.max(from), Ordering::Relaxed);
+            drop(closed);
+            if !cfg!(ringlog_fault = "reap_look_fence") {
+                fence(Ordering::SeqCst);
+            }
+            if cfg!(ringlog_fault = "reap_once")
+                || self.reaped.load(Ordering::Relaxed) >= self.reapable.load(Ordering::Relaxed)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Takes the blocks of these seqs. The caller holds the lock.
+    fn take_blocks(&self, seqs: Range<u64>) {
+        let _guard = epoch::pin();
+        let segment_len = self.geometry.segment_len() as u64;
+        // What lies further back than the ring is long went with its segment.
+        let span = self.positions.len() as u64 * segment_len;
+        let mut seq = seqs.start.max(seqs.end.saturating_sub(span));
+        while seq < seqs.end {
+            let base = self.geometry.base_of(seq);
+            let end = (base + segment_len).min(seqs.end);
+            let position = &self.positions[self.geometry.position_of(seq)];
+            // SAFETY: loaded with install:B under the guard (R4).
+            let segment = unsafe { position.load(order::INSTALL_B).as_ref() };
+            // SAFETY: as above.
+            if let Some(segment) = segment.filter(|segment| unsafe { segment.base() } == base) {
+                // SAFETY: the segment covers the seqs, no reader can reach them, and the lock keeps other
+                // reapers away.
+                let bytes = unsafe { segment.take_blocks(seq..end) };
+                self.depot.count_spilled(0, bytes);
+            }
+            seq = end;
+        }
+    }
+
+    /// Ends its use of the ring. Waits for a thread that is reaping.
+    pub(super) fn close(&self) {
+        *self.closed.lock() = true;
+    }
+}
