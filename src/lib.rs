@@ -15,6 +15,7 @@ mod dedup;
 pub mod docs;
 mod error;
 mod event;
+mod fingerprint;
 mod follow;
 mod log;
 #[cfg(feature = "profile")]
@@ -36,13 +37,14 @@ pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
 pub use error::{ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
+pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]
 pub use follow::FollowerStream;
 pub use follow::{Follower, Next, Visible};
 pub use log::ChangeLog;
 #[cfg(feature = "profile")]
 pub use profile::{Latency, LatencySnapshot};
-pub use push::PushClaim;
+pub use push::{Operation, PushClaim};
 pub use query::{Filter, MAX_EXAMINED, Query};
 pub use record::MAX_RECORD_LEN;
 pub use stats::Stats;

@@ -9,6 +9,7 @@ use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
 use crate::error::{PullError, RestoreError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
+use crate::fingerprint::Fingerprint;
 #[cfg(feature = "profile")]
 use crate::profile::{Operation, Profile};
 use crate::query::Query;
@@ -21,7 +22,7 @@ use crate::wait::{Gate, Watched};
 use crate::wire::{PullResponse, PullSummary};
 use crossbeam_utils::CachePadded;
 use serde_json::Value;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A log of the latest changes: any number of threads append, any number read, nobody waits for anybody.
@@ -179,7 +180,9 @@ impl ChangeLog {
     /// assert_eq!(seqs, 1..=2);
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
-        self.append_batch_at(changes, self.now())
+        let seqs = self.append_batch_unannounced(changes, self.now());
+        self.announce(seqs.clone());
+        seqs.start..=seqs.end - 1
     }
 
     /// What the log's clock says.
@@ -187,13 +190,23 @@ impl ChangeLog {
         self.clock.now()
     }
 
-    /// Appends changes as one batch, with a timestamp taken before.
-    pub(crate) fn append_batch_at(&self, changes: &[Change<'_>], timestamp: u64) -> RangeInclusive<u64> {
+    /// Appends a change with a timestamp taken before. Waiters are not woken: [`announce`](Self::announce) does that.
+    pub(crate) fn append_unannounced(&self, change: &Change<'_>, timestamp: u64) -> u64 {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Append);
+        append::one(&self.ring, change, timestamp, Writing::enter)
+    }
+
+    /// As [`append_unannounced`](Self::append_unannounced), of changes as one batch. Returns their seqs.
+    pub(crate) fn append_batch_unannounced(&self, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
-        let seqs = append::batch(&self.ring, changes, timestamp, Writing::enter);
-        self.gate.published(self, seqs.clone());
-        seqs.start..=seqs.end - 1
+        append::batch(&self.ring, changes, timestamp, Writing::enter)
+    }
+
+    /// Wakes those who wait for these seqs, which were just appended. Runs code of the caller's: wakers.
+    pub(crate) fn announce(&self, seqs: Range<u64>) {
+        self.gate.published(self, seqs);
     }
 }
 
@@ -221,7 +234,7 @@ impl ChangeLog {
     /// # Examples
     ///
     /// ```
-    /// use ringlog::{Change, ChangeLog, OpClaim};
+    /// use ringlog::{Change, ChangeLog, Fingerprint};
     ///
     /// let earlier = ChangeLog::new();
     /// earlier.append_change(&Change::insert("Todo", "t1"));
@@ -232,7 +245,7 @@ impl ChangeLog {
     /// let mut log = ChangeLog::builder().incarnation(earlier.incarnation()).base_seq(0).build()?;
     /// log.restore(1, 1_795_331_340_123, &Change::insert("Todo", "t1"))?;
     /// log.restore(2, 1_795_331_340_456, &Change::delete("Todo", "t1"))?;
-    /// log.restore_op_id(Some("phone"), "op-7", 2);
+    /// log.restore_op_id(Some("phone"), "op-7", 2, Some(Fingerprint::of(&Change::delete("Todo", "t1"))));
     ///
     /// assert_eq!(log.read(client, 100)?.iter().next().unwrap().seq(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -257,7 +270,8 @@ impl ChangeLog {
     ///
     /// To be called in the order in which they were completed, for the oldest are forgotten first: that of the seqs, as far as
     /// one thread did all of it. `client_id` is that of the [`PushRequest`](crate::PushRequest), `None` for the ids of
-    /// [`claim_op_id`](Self::claim_op_id). An id that is remembered already stays as it is.
+    /// [`claim_op_id`](Self::claim_op_id). `fingerprint` is that of the change, as the [`PushClaim`](crate::PushClaim) had it; an
+    /// id without one is answered as a replay whatever is pushed under it. An id that is remembered already stays as it is.
     ///
     /// # Complexity
     /// As claiming and completing.
@@ -265,8 +279,15 @@ impl ChangeLog {
     /// # Examples
     ///
     /// See [`restore`](Self::restore).
-    pub fn restore_op_id(&mut self, client_id: Option<&str>, op_id: &str, seq: u64) {
-        if let OpClaim::Proceed(guard) = self.op_ids.claim_op(OpId::scoped(client_id, op_id)) {
+    pub fn restore_op_id(
+        &mut self,
+        client_id: Option<&str>,
+        op_id: &str,
+        seq: u64,
+        fingerprint: Option<Fingerprint>,
+    ) {
+        let claim = self.op_ids.claim_change(OpId::scoped(client_id, op_id), fingerprint);
+        if let Ok(OpClaim::Proceed(guard)) = claim {
             guard.complete(seq);
         }
     }
@@ -489,6 +510,7 @@ impl ChangeLog {
             op_ids_completed: ops.completed,
             op_claims_forgotten: ops.forgotten,
             op_claims_replayed: ops.replayed,
+            op_claims_mismatched: ops.mismatched,
             op_claims_in_flight: ops.in_flight,
             op_filter_false_positives: ops.false_positives,
             spilled_bytes: memory.spilled_bytes,

@@ -1,49 +1,115 @@
 #![forbid(unsafe_code)]
 //! Pushing: a client's changes are applied, each once, and logged.
 //!
-//! Whatever can fail comes before a change is applied, so that one that was applied is always logged, and its op id
-//! completed.
+//! For each change, in this order: its data becomes text and its length is checked; its op id is
+//! claimed, with the change's fingerprint; the clock is asked; the change is applied; it is
+//! appended; its op id is completed; waiters are woken. Code of the caller runs in four of these
+//! steps: the clock, `apply`, the `Display` of its error, and a waiter's waker.
+//!
+//! - **Everything that can fail happens before a change is applied**: so one that was applied is
+//!   always logged, and its op id completed.
+//! - **Waiters are woken last**, when the op id is completed: a waker that panics finds nothing
+//!   half done.
 
-use crate::dedup::{OpClaim, OpGuard, OpId};
-use crate::event::Change;
+use crate::dedup::{OpClaim, OpGuard, OpId, OtherChange};
+use crate::event::{Change, Data};
+use crate::fingerprint::Fingerprint;
 use crate::log::ChangeLog;
 use crate::record::MAX_RECORD_LEN;
 use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::{self, Display};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// So many characters of an entity and a row id are shown in an error: a name may be as long as a record.
+/// So many characters of an entity, a row id and an op id are shown in an error: a name may be as
+/// long as a record.
 const NAME_SHOWN: usize = 64;
+
+/// One change that a client pushes, with the op id under which it is applied once.
+///
+/// It is to [`claim_operations`](ChangeLog::claim_operations) what a [`ClientChange`] is to
+/// [`push`](ChangeLog::push), with data in any form that a [`Change`] takes.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog::{Change, Operation};
+/// use serde_json::value::RawValue;
+///
+/// let text: &RawValue = serde_json::from_str(r#"{"price": 1.10}"#)?;
+/// let operation = Operation::new(Change::insert("Item", "i1").raw(text)).op_id("7");
+/// # _ = operation;
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Operation<'a> {
+    change: Change<'a>,
+    op_id: Option<&'a str>,
+}
+
+impl<'a> Operation<'a> {
+    /// An operation without an op id: it is applied each time that it is pushed.
+    pub fn new(change: Change<'a>) -> Self {
+        Self { change, op_id: None }
+    }
+
+    /// With the client's idempotency key: pushed again under it, the operation is not applied
+    /// again.
+    pub fn op_id(self, op_id: &'a str) -> Self {
+        Self { op_id: Some(op_id), ..self }
+    }
+}
+
+impl<'a> From<&'a ClientChange> for Operation<'a> {
+    fn from(change: &'a ClientChange) -> Self {
+        let prepared = Change::new(change.kind, &change.entity, &change.row_id);
+        let prepared = match &change.data {
+            Some(data) => prepared.value(data),
+            None => prepared,
+        };
+        Self { change: prepared, op_id: change.op_id.as_deref() }
+    }
+}
 
 /// Pushing.
 impl ChangeLog {
     /// Applies a client's changes one after the other, and appends those that could be applied.
     ///
-    /// `apply` does the work, such as writing to a database; it is called at most once for a change, and what it does is
-    /// done before the change is in the log. What becomes of a change:
+    /// `apply` does the work, such as writing to a database; it is called at most once for a
+    /// change, and what it does is done before the change is in the log. What becomes of a change:
     ///
-    /// - Its op id was completed before: it is not applied again, and its result is that of the first time.
-    /// - Its op id is in flight in another thread: it is not applied, and `pending`. The client pushes it again later.
-    /// - `apply` returns an error or panics: the result is that error, and the op id is free again, so that the same
-    ///   change can be pushed again. The changes after it are applied all the same.
-    /// - Else it is applied and appended. A change without an op id is applied each time that it is pushed.
+    /// - Its op id was completed before, for the same change: it is not applied again, and its
+    ///   result is that of the first time.
+    /// - Its op id was completed before, for another change (by its [`Fingerprint`]): it is not
+    ///   applied, and its result is an error that says so.
+    /// - Its op id is in flight in another thread: it is not applied, and `pending`. The client
+    ///   pushes it again later.
+    /// - `apply` returns an error or panics: the result is that error, and the op id is free again,
+    ///   so that the same change can be pushed again. The changes after it are applied all the
+    ///   same.
+    /// - Else it is applied and appended. A change without an op id is applied each time that it is
+    ///   pushed.
     ///
-    /// Op ids belong to the client: the same op id of two `client_id`s is two ids, and no two different pairs are ever
-    /// taken for one. Those of requests without a `client_id` are the ids of [`claim_op_id`](Self::claim_op_id) and
-    /// [`has_seen_op_id`](Self::has_seen_op_id).
+    /// Op ids belong to the client: the same op id of two `client_id`s is two ids, and no two
+    /// different pairs are ever taken for one. Those of requests without a `client_id` are the ids
+    /// of [`claim_op_id`](Self::claim_op_id) and [`has_seen_op_id`](Self::has_seen_op_id). An id
+    /// that [`claim_op_id`](Self::claim_op_id) or [`remember_op_id`](Self::remember_op_id)
+    /// completed has no fingerprint: any change under it is a replay.
     ///
-    /// A request with more changes than [`max_push_changes`](crate::Builder::max_push_changes) is refused whole: one
-    /// error, no results, nothing applied. After a lost reply the client pushes the same request again; what was applied is
-    /// answered with its first seq.
+    /// A request with more changes than [`max_push_changes`](crate::Builder::max_push_changes) is
+    /// refused whole: one error, no results, nothing applied. After a lost reply the client pushes
+    /// the same request again; what was applied is answered with its first seq.
     ///
     /// # Panics
-    /// Never because of `apply`: a panic there is caught and reported. In a program built with `panic = "abort"` it ends
-    /// the process.
+    /// Never because of `apply`, the `Display` of its error, or the log's clock: a panic there is
+    /// caught and is the result of that change. If the waker of a waiting task panics, all changes
+    /// are handled first, and their op ids completed; then that panic goes on to the caller. In a
+    /// program built with `panic = "abort"` each of them ends the process.
     ///
     /// # Complexity
-    /// For each change, that of [`claim_op_id`](Self::claim_op_id), `apply` and [`append_change`](Self::append_change).
+    /// For each change, that of [`claim_op_id`](Self::claim_op_id), `apply` and
+    /// [`append_change`](Self::append_change).
     ///
     /// # Examples
     ///
@@ -81,33 +147,56 @@ impl ChangeLog {
         request: &PushRequest,
         mut apply: impl FnMut(&ClientChange) -> Result<(), E>,
     ) -> PushResponse {
-        if let Some(refusal) = self.refuse(request) {
+        if let Some(refusal) = self.refuse(request.changes.len()) {
             return refusal;
         }
-        let push_one = |change| self.push_one(request, change, &mut apply);
-        self.respond(request, request.changes.iter().map(push_one).collect())
+        let client_id = request.client_id.as_deref();
+        let mut results = Vec::with_capacity(request.changes.len());
+        let mut woken = Ok(());
+        for change in &request.changes {
+            let operation = Operation::from(change);
+            let subject = Subject::of(&operation);
+            let outcome = self.push_one(client_id, operation, || apply(change));
+            if let Outcome::Applied(seq) = outcome {
+                let announced = catch_unwind(AssertUnwindSafe(|| self.announce(seq..seq + 1)));
+                match woken {
+                    Ok(()) => woken = announced,
+                    Err(_) => announced.unwrap_or_else(dispose),
+                }
+            }
+            results.push((subject, outcome));
+        }
+        let response = self.respond(results);
+        woken.unwrap_or_else(|panic| resume_unwind(panic));
+        response
     }
 
+    /// Applies and appends one change, and completes its op id. If it was applied, it is yet to be
+    /// announced.
     fn push_one<E: Display>(
         &self,
-        request: &PushRequest,
-        change: &ClientChange,
-        apply: &mut impl FnMut(&ClientChange) -> Result<(), E>,
+        client_id: Option<&str>,
+        operation: Operation<'_>,
+        apply: impl FnOnce() -> Result<(), E>,
     ) -> Outcome {
-        let guard = match change.op_id.as_deref().map(|op_id| self.claim_for(request, op_id)) {
-            Some(OpClaim::Replayed { seq }) => return Outcome::Replayed(seq),
-            Some(OpClaim::InFlight) => return Outcome::Pending,
-            Some(OpClaim::Proceed(guard)) => Some(guard),
-            None => None,
+        let change = match prepare(operation.change) {
+            Ok(change) => change,
+            Err(error) => return Outcome::Failed(error),
         };
-        let applied = to_append(change).and_then(|prepared| {
-            caught(|| {
-                apply(change).map_err(|error| error.to_string())?;
-                Ok(self.append_change(&prepared))
-            })
+        let guard =
+            match operation.op_id.map(|op_id| self.claim_for(client_id, op_id, Fingerprint::of(&change))) {
+                Some(Err(outcome)) => return outcome,
+                Some(Ok(guard)) => Some(guard),
+                None => None,
+            };
+        let applied = caught(|| {
+            let timestamp = self.now();
+            apply().map_err(|error| error.to_string())?;
+            Ok(timestamp)
         });
         match applied {
-            Ok(seq) => {
+            Ok(timestamp) => {
+                let seq = self.append_unannounced(&change, timestamp);
                 if let Some(guard) = guard {
                     guard.complete(seq);
                 }
@@ -117,19 +206,29 @@ impl ChangeLog {
         }
     }
 
-    /// Applies a client's changes as one: all of them, in one transaction of the server's, or none. Those that are
-    /// applied are appended as one batch, which readers see whole.
+    /// Applies a client's changes as one: all of them, in one transaction of the server's, or none.
+    /// Those that are applied are appended as one batch, which readers see whole.
     ///
-    /// `apply` is called at most once, with the changes that are to be applied, in the order of the request. Not among
-    /// them are changes that were applied before (`replayed`, as in [`push`](Self::push)), and repetitions of an op id
-    /// within the request, which get the result of its first change. If nothing is left, `apply` is not called.
+    /// `apply` is called at most once, with the changes that are to be applied, in the order of the
+    /// request. Not among them are:
     ///
-    /// If `apply` returns an error or panics, **it must have undone what it did**, as a transaction that is dropped does:
-    /// nothing is appended, every one of these op ids is free again, and each of these changes has the error as its result.
+    /// - changes that were applied before, and those whose op id was used for another change: as in
+    ///   [`push`](Self::push);
+    /// - repetitions of an op id within the request. They get the result of its first change if
+    ///   they are the same change, and an error if they are another one.
     ///
-    /// If any op id is in flight in another thread, nothing is applied: that change and all that would have been applied
-    /// with it are `pending`. The client pushes the whole request again later, best after a while of random length: two
-    /// requests that share op ids in different orders may put each other off.
+    /// If nothing is left, `apply` is not called. If a change cannot be appended, for it is too
+    /// long, nothing is applied: that change has this error as its result, and the others have one
+    /// that names it.
+    ///
+    /// If `apply` returns an error or panics, **it must have undone what it did**, as a transaction
+    /// that is dropped does: nothing is appended, every one of these op ids is free again, and each
+    /// of these changes has the error as its result.
+    ///
+    /// If any op id is in flight in another thread, nothing is applied: that change and all that
+    /// would have been applied with it are `pending`. The client pushes the whole request again
+    /// later, best after a while of random length: two requests that share op ids in different
+    /// orders may put each other off.
     ///
     /// Otherwise, op ids, limits and the response are those of [`push`](Self::push).
     ///
@@ -170,33 +269,26 @@ impl ChangeLog {
             Ok(claim) => claim,
             Err(response) => return response,
         };
-        match caught(|| apply(claim.client_changes()).map_err(|error| error.to_string())) {
+        let is_planned = |(_, outcome): &(Subject<'_>, Outcome)| matches!(outcome, Outcome::Planned(_));
+        let planned = request.changes.iter().zip(claim.plan.results.iter().map(is_planned));
+        let changes: Vec<_> = planned.filter(|(_, planned)| *planned).map(|(change, _)| change).collect();
+        match caught(|| apply(&changes).map_err(|error| error.to_string())) {
             Ok(()) => claim.publish(),
             Err(error) => claim.fail(error),
         }
     }
 
-    /// The first half of a [`push_batch`](Self::push_batch), for who applies several requests in one transaction: claims the
-    /// request's op ids, and lays out what is to be appended.
+    /// The first half of a [`push_batch`](Self::push_batch): claims the request's op ids, and lays
+    /// out what is to be appended.
     ///
-    /// Nobody else can apply these operations while the claim lives. Apply [`changes`](PushClaim::changes), then
-    /// [`publish`](PushClaim::publish), or give up with [`fail`](PushClaim::fail) or by dropping the claim. Claims can
-    /// be held side by side, also those of different requests:
-    ///
-    /// 1. claim each request that waits, begin a transaction, write the changes of all claims, commit;
-    /// 2. publish the claims, in the order in which they were written;
-    /// 3. send the responses.
-    ///
-    /// If nobody else appends meanwhile, the seqs are known before the commit: they go on from
-    /// [`last_seq`](Self::last_seq), claim by claim, and can be written along with the changes.
+    /// [`claim_operations`](Self::claim_operations) with the changes of the request, whose data is
+    /// written out as text.
     ///
     /// # Errors
-    /// The response for a request of which nothing can be applied now: it has too many changes, one that is too long, or an
-    /// op id that is in flight, be it in another claim of the same thread. In the last case, to be told by a
-    /// [`Pending`](OpStatus::Pending) result, the request can be claimed once those claims are gone. Nothing is claimed.
+    /// As [`claim_operations`](Self::claim_operations).
     ///
     /// # Complexity
-    /// For each change, that of [`claim_op_id`](Self::claim_op_id), and the writing of its data as text.
+    /// As [`claim_operations`](Self::claim_operations).
     ///
     /// # Examples
     ///
@@ -204,12 +296,61 @@ impl ChangeLog {
     /// use ringlog::{ChangeLog, PushRequest};
     ///
     /// let log = ChangeLog::new();
-    /// let requests: Vec<PushRequest> = ["a", "b"].iter().map(|client| serde_json::from_value(serde_json::json!({
-    ///     "client_id": client,
-    ///     "changes": [{"entity": "Todo", "row_id": client, "kind": "insert", "op_id": "1"}],
-    /// }))).collect::<Result<_, _>>()?;
+    /// let request: PushRequest = serde_json::from_str(
+    ///     r#"{"changes": [{"entity": "Todo", "row_id": "t1", "kind": "delete", "op_id": "1"}]}"#,
+    /// )?;
+    /// let claim = log.claim_push(&request).expect("nobody else claims it");
+    /// // begin a transaction, write claim.changes(), commit
+    /// assert_eq!(claim.publish().applied, 1);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn claim_push<'a>(&'a self, request: &'a PushRequest) -> Result<PushClaim<'a>, PushResponse> {
+        self.claim_operations(
+            request.client_id.as_deref(),
+            request.changes.iter().map(Operation::from).collect(),
+        )
+    }
+
+    /// The first half of a push whose data may be text, for programs that apply several requests in
+    /// one transaction: claims the operations' op ids, and lays out what is to be appended.
     ///
-    /// let claims: Vec<_> = requests.iter().filter_map(|request| log.claim_push(request).ok()).collect();
+    /// Nobody else can apply these operations while the claim lives. Apply
+    /// [`changes`](PushClaim::changes), then [`publish`](PushClaim::publish), or give up with
+    /// [`fail`](PushClaim::fail) or by dropping the claim. Claims can be held side by side, also
+    /// those of different requests:
+    ///
+    /// 1. claim each request that waits, begin a transaction, write the changes of all claims,
+    ///    commit;
+    /// 2. publish the claims, in the order in which they were written;
+    /// 3. send the responses.
+    ///
+    /// If nobody else appends meanwhile, the seqs are known before the commit: they go on from
+    /// [`last_seq`](Self::last_seq), claim by claim, and can be written along with the changes.
+    ///
+    /// # Errors
+    /// The response for a request of which nothing can be applied now: it has too many changes, one
+    /// that is too long, or an op id that is in flight, be it in another claim of the same thread.
+    /// In the last case, to be told by a [`Pending`](OpStatus::Pending) result, the request can be
+    /// claimed once those claims are gone. Nothing is claimed.
+    ///
+    /// # Complexity
+    /// For each change, that of [`claim_op_id`](Self::claim_op_id) and of [`Fingerprint::of`]. Data
+    /// that is text already is not copied.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, Operation};
+    /// use serde_json::value::RawValue;
+    ///
+    /// let log = ChangeLog::new();
+    /// let text: &RawValue = serde_json::from_str(r#"{"title": "Milk", "price": 1.10}"#)?;
+    /// let claim = |client| {
+    ///     let operation = Operation::new(Change::insert("Todo", client).raw(text)).op_id("1");
+    ///     log.claim_operations(Some(client), vec![operation])
+    /// };
+    ///
+    /// let claims: Vec<_> = ["a", "b"].into_iter().filter_map(|client| claim(client).ok()).collect();
     /// let mut seq = log.last_seq();
     /// // begin a transaction
     /// for change in claims.iter().flat_map(|claim| claim.changes()) {
@@ -222,62 +363,85 @@ impl ChangeLog {
     /// }
     /// # Ok::<(), serde_json::Error>(())
     /// ```
-    pub fn claim_push<'a>(&'a self, request: &'a PushRequest) -> Result<PushClaim<'a>, PushResponse> {
-        if let Some(refusal) = self.refuse(request) {
+    pub fn claim_operations<'a>(
+        &'a self,
+        client_id: Option<&'a str>,
+        operations: Vec<Operation<'a>>,
+    ) -> Result<PushClaim<'a>, PushResponse> {
+        if let Some(refusal) = self.refuse(operations.len()) {
             return Err(refusal);
         }
-        let mut plan = self.plan(request);
-        if plan.is_blocked {
-            plan.finish(|_| Outcome::Pending);
-            return Err(self.respond(request, plan.outcomes));
+        let mut plan = self.plan(client_id, operations);
+        if let Some(index) = plan.refused {
+            plan.give_up(|| Outcome::Failed(format!("not applied: changes[{index}] is refused")));
+            return Err(self.respond(plan.results));
         }
-        let lay_out = || plan.changes.iter().map(|change| to_append(change)).collect::<Result<Vec<_>, _>>();
-        // The clock may be the user's own.
-        match lay_out().and_then(|changes| Ok((changes, caught(|| Ok(self.now()))?))) {
-            Ok((changes, timestamp)) => Ok(PushClaim { log: self, request, plan, changes, timestamp }),
+        if plan.is_blocked {
+            plan.give_up(|| Outcome::Pending);
+            return Err(self.respond(plan.results));
+        }
+        match caught(|| Ok(self.now())) {
+            Ok(timestamp) => Ok(PushClaim { log: self, client_id, plan, timestamp }),
             Err(error) => {
-                plan.finish(|_| Outcome::Failed(error.clone()));
-                Err(self.respond(request, plan.outcomes))
+                plan.give_up(|| Outcome::Failed(error.clone()));
+                Err(self.respond(plan.results))
             }
         }
     }
 
-    /// Claims what the request asks for, as far as it gets.
-    fn plan<'a>(&'a self, request: &'a PushRequest) -> Plan<'a> {
+    /// Claims what is asked for, as far as it gets.
+    fn plan<'a>(&'a self, client_id: Option<&str>, operations: Vec<Operation<'a>>) -> Plan<'a> {
         let mut plan = Plan::default();
-        let mut own: HashMap<&str, usize> = HashMap::new();
-        for change in &request.changes {
-            let outcome = match change.op_id.as_deref() {
-                None => plan.take(change, None),
-                Some(op_id) => match own.get(op_id) {
-                    Some(&turn) => Outcome::Repeats(turn),
-                    None => match self.claim_for(request, op_id) {
-                        OpClaim::Replayed { seq } => Outcome::Replayed(seq),
-                        OpClaim::InFlight => {
-                            plan.is_blocked = true;
-                            Outcome::Pending
-                        }
-                        OpClaim::Proceed(guard) => {
-                            own.insert(op_id, plan.changes.len());
-                            plan.take(change, Some(guard))
-                        }
-                    },
-                },
+        let mut own = HashMap::new();
+        for (index, operation) in operations.into_iter().enumerate() {
+            let subject = Subject::of(&operation);
+            let outcome = match (prepare(operation.change), operation.op_id) {
+                (Err(error), _) => {
+                    plan.refused.get_or_insert(index);
+                    Outcome::Failed(error)
+                }
+                (Ok(change), None) => plan.take(change, None),
+                (Ok(change), Some(op_id)) => {
+                    let fingerprint = Fingerprint::of(&change);
+                    match own.get(op_id) {
+                        Some(&(turn, first)) if first == fingerprint => Outcome::Repeats(turn),
+                        Some(&(turn, _)) => Outcome::Differs(turn),
+                        None => match self.claim_for(client_id, op_id, fingerprint) {
+                            Ok(guard) => {
+                                own.insert(op_id, (plan.changes.len(), fingerprint));
+                                plan.take(change, Some(Claimed { op_id, fingerprint, guard }))
+                            }
+                            Err(outcome) => outcome,
+                        },
+                    }
+                }
             };
-            plan.outcomes.push(outcome);
+            plan.is_blocked |= matches!(outcome, Outcome::Pending);
+            plan.results.push((subject, outcome));
         }
         plan
     }
 
-    fn claim_for(&self, request: &PushRequest, op_id: &str) -> OpClaim<'_> {
-        self.op_ids.claim_op(OpId::scoped(request.client_id.as_deref(), op_id))
+    /// Claims an op id for a change of this fingerprint; or what that change's outcome is.
+    fn claim_for(
+        &self,
+        client_id: Option<&str>,
+        op_id: &str,
+        fingerprint: Fingerprint,
+    ) -> Result<OpGuard<'_>, Outcome> {
+        match self.op_ids.claim_change(OpId::scoped(client_id, op_id), Some(fingerprint)) {
+            Ok(OpClaim::Proceed(guard)) => Ok(guard),
+            Ok(OpClaim::InFlight) => Err(Outcome::Pending),
+            Ok(OpClaim::Replayed { seq }) => Err(Outcome::Replayed(seq)),
+            Err(OtherChange { seq }) => Err(Outcome::Failed(used(op_id, seq))),
+        }
     }
 
-    /// The answer to a request that is refused whole.
-    fn refuse(&self, request: &PushRequest) -> Option<PushResponse> {
-        let (given, limit) = (request.changes.len(), self.max_push_changes);
+    /// The answer to a push of so many changes, if that is refused whole.
+    fn refuse(&self, given: usize) -> Option<PushResponse> {
+        let limit = self.max_push_changes;
         (given > limit).then(|| {
-            let mut response = self.respond(request, Vec::new());
+            let mut response = self.respond(Vec::new());
             response
                 .errors
                 .push(format!("a push may have {limit} changes, not {given}: nothing was applied"));
@@ -285,64 +449,78 @@ impl ChangeLog {
         })
     }
 
-    /// The answer to a request, with what became of each of its changes.
-    fn respond(&self, request: &PushRequest, outcomes: Vec<Outcome>) -> PushResponse {
+    /// The answer to a push, with what became of each of its changes.
+    fn respond(&self, results: Vec<(Subject<'_>, Outcome)>) -> PushResponse {
         let mut response = PushResponse {
             applied: 0,
             deduped: 0,
             errors: Vec::new(),
             cursor: self.cursor().into(),
-            results: Vec::with_capacity(outcomes.len()),
+            results: Vec::with_capacity(results.len()),
         };
-        for (change, outcome) in request.changes.iter().zip(outcomes) {
+        for (Subject { entity, row_id, op_id }, outcome) in results {
             let (status, seq, error) = match outcome {
                 Outcome::Applied(seq) => (OpStatus::Applied, Some(seq), None),
                 Outcome::Replayed(seq) => (OpStatus::Replayed, Some(seq).filter(|&seq| seq > 0), None),
                 Outcome::Failed(error) => (OpStatus::Error, None, Some(error)),
-                Outcome::Pending | Outcome::Planned(_) | Outcome::Repeats(_) => {
+                Outcome::Pending | Outcome::Planned(_) | Outcome::Repeats(_) | Outcome::Differs(_) => {
                     (OpStatus::Pending, None, None)
                 }
             };
             response.applied += usize::from(matches!(status, OpStatus::Applied | OpStatus::Replayed));
             response.deduped += usize::from(status == OpStatus::Replayed);
-            let (entity, row_id) = (&change.entity, &change.row_id);
             let named = |error| format!("{entity:.NAME_SHOWN$}/{row_id:.NAME_SHOWN$}: {error}");
             response.errors.extend(error.as_ref().map(named));
-            response.results.push(OpResult { op_id: change.op_id.clone(), status, seq, error });
+            response.results.push(OpResult { op_id: op_id.map(String::from), status, seq, error });
         }
         response
     }
 }
 
-/// A request whose op ids are claimed and whose changes are to be applied: see [`ChangeLog::claim_push`].
+/// A push whose op ids are claimed and whose changes are to be applied: see
+/// [`ChangeLog::claim_operations`].
 ///
-/// While it lives, every other claim on its op ids is told that they are in flight. Dropped, be it by an early return or while
-/// a panic unwinds, it frees them: nothing was applied.
+/// While it lives, every other claim on its op ids is told that they are in flight. Dropped, be it
+/// by an early return or while a panic unwinds, it frees them: nothing was applied.
 #[must_use = "a claim that is dropped gives the push up"]
 pub struct PushClaim<'a> {
     log: &'a ChangeLog,
-    request: &'a PushRequest,
+    client_id: Option<&'a str>,
     plan: Plan<'a>,
-    /// What is to be appended, in the order of `plan.changes`.
-    changes: Vec<Change<'a>>,
     timestamp: u64,
 }
 
 impl<'a> PushClaim<'a> {
-    /// What is to be applied, and will be appended as it stands here: in the order of the request, without those changes that
-    /// were applied before. It may be nothing; then the claim is published with nothing to apply.
+    /// What is to be applied, and will be appended as it stands here: in the order of the push,
+    /// without those changes that were applied before. It may be nothing; then the claim is
+    /// published with nothing to apply.
     pub fn changes(&self) -> &[Change<'a>] {
-        &self.changes
-    }
-
-    /// The same changes, as the client sent them, with their op ids.
-    pub fn client_changes(&self) -> &[&'a ClientChange] {
         &self.plan.changes
     }
 
-    /// The request that is claimed.
-    pub fn request(&self) -> &'a PushRequest {
-        self.request
+    /// The op id of each of these [`changes`](Self::changes), and the fingerprint of the change, to
+    /// be stored with it. `None` for a change without an op id.
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, Fingerprint, Operation};
+    ///
+    /// let log = ChangeLog::new();
+    /// let change = Change::delete("Todo", "t1");
+    /// let operations = vec![Operation::new(change.clone()).op_id("1"), Operation::new(change.clone())];
+    /// let claim = log.claim_operations(Some("phone"), operations).expect("nobody else claims it");
+    /// for (change, op_id) in claim.changes().iter().zip(claim.op_ids()) {
+    ///     println!("{} {op_id:?} of {:?}", change.row_id(), claim.client_id());
+    /// }
+    /// assert!(claim.op_ids().eq([Some(("1", Fingerprint::of(&change))), None]));
+    /// ```
+    pub fn op_ids(&self) -> impl ExactSizeIterator<Item = Option<(&'a str, Fingerprint)>> {
+        let claims = self.plan.claims.iter();
+        claims.map(|claimed| claimed.as_ref().map(|claimed| (claimed.op_id, claimed.fingerprint)))
+    }
+
+    /// The client that its op ids belong to.
+    pub fn client_id(&self) -> Option<&'a str> {
+        self.client_id
     }
 
     /// The timestamp that the events will have, in milliseconds since 1970.
@@ -350,34 +528,54 @@ impl<'a> PushClaim<'a> {
         self.timestamp
     }
 
-    /// Appends the changes as one batch and completes their op ids. To be called when they are applied for good.
+    /// Appends the changes as one batch and completes their op ids. To be called when they are
+    /// applied for good.
+    ///
+    /// # Panics
+    /// If the waker of a waiting task panics: after the changes are appended and their op ids
+    /// completed.
     ///
     /// # Complexity
-    /// That of [`append_batch`](ChangeLog::append_batch), and of [`complete`](OpGuard::complete) for each op id.
+    /// That of [`append_batch`](ChangeLog::append_batch), and of [`complete`](OpGuard::complete)
+    /// for each op id.
     pub fn publish(mut self) -> PushResponse {
-        if !self.changes.is_empty() {
-            let first = *self.log.append_batch_at(&self.changes, self.timestamp).start();
-            self.plan.complete(first);
-        }
-        self.log.respond(self.request, self.plan.outcomes)
+        let seqs = self.log.append_batch_unannounced(&self.plan.changes, self.timestamp);
+        self.plan.complete(seqs.start);
+        let response = self.log.respond(self.plan.results);
+        self.log.announce(seqs);
+        response
     }
 
-    /// Gives the push up: nothing is appended, the op ids are free again, and each of these changes has the error as its
-    /// result. What was applied must have been undone.
+    /// Gives the push up: nothing is appended, the op ids are free again, and each of these changes
+    /// has the error as its result. What was applied must have been undone.
     pub fn fail(mut self, error: impl Display) -> PushResponse {
-        let error = error.to_string();
-        self.plan.finish(|_| Outcome::Failed(error.clone()));
-        self.log.respond(self.request, self.plan.outcomes)
+        let error = caught(|| Ok(error.to_string())).unwrap_or_else(|panicked| panicked);
+        self.plan.give_up(|| Outcome::Failed(error.clone()));
+        self.log.respond(self.plan.results)
     }
 }
 
 impl fmt::Debug for PushClaim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { changes, timestamp, .. } = self;
         f.debug_struct("PushClaim")
-            .field("changes", changes)
-            .field("timestamp", timestamp)
+            .field("changes", &self.plan.changes)
+            .field("timestamp", &self.timestamp)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the answer to a change calls it by.
+#[derive(Debug)]
+struct Subject<'a> {
+    entity: &'a str,
+    row_id: &'a str,
+    op_id: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    fn of(operation: &Operation<'a>) -> Self {
+        let Change { entity, row_id, .. } = operation.change;
+        Self { entity, row_id, op_id: operation.op_id }
     }
 }
 
@@ -389,78 +587,109 @@ enum Outcome {
     Replayed(u64),
     Pending,
     Failed(String),
-    /// To be applied as the so-manieth of a batch.
+    /// Will be applied; index into [`Plan::changes`].
     Planned(usize),
-    /// The op id of another change of the request, which is the so-manieth to be applied.
+    /// The same change, under the same op id, as this one of [`Plan::changes`].
     Repeats(usize),
+    /// Another change under the op id of this one of [`Plan::changes`].
+    Differs(usize),
 }
 
 /// What a batch is going to do.
 #[derive(Default)]
 struct Plan<'a> {
-    /// What is known of each change of the request.
-    outcomes: Vec<Outcome>,
-    /// The changes to be applied, and with each the claim on its op id.
-    changes: Vec<&'a ClientChange>,
-    guards: Vec<Option<OpGuard<'a>>>,
+    /// What is known of each change of the push.
+    results: Vec<(Subject<'a>, Outcome)>,
+    /// The changes to be applied, and the claim on the op id of each.
+    changes: Vec<Change<'a>>,
+    claims: Vec<Option<Claimed<'a>>>,
     /// An op id is in flight elsewhere.
     is_blocked: bool,
+    /// The first change of the push that cannot be appended.
+    refused: Option<usize>,
+}
+
+/// An op id that a plan has claimed.
+struct Claimed<'a> {
+    op_id: &'a str,
+    fingerprint: Fingerprint,
+    guard: OpGuard<'a>,
 }
 
 impl<'a> Plan<'a> {
-    fn take(&mut self, change: &'a ClientChange, guard: Option<OpGuard<'a>>) -> Outcome {
+    fn take(&mut self, change: Change<'a>, claimed: Option<Claimed<'a>>) -> Outcome {
         self.changes.push(change);
-        self.guards.push(guard);
+        self.claims.push(claimed);
         Outcome::Planned(self.changes.len() - 1)
     }
 
-    /// Gives the claims up, and says `outcome` of all changes that were to be applied.
-    fn finish(&mut self, outcome: impl Fn(usize) -> Outcome) {
-        self.guards.clear();
-        for known in &mut self.outcomes {
-            if let Outcome::Planned(turn) | Outcome::Repeats(turn) = known {
-                *known = outcome(*turn);
+    /// Gives the claims up. Every change that was to be applied has this outcome.
+    fn give_up(&mut self, outcome: impl Fn() -> Outcome) {
+        self.claims.clear();
+        for (subject, known) in &mut self.results {
+            match known {
+                Outcome::Planned(_) | Outcome::Repeats(_) => *known = outcome(),
+                Outcome::Differs(_) => *known = Outcome::Failed(used(subject.op_id.unwrap_or_default(), 0)),
+                _ => {}
             }
         }
     }
 
     /// Completes the claims with seqs from `first` on.
     fn complete(&mut self, first: u64) {
-        for (guard, seq) in self.guards.drain(..).zip(first..) {
-            if let Some(guard) = guard {
-                guard.complete(seq);
+        for (claimed, seq) in self.claims.drain(..).zip(first..) {
+            if let Some(claimed) = claimed {
+                claimed.guard.complete(seq);
             }
         }
-        for known in &mut self.outcomes {
-            match *known {
-                Outcome::Planned(turn) => *known = Outcome::Applied(first + turn as u64),
-                Outcome::Repeats(turn) => *known = Outcome::Replayed(first + turn as u64),
-                _ => {}
+        let seq = |turn: usize| first + turn as u64;
+        for (subject, known) in &mut self.results {
+            *known = match *known {
+                Outcome::Planned(turn) => Outcome::Applied(seq(turn)),
+                Outcome::Repeats(turn) => Outcome::Replayed(seq(turn)),
+                Outcome::Differs(turn) => Outcome::Failed(used(subject.op_id.unwrap_or_default(), seq(turn))),
+                _ => continue,
             }
         }
     }
 }
 
-/// The change as it will be appended; an error if it cannot be.
-fn to_append(change: &ClientChange) -> Result<Change<'_>, String> {
-    let mut prepared = Change::new(change.kind, &change.entity, &change.row_id);
-    if let Some(data) = &change.data {
-        // Written out already here: nothing may fail once the change is applied.
-        prepared = prepared.data(data).map_err(|error| error.to_string())?;
+/// Says of a change that its op id was used for another one, with this seq; 0 if that has none.
+fn used(op_id: &str, seq: u64) -> String {
+    let for_another = format!("op_id `{op_id:.NAME_SHOWN$}` was used for another change");
+    if seq == 0 { for_another } else { format!("{for_another} (seq {seq})") }
+}
+
+/// The change as it will be appended, its data as text; an error if it cannot be.
+fn prepare(change: Change<'_>) -> Result<Change<'_>, String> {
+    let change = match change.data {
+        Data::Value(value) => change.data(value).map_err(|error| format!("data: {error}"))?,
+        _ => change,
+    };
+    let texts = [change.entity, change.row_id, change.data.text().unwrap_or_default()];
+    let len: u64 = texts.iter().map(|text| text.len() as u64).sum();
+    if len > MAX_RECORD_LEN as u64 {
+        return Err(format!("entity, row_id and data may have {MAX_RECORD_LEN} bytes together, not {len}"));
     }
-    let data_len = prepared.data.text().map_or(0, str::len);
-    let len = prepared.entity.len() + prepared.row_id.len() + data_len;
-    if len > MAX_RECORD_LEN {
-        return Err(format!("a change may have {MAX_RECORD_LEN} bytes, not {len}"));
-    }
-    Ok(prepared)
+    Ok(change)
 }
 
 /// What `work` returns; if it panics, an error that says so.
 fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    // What `apply` leaves half done is its owner's to mend; the log's own state is never left half done.
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(format!("panicked: {}", message(&*panic))))
+    // What `apply` leaves half done is its owner's to mend; the log's own state is never left half
+    // done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let error = format!("panicked: {}", message(&*panic));
+        dispose(panic);
+        Err(error)
+    })
+}
+
+/// Drops what a panic carried. If that panics as well, what the second one carries is leaked.
+fn dispose(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 /// What a panic said.

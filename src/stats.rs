@@ -63,6 +63,8 @@ pub struct Stats {
     pub op_claims_forgotten: u64,
     /// Claims that were answered with the first result.
     pub op_claims_replayed: u64,
+    /// Claims for another change than the one that the op id was completed for.
+    pub op_claims_mismatched: u64,
     /// Claims that were refused because another one on the same id was in flight.
     pub op_claims_in_flight: u64,
     /// Questions after op ids that the filter let through although the id is not remembered. Far more than one in fifty

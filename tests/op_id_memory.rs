@@ -152,7 +152,7 @@ fn a_log_that_saw_no_op_id_holds_nothing_for_them() {
     let firsts: [fn(&mut ChangeLog); 4] = [
         |log| claim(log, "a", 1),
         |log| log.remember_op_id("a"),
-        |log| log.restore_op_id(None, "a", 1),
+        |log| log.restore_op_id(None, "a", 1, None),
         |log| push(log, Some("a")),
     ];
     for first in firsts {

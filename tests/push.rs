@@ -2,14 +2,19 @@
 //! mends.
 
 use ringlog::{
-    ChangeKind, ChangeLog, ClientChange, MAX_RECORD_LEN, OpClaim, OpResult, OpStatus, PushRequest,
-    PushResponse, SyncCursor,
+    Change, ChangeKind, ChangeLog, ClientChange, Fingerprint, MAX_RECORD_LEN, OpClaim, OpResult, OpStatus,
+    Operation, PushRequest, PushResponse, SyncCursor,
 };
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 
 fn change(row_id: &str, op_id: impl Into<Option<&'static str>>) -> ClientChange {
@@ -507,16 +512,17 @@ fn claimed<'a>(log: &'a ChangeLog, request: &'a PushRequest) -> ringlog::PushCla
 #[test]
 fn claims_of_several_requests_are_applied_together_under_seqs_known_before() {
     let log = ChangeLog::builder().base_seq(10).build().unwrap();
-    let first = request([change("a", "1"), change("b", None), change("c", "1")]);
+    let first = request([change("a", "1"), change("b", None), change("a", "1")]);
     let second = request([change("d", "2")]);
-    let replay = request([change("e", "2"), change("f", "1")]);
+    let replay = request([change("d", "2"), change("a", "1")]);
     let (one, two) = (claimed(&log, &first), claimed(&log, &second));
     let rows = |claim: &ringlog::PushClaim<'_>| {
         claim.changes().iter().map(|c| c.row_id().to_owned()).collect::<String>()
     };
     assert_eq!((rows(&one), rows(&two)), ("ab".into(), "d".into()), "a repetition is not applied");
     assert_eq!(one.changes()[0].data_json().as_deref(), Some(r#"{"row":"a"}"#));
-    assert_eq!(one.client_changes()[0].op_id.as_deref(), Some("1"));
+    let ids: Vec<_> = one.op_ids().map(|id| id.map(|(op_id, _)| op_id)).collect();
+    assert_eq!((ids, one.client_id()), (vec![Some("1"), None], Some("client")));
     assert_eq!((log.last_seq(), log.stats().appended), (10, 0), "nothing is taken before it is published");
 
     let (one, two) = (one.publish(), two.publish());
@@ -561,6 +567,7 @@ fn a_request_that_cannot_be_claimed_claims_nothing() {
     oversized.changes[0].row_id = "x".repeat(MAX_RECORD_LEN);
     let refused = log.claim_push(&oversized).unwrap_err();
     assert_eq!(refused.results[0].status, OpStatus::Error);
+    assert_eq!(refused.errors.len(), 1);
     assert_eq!(claimed(&log, &request([change("a", "1")])).publish().applied, 1);
 }
 
@@ -589,4 +596,275 @@ fn a_clock_that_panics_fails_a_batch_and_leaves_its_op_ids_free() {
     assert_eq!(log.push_batch(&request, accept_all).errors, ["Todo/a: panicked: no time"]);
     broken.store(false, Ordering::Relaxed);
     assert_eq!(log.push_batch(&request, accept_all).applied, 1);
+}
+
+/// A push of one request by each way that there is: one by one, as one, and by claims, of the request and of its texts.
+const WAYS: [fn(&ChangeLog, &PushRequest) -> PushResponse; 4] = [
+    |log, request| log.push(request, accept),
+    |log, request| log.push_batch(request, accept_all),
+    |log, request| log.claim_push(request).map_or_else(|refused| refused, ringlog::PushClaim::publish),
+    |log, request| {
+        let operations = request.changes.iter().map(Operation::from).collect();
+        let claim = log.claim_operations(request.client_id.as_deref(), operations);
+        claim.map_or_else(|refused| refused, ringlog::PushClaim::publish)
+    },
+];
+
+#[test]
+fn an_op_id_that_is_used_for_another_change_is_an_error_and_the_others_are_handled() {
+    let original = change("a", "1");
+    let others = [
+        ClientChange { entity: "Note".into(), ..original.clone() },
+        ClientChange { row_id: "b".into(), ..original.clone() },
+        ClientChange { kind: ChangeKind::Update, ..original.clone() },
+        ClientChange { data: Some(json!({"row": "b"})), ..original.clone() },
+        ClientChange { data: Some(Value::Null), ..original.clone() },
+        ClientChange { data: None, ..original.clone() },
+    ];
+    for (first, again) in WAYS.iter().flat_map(|first| WAYS.iter().map(move |again| (first, again))) {
+        let log = ChangeLog::new();
+        first(&log, &request([change("z", "0"), original.clone()]));
+        for (turn, other) in others.iter().enumerate() {
+            let seq = 3 + turn as u64;
+            let response = again(&log, &request([original.clone(), other.clone(), change("c", None)]));
+            let expected = vec![(Replayed, Some(2)), (Error, None), (Applied, Some(seq))];
+            assert_eq!(summary(&response), (2, 1, expected), "{other:?}");
+            let message = "op_id `1` was used for another change (seq 2)";
+            assert_eq!(response.results[1].error.as_deref(), Some(message));
+            assert_eq!(response.errors, [format!("{}/{}: {message}", other.entity, other.row_id)]);
+        }
+        let stats = log.stats();
+        assert_eq!((stats.op_claims_mismatched, stats.op_claims_replayed), (6, 6));
+        assert!(
+            again(&log, &PushRequest { client_id: None, ..request([others[0].clone()]) }).errors.is_empty()
+        );
+    }
+}
+
+#[test]
+fn an_op_id_that_is_twice_in_a_request_for_two_changes_is_applied_once() {
+    for way in WAYS {
+        let log = ChangeLog::new();
+        let twice = request([change("a", "1"), change("b", "1"), change("c", "2"), change("a", "1")]);
+        let response = way(&log, &twice);
+        let expected = vec![(Applied, Some(1)), (Error, None), (Applied, Some(2)), (Replayed, Some(1))];
+        assert_eq!(summary(&response), (3, 1, expected));
+        assert_eq!(response.errors, ["Todo/b: op_id `1` was used for another change (seq 1)"]);
+        assert_eq!(rows(&log), ["a", "c"]);
+    }
+    // Nothing has a seq if nothing is applied; it is an error all the same.
+    let log = ChangeLog::new();
+    let twice = request([change("a", "1"), change("b", "1")]);
+    let failed = log.push_batch(&twice, |_| Err("conflict"));
+    assert_eq!(failed.errors, ["Todo/a: conflict", "Todo/b: op_id `1` was used for another change"]);
+    assert_eq!(log.push(&request([change("b", "1")]), accept).applied, 1, "the op id is free again");
+}
+
+#[test]
+fn an_op_id_in_flight_for_another_change_is_pending() {
+    let log = ChangeLog::new();
+    let (one, other) = (request([change("a", "1")]), request([change("b", "1")]));
+    let claim = claimed(&log, &one);
+    for way in WAYS {
+        assert_eq!(summary(&way(&log, &other)), (0, 0, vec![(Pending, None)]));
+    }
+    drop(claim);
+    assert_eq!(log.push(&other, accept).applied, 1, "it was never used");
+    assert_eq!(log.push(&one, never).errors, ["Todo/a: op_id `1` was used for another change (seq 1)"]);
+}
+
+#[test]
+fn an_op_id_that_is_kept_without_a_fingerprint_is_a_replay_of_any_change() {
+    let mut log = ChangeLog::new();
+    log.remember_op_id("remembered");
+    let OpClaim::Proceed(guard) = log.claim_op_id("claimed") else { panic!("nobody else claims it") };
+    guard.complete(7);
+    log.restore_op_id(None, "restored", 8, None);
+    for (op_id, seq) in [("remembered", None), ("claimed", Some(7)), ("restored", Some(8))] {
+        for row in ["a", "b"] {
+            let request = PushRequest { changes: vec![change(row, op_id)], client_id: None };
+            assert_eq!(summary(&log.push(&request, never)), (1, 1, vec![(Replayed, seq)]), "{op_id}");
+        }
+    }
+    // And the calls that know of no change are answered as ever.
+    log.push(&PushRequest { changes: vec![change("a", "pushed")], client_id: None }, accept);
+    log.remember_op_id("pushed");
+    assert!(log.has_seen_op_id("pushed"));
+    assert!(matches!(log.claim_op_id("pushed"), OpClaim::Replayed { seq: 1 }));
+    let other = PushRequest { changes: vec![change("b", "pushed")], client_id: None };
+    assert_eq!(log.push(&other, never).errors.len(), 1, "remembering it again does not change it");
+}
+
+#[test]
+fn a_restored_op_id_tells_its_change_from_another() {
+    let log = ChangeLog::new();
+    let one = request([change("a", "1")]);
+    let claim = claimed(&log, &one);
+    let Some((op_id, fingerprint)) = claim.op_ids().next().unwrap() else { panic!("it has one") };
+    assert_eq!(Fingerprint::of(&claim.changes()[0]), fingerprint);
+    let stored = fingerprint.to_bits();
+
+    let mut log = ChangeLog::builder().base_seq(9).build().unwrap();
+    log.restore_op_id(Some("client"), op_id, 5, Fingerprint::from_bits(stored));
+    assert_eq!(summary(&log.push(&one, never)).2, [(Replayed, Some(5))]);
+    let other = log.push(&request([change("b", "1")]), never);
+    assert_eq!(other.errors, ["Todo/b: op_id `1` was used for another change (seq 5)"]);
+}
+
+#[test]
+fn text_that_is_pushed_comes_out_byte_for_byte_and_counts_byte_for_byte() {
+    const TEXT: &str = "{ \"b\": 1.10, \"a\": -0,\n\"a\": 123456789012345678901234567890, \"c\":1e15}";
+    let log = ChangeLog::new();
+    let push = |text: &str| {
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        let operation = Operation::new(Change::insert("Item", "i").raw(raw)).op_id("1");
+        log.claim_operations(None, vec![operation]).expect("nobody else claims it").publish()
+    };
+    assert_eq!(push(TEXT).applied, 1);
+    assert_eq!(log.read(0, 1).unwrap().iter().next().unwrap().data_json(), Some(TEXT));
+    assert_eq!(push(TEXT).deduped, 1);
+    assert_eq!(push(&TEXT.replace("1.10", "1.1")).errors.len(), 1);
+    assert_eq!(push("null").errors.len(), 1);
+    assert_eq!(log.len(), 1);
+}
+
+#[test]
+fn a_change_too_long_for_a_record_is_told_so_and_the_others_of_its_batch_which_it_was() {
+    let zeros = String::from_utf8(vec![0; MAX_RECORD_LEN]).unwrap();
+    let huge = ClientChange { row_id: zeros, ..change("", "2") };
+    let log = ChangeLog::new();
+    let mixed = request([change("a", "1"), huge, change("c", None)]);
+    let response = log.push_batch(&mixed, |_| -> Result<(), Infallible> { panic!("nothing is applied") });
+    assert_eq!(summary(&response), (0, 0, vec![(Error, None); 3]));
+    let len = MAX_RECORD_LEN + "Todo".len() + mixed.changes[1].data.as_ref().unwrap().to_string().len();
+    let too_long = format!("entity, row_id and data may have {MAX_RECORD_LEN} bytes together, not {len}");
+    let errors: Vec<_> = response.results.iter().map(|result| result.error.as_deref().unwrap()).collect();
+    assert_eq!(
+        errors,
+        ["not applied: changes[1] is refused", &too_long, "not applied: changes[1] is refused"]
+    );
+    assert!(response.errors.iter().all(|error| error.len() < 200), "none repeats the whole name");
+    assert_eq!(log.push(&request([change("a", "1")]), accept).applied, 1, "its op id is free");
+}
+
+/// Counts wake-ups, and panics at each.
+struct Explosive(AtomicUsize);
+
+impl Wake for Explosive {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        // Unlike `panic!`, this does not print.
+        resume_unwind(Box::new("a waker panics"));
+    }
+}
+
+#[test]
+fn a_waker_that_panics_leaves_every_change_of_a_push_applied_and_its_op_id_completed() {
+    for way in WAYS {
+        let log = ChangeLog::new();
+        let explosive = Arc::new(Explosive(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&explosive));
+        let mut futures = [pin!(log.visible(1)), pin!(log.visible(2))];
+        for future in &mut futures {
+            assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let two = request([change("a", "1"), change("b", "2")]);
+        let outcome = catch_unwind(AssertUnwindSafe(|| way(&log, &two)));
+        assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"a waker panics"), "it goes on to the caller");
+        assert_eq!(rows(&log), ["a", "b"]);
+        let again = log.push(&two, never);
+        assert_eq!(summary(&again), (2, 2, vec![(Replayed, Some(1)), (Replayed, Some(2))]));
+        assert_eq!(log.stats().op_claims_forgotten, 0);
+    }
+}
+
+/// When it is woken, asks the log whether an op id is completed.
+struct Curious(Arc<ChangeLog>, AtomicBool);
+
+impl Wake for Curious {
+    fn wake(self: Arc<Self>) {
+        self.1.store(self.0.has_seen_op_id("1"), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_op_id_is_completed_before_a_waiter_is_woken() {
+    for way in WAYS {
+        let log = Arc::new(ChangeLog::new());
+        let curious = Arc::new(Curious(Arc::clone(&log), AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&curious));
+        let mut future = pin!(log.visible(1));
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        way(&log, &PushRequest { changes: vec![change("a", "1")], client_id: None });
+        assert!(curious.1.load(Ordering::Relaxed));
+    }
+}
+
+#[test]
+fn a_clock_that_panics_does_so_before_a_change_is_applied() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let clock = Arc::clone(&calls);
+    // It works for the second change only.
+    let clock = move || if clock.fetch_add(1, Ordering::Relaxed) == 1 { 1 } else { panic_any("no time") };
+    let log = ChangeLog::builder().clock(clock).build().unwrap();
+    let three = request([change("a", "1"), change("b", "2"), change("c", None)]);
+    let mut applied = Vec::new();
+    let response = log.push(&three, |change| {
+        applied.push(change.row_id.clone());
+        Ok::<(), Infallible>(())
+    });
+    assert_eq!(applied, ["b"]);
+    assert_eq!(summary(&response), (1, 0, vec![(Error, None), (Applied, Some(1)), (Error, None)]));
+    assert_eq!(response.errors, ["Todo/a: panicked: no time", "Todo/c: panicked: no time"]);
+    let refused = log.claim_push(&request([change("a", "1")])).unwrap_err();
+    assert_eq!(refused.errors, ["Todo/a: panicked: no time"], "its op id was free");
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("dropped"));
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_when_it_is_dropped_is_a_failed_change_like_any_other() {
+    let log = ChangeLog::new();
+    let two = request([change("a", "1"), change("b", "2")]);
+    let response = log.push(&two, |change| match change.row_id.as_str() {
+        "a" => resume_unwind(Box::new(Grenade)),
+        _ => Ok::<(), Infallible>(()),
+    });
+    assert_eq!(summary(&response), (1, 0, vec![(Error, None), (Applied, Some(1))]));
+    assert_eq!(response.errors, ["Todo/a: panicked: no message"]);
+    let response = log.push_batch(&two, |_| -> Result<(), Infallible> { resume_unwind(Box::new(Grenade)) });
+    assert_eq!(summary(&response), (1, 1, vec![(Error, None), (Replayed, Some(1))]));
+    assert_eq!(log.push(&two, accept).applied, 2);
+}
+
+/// An error that panics when it is written out.
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        resume_unwind(Box::new("no words"))
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_written_out_is_a_failed_change_like_any_other() {
+    let log = ChangeLog::new();
+    let one = request([change("a", "1")]);
+    let responses = [
+        log.push(&one, |_| Err(Unspeakable)),
+        log.push_batch(&one, |_| Err(Unspeakable)),
+        claimed(&log, &one).fail(Unspeakable),
+    ];
+    for response in responses {
+        assert_eq!(response.errors, ["Todo/a: panicked: no words"]);
+    }
+    assert_eq!(log.stats().op_claims_forgotten, 3);
+    assert_eq!(log.push(&one, accept).applied, 1);
 }

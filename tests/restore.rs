@@ -29,7 +29,7 @@ fn restored(earlier: &ChangeLog, capacity: usize) -> ChangeLog {
             change = change.raw(data);
         }
         log.restore(event.seq(), event.timestamp_millis(), &change).unwrap();
-        log.restore_op_id(Some("phone"), &format!("op-{}", event.seq()), event.seq());
+        log.restore_op_id(Some("phone"), &format!("op-{}", event.seq()), event.seq(), None);
     }
     log
 }
@@ -75,9 +75,9 @@ fn a_restored_op_id_is_answered_with_its_first_seq() {
 fn restored_op_ids_are_forgotten_the_oldest_first() {
     let mut log = ChangeLog::builder().op_id_capacity(2).base_seq(3).build().unwrap();
     for seq in 1..=3 {
-        log.restore_op_id(None, &format!("op-{seq}"), seq);
+        log.restore_op_id(None, &format!("op-{seq}"), seq, None);
     }
-    log.restore_op_id(None, "op-3", 99);
+    log.restore_op_id(None, "op-3", 99, None);
     assert!(!log.has_seen_op_id("op-1"));
     assert!(matches!(log.claim_op_id("op-2"), OpClaim::Replayed { seq: 2 }));
     assert!(matches!(log.claim_op_id("op-3"), OpClaim::Replayed { seq: 3 }), "the first one counts");

@@ -15,7 +15,7 @@ fn hashes(id: &str) -> Hashes {
 }
 
 fn claim(set: &Set, id: &str) -> Claim {
-    set.claim(hashes(id), OpId::bare(id))
+    set.claim(hashes(id), OpId::bare(id), None)
 }
 
 fn has(set: &Set, id: &str) -> bool {
@@ -36,7 +36,7 @@ fn complete(set: &Set, id: &str, seq: u64) -> bool {
             set.complete(held, seq);
             true
         }
-        Claim::InFlight | Claim::Replayed { .. } => false,
+        _ => false,
     }
 }
 
@@ -64,7 +64,7 @@ fn two_claims_on_one_id() {
                 set.complete(held, 7);
             }
             Claim::InFlight => {}
-            Claim::Replayed { seq } => assert_eq!(seq, 7),
+            Claim::Replayed { seq, .. } => assert_eq!(seq, 7),
         };
         let other = {
             let applied = Arc::clone(&applied);
@@ -131,7 +131,7 @@ fn complete_against_look_up() {
         let completer = spawn(&set, |set| complete(set, "a", 7));
         let seen = has(&set, "a");
         match claim(&set, "a") {
-            Claim::Replayed { seq } => {
+            Claim::Replayed { seq, .. } => {
                 assert_eq!(seq, 7);
                 assert!(has(&set, "a"), "replayed, but not seen");
                 assert!(completer.join().expect("the completer ends"));

@@ -22,6 +22,8 @@ mod clock;
 mod dedup;
 #[path = "../../src/event.rs"]
 mod event;
+#[path = "../../src/fingerprint.rs"]
+mod fingerprint;
 #[path = "../../src/record.rs"]
 mod record;
 #[path = "../../src/ring/mod.rs"]

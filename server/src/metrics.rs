@@ -27,7 +27,7 @@ const MAX_MICROS: u64 = 3_600_000_000;
 const MAX_MARKS: usize = 1024;
 
 /// The engine's counters that only grow; the others are gauges.
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 11] = [
     "appended",
     "superseded",
     "resyncs_evicted",
@@ -35,6 +35,7 @@ const COUNTERS: [&str; 10] = [
     "resyncs_other_log",
     "op_ids_completed",
     "op_claims_replayed",
+    "op_claims_mismatched",
     "op_claims_forgotten",
     "op_claims_in_flight",
     "op_filter_false_positives",

@@ -4,6 +4,7 @@
 use super::entry::OpId;
 use super::memory::OpMemory;
 use super::set::{Claim, Held};
+use crate::fingerprint::Fingerprint;
 
 /// The answer to a claim on an op id.
 #[derive(Debug)]
@@ -59,13 +60,35 @@ impl Drop for OpGuard<'_> {
     }
 }
 
+/// A claim on an id that was completed for another change, and the seq that it was completed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherChange {
+    pub(crate) seq: u64,
+}
+
 impl OpMemory {
-    /// Claims the id for the caller. Of any number of claims at a time one proceeds. Lock-free.
+    /// Claims the id, whatever it is for. Of any number of claims at a time one proceeds. Lock-free.
     pub(crate) fn claim_op(&self, id: OpId<'_>) -> OpClaim<'_> {
-        match self.claim(id) {
+        self.answer(self.claim(id, None))
+    }
+
+    /// Claims the id for a change. The fingerprint is kept with the id, and compared with the one that is kept already.
+    pub(crate) fn claim_change(
+        &self,
+        id: OpId<'_>,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<OpClaim<'_>, OtherChange> {
+        match self.claim(id, fingerprint) {
+            Claim::Replayed { seq, agrees: false } => Err(OtherChange { seq }),
+            claim => Ok(self.answer(claim)),
+        }
+    }
+
+    fn answer(&self, claim: Claim) -> OpClaim<'_> {
+        match claim {
             Claim::Proceed(held) => OpClaim::Proceed(OpGuard { memory: self, held: Some(held) }),
             Claim::InFlight => OpClaim::InFlight,
-            Claim::Replayed { seq } => OpClaim::Replayed { seq },
+            Claim::Replayed { seq, .. } => OpClaim::Replayed { seq },
         }
     }
 }

@@ -1,9 +1,10 @@
-//! One id that is being applied or was completed: what a bucket holds.
+//! An entry: one id that is in flight or was completed, and where it stands.
 //!
-//! Entries are shared by every copy of their bucket, so that a change of state is seen whichever copy one
-//! looks at.
+//! A slot of a shard owns it and lends it to every thread that looks at the slot. Its id and its fingerprint never
+//! change; its state and its seq are atomics.
 #![forbid(unsafe_code)]
 
+use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, Hasher};
 
@@ -129,23 +130,28 @@ impl Bytes {
 pub(super) struct Entry {
     state: AtomicU64,
     seq: AtomicU64,
-    hash: u64,
+    fingerprint: Option<Fingerprint>,
     id: Bytes,
 }
 
 impl Entry {
-    pub(super) fn new(hash: u64, id: OpId<'_>, state: State) -> Self {
-        Self { state: AtomicU64::new(state.pack()), seq: AtomicU64::new(0), hash, id: Bytes::new(id) }
+    pub(super) fn new(id: OpId<'_>, fingerprint: Option<Fingerprint>, state: State) -> Self {
+        let (state, seq) = (AtomicU64::new(state.pack()), AtomicU64::new(0));
+        Self { state, seq, fingerprint, id: Bytes::new(id) }
     }
 
+    /// Whether the entry is that of `id`.
     #[inline]
-    pub(super) fn is(&self, hash: u64, id: OpId<'_>) -> bool {
-        self.hash == hash && self.id.client_len() == id.client_len() && self.has_bytes(id)
+    pub(super) fn is(&self, id: OpId<'_>) -> bool {
+        let (client, bytes) = (id.client.unwrap_or_default().as_bytes(), self.id.get());
+        self.id.client_len() == id.client_len()
+            && bytes.len() == client.len() + id.op.len()
+            && bytes.strip_prefix(client) == Some(id.op.as_bytes())
     }
 
-    fn has_bytes(&self, id: OpId<'_>) -> bool {
-        let client = id.client.unwrap_or_default().as_bytes();
-        self.id.get().strip_prefix(client) == Some(id.op.as_bytes())
+    /// The fingerprint of the change that the id was claimed for, if the claimer gave one.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
     }
 
     /// Where the id stands. What its completer did before is visible once this says `Completed`.
@@ -201,22 +207,22 @@ mod tests {
             OpId::scoped(Some(&long), "a"),
         ];
         for (i, &one) in ids.iter().enumerate() {
-            let entry = Entry::new(7, one, State::InFlight);
+            let entry = Entry::new(one, None, State::InFlight);
             for (k, &other) in ids.iter().enumerate() {
-                assert_eq!(entry.is(7, other), i == k);
+                assert_eq!(entry.is(other), i == k);
             }
-            assert!(!entry.is(8, one));
         }
     }
 
     #[test]
     fn an_entry_starts_where_it_is_told_and_settles() {
-        let entry = Entry::new(1, OpId::bare("x"), State::InFlight);
-        assert_eq!(entry.state(), State::InFlight);
+        let fingerprint = Fingerprint::from_bits(7);
+        let entry = Entry::new(OpId::bare("x"), fingerprint, State::InFlight);
+        assert_eq!((entry.state(), entry.fingerprint()), (State::InFlight, fingerprint));
         entry.settle(3, 40);
         assert_eq!((entry.state(), entry.seq()), (State::Completed(3), 40));
         assert_eq!(entry.bytes(), 112);
-        assert_eq!(Entry::new(1, OpId::bare(&"x".repeat(100)), State::Settling).bytes(), 212);
+        assert_eq!(Entry::new(OpId::bare(&"x".repeat(100)), None, State::Settling).bytes(), 212);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use super::entry::OpId;
 use super::hash::Keys;
 use super::lazy::Lazy;
 use super::set::{Claim, Held, Set};
+use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
@@ -14,6 +15,7 @@ const STRIPES: usize = 8;
 #[derive(Debug, Default)]
 struct Stripe {
     replayed: AtomicU64,
+    mismatched: AtomicU64,
     in_flight: AtomicU64,
     forgotten: AtomicU64,
     false_positives: AtomicU64,
@@ -26,6 +28,8 @@ pub(crate) struct Tally {
     pub(crate) completed: u64,
     /// Claims answered with the first result.
     pub(crate) replayed: u64,
+    /// Claims for another change than the one that the id was completed for.
+    pub(crate) mismatched: u64,
     /// Claims refused because another one was in flight.
     pub(crate) in_flight: u64,
     /// Claims that were given up.
@@ -95,14 +99,15 @@ impl OpMemory {
         self.set().remember(self.keys.both(id), id);
     }
 
-    /// Claims the id. Lock-free.
-    pub(super) fn claim(&self, id: OpId<'_>) -> Claim {
+    /// Claims the id, for a change of this fingerprint if there is one. Lock-free.
+    pub(super) fn claim(&self, id: OpId<'_>, fingerprint: Option<Fingerprint>) -> Claim {
         let hashes = self.keys.both(id);
-        let claim = self.set().claim(hashes, id);
+        let claim = self.set().claim(hashes, id, fingerprint);
         match claim {
             Claim::Proceed(_) => {}
             Claim::InFlight => self.count(hashes.shard, |stripe| &stripe.in_flight),
-            Claim::Replayed { .. } => self.count(hashes.shard, |stripe| &stripe.replayed),
+            Claim::Replayed { agrees: true, .. } => self.count(hashes.shard, |stripe| &stripe.replayed),
+            Claim::Replayed { agrees: false, .. } => self.count(hashes.shard, |stripe| &stripe.mismatched),
         }
         claim
     }
@@ -122,6 +127,7 @@ impl OpMemory {
         let mut tally = Tally { completed, ..Tally::default() };
         for stripe in &self.stripes {
             tally.replayed += stripe.replayed.load(Ordering::Relaxed);
+            tally.mismatched += stripe.mismatched.load(Ordering::Relaxed);
             tally.in_flight += stripe.in_flight.load(Ordering::Relaxed);
             tally.forgotten += stripe.forgotten.load(Ordering::Relaxed);
             tally.false_positives += stripe.false_positives.load(Ordering::Relaxed);

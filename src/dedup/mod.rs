@@ -189,6 +189,7 @@ pub(crate) mod model {
     pub(crate) use super::slot::Slot;
 }
 
+pub(crate) use claim::OtherChange;
 pub use claim::{OpClaim, OpGuard};
 pub(crate) use entry::OpId;
 pub(crate) use memory::OpMemory;

@@ -3,8 +3,9 @@
 use super::bloom::Bloom;
 use super::entry::{OpId, State};
 use super::hash::Hashes;
-use super::shard::{Entered, Query, Shard, Window};
+use super::shard::{Entered, New, Query, Shard, Window};
 use super::table::Table;
+use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
@@ -44,7 +45,11 @@ pub(crate) struct Held {
 pub(crate) enum Claim {
     Proceed(Held),
     InFlight,
-    Replayed { seq: u64 },
+    Replayed {
+        seq: u64,
+        /// Not if both the claim and the entry have a fingerprint, and these differ.
+        agrees: bool,
+    },
 }
 
 /// What a look through all shards found. Taken shard by shard: a sum of moments, not of one moment.
@@ -133,9 +138,9 @@ impl Set {
         false
     }
 
-    /// Claims the id. Of any number of claims at a time one proceeds.
-    pub(crate) fn claim(&self, hashes: Hashes, id: OpId<'_>) -> Claim {
-        self.enter(hashes, id, State::InFlight)
+    /// Claims the id for a change of this fingerprint. Of any number of claims at a time one proceeds.
+    pub(crate) fn claim(&self, hashes: Hashes, id: OpId<'_>, fingerprint: Option<Fingerprint>) -> Claim {
+        self.enter(hashes, id, New { state: State::InFlight, fingerprint })
     }
 
     /// Completes the id without a claim, unless it is remembered already or somebody else's claim on it is
@@ -149,22 +154,26 @@ impl Set {
         self.bloom(hashes.filter).insert(hashes.filter, self.generation(self.completed() + 1));
         let state =
             if cfg!(ringlog_fault = "remember_without_settling") { State::InFlight } else { State::Settling };
-        if let Claim::Proceed(held) = self.enter(hashes, id, state) {
+        if let Claim::Proceed(held) = self.enter(hashes, id, New { state, fingerprint: None }) {
             self.complete(held, 0);
         }
     }
 
-    /// Enters the id in `state` if it has no live entry.
-    fn enter(&self, hashes: Hashes, id: OpId<'_>, state: State) -> Claim {
+    /// Enters the id if it has no live entry.
+    fn enter(&self, hashes: Hashes, id: OpId<'_>, new: New) -> Claim {
         let hash = hashes.shard;
         let query = Query { hash, id, window: self.window() };
         let mut shard = self.shard(hash);
         let mut depth = 0;
         loop {
-            match shard.enter(query, state) {
+            match shard.enter(query, new) {
                 Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hashes }),
                 Entered::Found(found) if found.state == State::InFlight => return Claim::InFlight,
-                Entered::Found(found) => return Claim::Replayed { seq: found.seq },
+                Entered::Found(found) => {
+                    let both = found.fingerprint.zip(new.fingerprint);
+                    let agrees = both.is_none_or(|(kept, given)| kept == given);
+                    return Claim::Replayed { seq: found.seq, agrees };
+                }
                 Entered::Split => {
                     shard = shard.child(hash, depth).expect("a shard that is split has children");
                     depth += 1;

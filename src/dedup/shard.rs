@@ -5,6 +5,7 @@ use super::entry::{Entry, OpId, State};
 use super::lazy::Lazy;
 use super::slot::Slot;
 use super::table::Zeroed;
+use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What an entry of an id says, if it is live.
@@ -12,6 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub(super) struct Found {
     pub(super) state: State,
     pub(super) seq: u64,
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 /// What became of an attempt to enter an id.
@@ -31,6 +33,13 @@ pub(super) struct Query<'a> {
     pub(super) hash: u64,
     pub(super) id: OpId<'a>,
     pub(super) window: Window<'a>,
+}
+
+/// What the entry of a new id says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    pub(super) state: State,
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 /// How many ids were ever completed, and how many of those are remembered.
@@ -101,11 +110,11 @@ impl Shard {
     fn find(&self, control: Control, query: Query<'_>) -> Option<Found> {
         control.filled_by(Tag::of(query.hash)).find_map(|slot| {
             let entry = self.slots[slot].get()?;
-            if !entry.is(query.hash, query.id) {
+            if !entry.is(query.id) {
                 return None;
             }
-            let state = entry.state();
-            query.window.is_live(state).then(|| Found { state, seq: entry.seq() })
+            let (state, fingerprint) = (entry.state(), entry.fingerprint());
+            query.window.is_live(state).then(|| Found { state, seq: entry.seq(), fingerprint })
         })
     }
 
@@ -121,8 +130,8 @@ impl Shard {
         }
     }
 
-    /// Enters an id in `state`, unless it has a live entry here or the shard is split.
-    pub(super) fn enter(&self, query: Query<'_>, state: State) -> Entered {
+    /// Enters an id, unless it has a live entry here or the shard is split.
+    pub(super) fn enter(&self, query: Query<'_>, new: New) -> Entered {
         loop {
             let seen = self.control();
             let found = self.find(seen, query);
@@ -142,7 +151,7 @@ impl Shard {
             let reserved = seen.reserve(slot);
             // control:D
             if self.change(seen, reserved, Ordering::Acquire) {
-                self.slots[slot].put(Entry::new(query.hash, query.id, state));
+                self.slots[slot].put(Entry::new(query.id, new.fingerprint, new.state));
                 if let Some(entered) = self.commit(reserved, slot, query) {
                     return entered;
                 }

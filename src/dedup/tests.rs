@@ -362,7 +362,7 @@ fn the_filter_errs_as_often_as_theory_says() {
     let set = Set::new(10_000);
     let generation = 16_384;
     for n in 1..4 * generation {
-        match set.claim(Hashes { shard: hash(n), filter: hash(n) }, OpId::bare(&n.to_string())) {
+        match set.claim(Hashes { shard: hash(n), filter: hash(n) }, OpId::bare(&n.to_string()), None) {
             Claim::Proceed(held) => set.complete(held, n),
             other => panic!("{other:?}"),
         }

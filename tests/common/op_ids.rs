@@ -17,13 +17,21 @@ type Id = (Option<&'static str>, String);
 #[derive(Default)]
 struct Model {
     capacity: usize,
-    /// With their seqs, the oldest first.
-    completed: VecDeque<(Id, u64)>,
+    /// The oldest first.
+    completed: VecDeque<Completed>,
     in_flight: BTreeSet<Id>,
     count_completed: u64,
     count_forgotten: u64,
     count_replayed: u64,
+    count_mismatched: u64,
     count_in_flight: u64,
+}
+
+struct Completed {
+    id: Id,
+    seq: u64,
+    /// The row of the change that it was for, if that is known: all else is the same in every change.
+    row: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,15 +39,32 @@ enum Claimed {
     Proceed,
     InFlight,
     Replayed(u64),
+    OtherChange,
+}
+
+impl Claimed {
+    /// What a change is answered if it is not applied.
+    fn result(&self) -> (OpStatus, Option<u64>) {
+        match *self {
+            Self::Replayed(seq) => (OpStatus::Replayed, Some(seq).filter(|&seq| seq > 0)),
+            Self::OtherChange => (OpStatus::Error, None),
+            Self::InFlight | Self::Proceed => (OpStatus::Pending, None),
+        }
+    }
 }
 
 impl Model {
-    fn find(&self, id: &Id) -> Option<u64> {
-        self.completed.iter().find(|(known, _)| known == id).map(|(_, seq)| *seq)
+    fn find(&self, id: &Id) -> Option<&Completed> {
+        self.completed.iter().find(|known| known.id == *id)
     }
 
-    fn claim(&mut self, id: &Id) -> Claimed {
-        if let Some(seq) = self.find(id) {
+    /// A claim for the change of a row, or for none in particular.
+    fn claim(&mut self, id: &Id, row: Option<&str>) -> Claimed {
+        if let Some(&Completed { seq, row: ref known, .. }) = self.find(id) {
+            if known.as_deref().zip(row).is_some_and(|(known, row)| known != row) {
+                self.count_mismatched += 1;
+                return Claimed::OtherChange;
+            }
             self.count_replayed += 1;
             Claimed::Replayed(seq)
         } else if self.in_flight.insert(id.clone()) {
@@ -50,14 +75,14 @@ impl Model {
         }
     }
 
-    fn complete(&mut self, id: Id, seq: u64) {
+    fn complete(&mut self, id: Id, seq: u64, row: Option<String>) {
         assert!(self.in_flight.remove(&id), "only what is in flight is completed");
-        self.enter(id, seq);
+        self.enter(Completed { id, seq, row });
     }
 
-    fn enter(&mut self, id: Id, seq: u64) {
+    fn enter(&mut self, completed: Completed) {
         self.count_completed += 1;
-        self.completed.push_back((id, seq));
+        self.completed.push_back(completed);
         while self.completed.len() > self.capacity {
             self.completed.pop_front();
         }
@@ -71,21 +96,26 @@ impl Model {
     /// A memory of nothing does not even count what it is told to remember.
     fn remember(&mut self, id: Id) {
         if self.capacity > 0 && self.find(&id).is_none() && !self.in_flight.contains(&id) {
-            self.enter(id, 0);
+            self.enter(Completed { id, seq: 0, row: None });
         }
     }
 
     /// What a push of one change is answered, if `apply` succeeds or not.
-    fn push(&mut self, id: Option<Id>, succeeds: bool, next_seq: &mut u64) -> (OpStatus, Option<u64>) {
-        match id.as_ref().map(|id| self.claim(id)) {
-            Some(Claimed::Replayed(seq)) => return (OpStatus::Replayed, Some(seq).filter(|&seq| seq > 0)),
-            Some(Claimed::InFlight) => return (OpStatus::Pending, None),
+    fn push(
+        &mut self,
+        id: Option<Id>,
+        row: &str,
+        succeeds: bool,
+        next_seq: &mut u64,
+    ) -> (OpStatus, Option<u64>) {
+        match id.as_ref().map(|id| self.claim(id, Some(row))) {
             Some(Claimed::Proceed) | None => {}
+            Some(other) => return other.result(),
         }
         if succeeds {
             *next_seq += 1;
             if let Some(id) = id {
-                self.complete(id, *next_seq);
+                self.complete(id, *next_seq, Some(row.into()));
             }
             (OpStatus::Applied, Some(*next_seq))
         } else {
@@ -95,6 +125,63 @@ impl Model {
             (OpStatus::Error, None)
         }
     }
+
+    /// What a push of changes as one is answered, and how many `apply` gets if it is called.
+    fn push_batch(
+        &mut self,
+        changes: &[(Option<Id>, &str)],
+        succeeds: bool,
+        next_seq: &mut u64,
+    ) -> (Vec<(OpStatus, Option<u64>)>, usize) {
+        let mut planned: Vec<&(Option<Id>, &str)> = Vec::new();
+        let mut known = Vec::new();
+        for change in changes {
+            let (id, row) = change;
+            let earlier = planned.iter().position(|(earlier, _)| id.is_some() && earlier == id);
+            known.push(match (earlier, id) {
+                (Some(turn), _) => Known::Again { turn, same: planned[turn].1 == *row },
+                (None, None) => Known::Planned(planned.len()),
+                (None, Some(id)) => match self.claim(id, Some(row)) {
+                    Claimed::Proceed => Known::Planned(planned.len()),
+                    other => Known::Told(other),
+                },
+            });
+            if let Some(Known::Planned(_)) = known.last() {
+                planned.push(change);
+            }
+        }
+        let blocked = known.iter().any(|known| matches!(known, Known::Told(Claimed::InFlight)));
+        let (applies, first) = (succeeds && !blocked, *next_seq + 1);
+        for (id, row) in &planned {
+            *next_seq += u64::from(applies);
+            match id {
+                Some(id) if applies => self.complete(id.clone(), *next_seq, Some((*row).into())),
+                Some(id) => self.forget(id),
+                None => {}
+            }
+        }
+        let given_up = (if blocked { OpStatus::Pending } else { OpStatus::Error }, None);
+        let seq = |turn: usize| Some(first + turn as u64);
+        let results = known.into_iter().map(|known| match known {
+            Known::Told(claimed) => claimed.result(),
+            Known::Again { same: false, .. } => (OpStatus::Error, None),
+            Known::Planned(_) | Known::Again { .. } if !applies => given_up,
+            Known::Planned(turn) => (OpStatus::Applied, seq(turn)),
+            Known::Again { turn, .. } => (OpStatus::Replayed, seq(turn)),
+        });
+        (results.collect(), if blocked { 0 } else { planned.len() })
+    }
+}
+
+/// What is known of a change of a batch before it is applied.
+enum Known {
+    Told(Claimed),
+    Planned(usize),
+    /// It has the op id of this planned one.
+    Again {
+        turn: usize,
+        same: bool,
+    },
 }
 
 /// Takes bytes as operations on a log and on the model, which must answer alike at each step.
@@ -148,7 +235,7 @@ impl Both<'_> {
 
     fn claim(&mut self, name: String) {
         let id = (None, name);
-        let expected = self.model.claim(&id);
+        let expected = self.model.claim(&id, None);
         let claimed = match self.log.claim_op_id(&id.1) {
             OpClaim::Proceed(guard) => {
                 self.held.push_back((id, guard));
@@ -166,7 +253,7 @@ impl Both<'_> {
     fn complete(&mut self, seq: u64) {
         if let Some((id, guard)) = self.held.pop_front() {
             guard.complete(seq);
-            self.model.complete(id, seq);
+            self.model.complete(id, seq, None);
         }
     }
 
@@ -204,7 +291,7 @@ impl Both<'_> {
             .iter()
             .map(|change| {
                 let id = change.op_id.clone().map(|op_id| (client, op_id));
-                self.model.push(id, !fails(&change.row_id), &mut self.next_seq)
+                self.model.push(id, &change.row_id, !fails(&change.row_id), &mut self.next_seq)
             })
             .collect();
         let response = self
@@ -225,37 +312,22 @@ impl Both<'_> {
         let request = request(shape, which);
         let client = client(&request);
         let succeeds = which % 4 != 3;
-        // What is to be applied: without an id, or with one that proceeds.
-        let (mut planned, mut blocked) = (Vec::new(), false);
-        for change in &request.changes {
-            let id = change.op_id.clone().map(|op_id| (client, op_id));
-            if id.is_some() && planned.contains(&id) {
-                continue;
-            }
-            match id.as_ref().map_or(Claimed::Proceed, |id| self.model.claim(id)) {
-                Claimed::Proceed => planned.push(id),
-                Claimed::InFlight => blocked = true,
-                Claimed::Replayed(_) => {}
-            }
-        }
-        let applies = succeeds && !blocked;
-        for id in &planned {
-            self.next_seq += u64::from(applies);
-            match id {
-                Some(id) if applies => self.model.complete(id.clone(), self.next_seq),
-                Some(id) => self.model.forget(id),
-                None => {}
-            }
-        }
+        let changes: Vec<_> = request
+            .changes
+            .iter()
+            .map(|change| (change.op_id.clone().map(|op_id| (client, op_id)), change.row_id.as_str()))
+            .collect();
+        let (expected, planned) = self.model.push_batch(&changes, succeeds, &mut self.next_seq);
         let mut calls = 0;
         let response = self.log.push_batch(&request, |changes| {
             calls += 1;
-            assert_eq!(changes.len(), planned.len());
+            assert_eq!(changes.len(), planned);
             if succeeds { Ok(()) } else { Err("no") }
         });
-        assert_eq!(calls, usize::from(!blocked && !planned.is_empty()));
+        assert_eq!(calls, usize::from(planned > 0));
         assert_eq!(response.cursor.last_seq, self.next_seq);
-        assert_eq!(response.results.len(), request.changes.len());
+        let results: Vec<_> = response.results.iter().map(|result| (result.status, result.seq)).collect();
+        assert_eq!(results, expected);
     }
 
     fn compare(&self) {
@@ -265,9 +337,16 @@ impl Both<'_> {
                 stats.op_ids_completed,
                 stats.op_claims_forgotten,
                 stats.op_claims_replayed,
+                stats.op_claims_mismatched,
                 stats.op_claims_in_flight
             ),
-            (model.count_completed, model.count_forgotten, model.count_replayed, model.count_in_flight)
+            (
+                model.count_completed,
+                model.count_forgotten,
+                model.count_replayed,
+                model.count_mismatched,
+                model.count_in_flight
+            )
         );
         assert_eq!(stats.appended, self.next_seq);
     }
@@ -290,11 +369,12 @@ fn name(which: u8) -> String {
     }
 }
 
-/// Up to five changes, with op ids beside each other, some of them twice or without.
+/// Up to five changes, with op ids beside each other, some of them without or twice, for the same change or another.
 fn request(shape: u8, which: u8) -> PushRequest {
+    let turn = |index: u8| if which & 8 == 0 { index } else { index % 3 };
     let change = |index: u8| ClientChange {
         entity: "Row".into(),
-        row_id: format!("r{}", (which >> 4) + index),
+        row_id: format!("r{}", (which >> 4) + turn(index)),
         kind: ChangeKind::Update,
         data: None,
         op_id: (index % 4 != 3).then(|| name(which.wrapping_add(index % 3))),

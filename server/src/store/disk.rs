@@ -74,9 +74,9 @@ fn write(transaction: &WriteTransaction, first: u64, claim: &PushClaim<'_>) -> R
     let mut rows = transaction.open_table(ROWS)?;
     let mut events = transaction.open_table(EVENTS)?;
     let mut op_ids = transaction.open_table(OP_IDS)?;
-    let client_id = claim.request().client_id.as_deref();
-    let changes = claim.changes().iter().zip(claim.client_changes());
-    for (seq, (change, client_change)) in (first..).zip(changes) {
+    let client_id = claim.client_id();
+    let changes = claim.changes().iter().zip(claim.op_ids());
+    for (seq, (change, op_id)) in (first..).zip(changes) {
         let (entity, row_id, data) = (change.entity(), change.row_id(), change.data_json());
         let data = data.as_deref();
         match change.kind() {
@@ -85,7 +85,7 @@ fn write(transaction: &WriteTransaction, first: u64, claim: &PushClaim<'_>) -> R
         };
         let kind = kind_to_byte(change.kind());
         events.insert(seq, (claim.timestamp_millis(), kind, entity, row_id, data))?;
-        if let Some(op_id) = client_change.op_id.as_deref() {
+        if let Some((op_id, _)) = op_id {
             op_ids.insert(seq, (client_id, op_id))?;
         }
     }

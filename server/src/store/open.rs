@@ -174,7 +174,7 @@ impl Reader<'_> {
             if seq.value() > log.last_seq() {
                 return Err(format!("an op id has seq {}, after the last", seq.value()));
             }
-            log.restore_op_id(client_id, op_id, seq.value());
+            log.restore_op_id(client_id, op_id, seq.value(), None);
         }
         Ok(())
     }
