@@ -38,14 +38,15 @@ pub struct Batch<'log> {
     run: Run<'log, Meta>,
     /// Where in the run the events lie that a filter let through; `None` without a filter: all.
     picked: Option<Vec<u32>>,
-    incarnation: Incarnation,
+    /// The log's, for the cursor; `None` where that stays the bare 0 that was asked with.
+    incarnation: Option<Incarnation>,
 }
 
 /// How many events a filtered read walks over before it looks at them.
 const STRIDE: usize = 256;
 
 impl<'log> Batch<'log> {
-    pub(crate) fn new(run: Run<'log, Meta>, incarnation: Incarnation) -> Self {
+    pub(crate) fn new(run: Run<'log, Meta>, incarnation: Option<Incarnation>) -> Self {
         Self { run, picked: None, incarnation }
     }
 
@@ -57,7 +58,7 @@ impl<'log> Batch<'log> {
     /// The events of a run, and of what follows it, that the filter lets through.
     pub(crate) fn pick(
         run: Run<'log, Meta>,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         filter: &Filter,
         limit: usize,
     ) -> Self {
@@ -102,9 +103,11 @@ impl<'log> Batch<'log> {
     /// Where to read on: after the last event, or where this read began if there are none. With a filter, after the last
     /// event examined.
     ///
-    /// It names the log's incarnation, so that another log refuses it.
+    /// It names the log's incarnation, so that another log refuses it. One exception: where
+    /// [`FreshCursor::Tail`](crate::FreshCursor::Tail) would give a bare 0 what is left of the window, a limit of 0 leaves
+    /// it a bare 0.
     pub fn cursor(&self) -> Cursor {
-        Cursor { seq: self.last_seq(), incarnation: Some(self.incarnation) }
+        Cursor { seq: self.last_seq(), incarnation: self.incarnation }
     }
 
     /// Whether a further event was there to be read when this batch was taken. With a filter, whether a further one was there

@@ -40,14 +40,22 @@ impl std::fmt::Debug for Clock {
 #[inline]
 fn coarse_now() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    // A clock set before 1970 reads as 1970.
-    (now.tv_sec * 1000 + now.tv_nsec / 1_000_000).try_into().unwrap_or(0)
+    in_the_calendar(now.tv_sec, now.tv_nsec)
+}
+
+/// The milliseconds of a `timespec`, held to the years that a timestamp can be written for: a clock set before 1970
+/// reads as 1970, one set after the year 9999 as its last millisecond.
+#[cfg(target_os = "linux")]
+#[inline]
+fn in_the_calendar(seconds: i64, nanos: i64) -> u64 {
+    let millis = seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
+    u64::try_from(millis).unwrap_or(0).min(LAST_MILLISECOND)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn coarse_now() -> u64 {
     let since_1970 = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since_1970.as_millis().try_into().unwrap_or(LAST_MILLISECOND)
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).min(LAST_MILLISECOND)
 }
 
 /// A timestamp as text: RFC 3339, UTC, milliseconds.
@@ -98,6 +106,24 @@ mod tests {
     fn a_custom_clock_cannot_leave_the_calendar() {
         let clock = Clock::Custom(Arc::new(|| u64::MAX));
         assert_eq!(clock.now(), LAST_MILLISECOND);
+    }
+
+    /// The system's clock is as free as a custom one: a timestamp after the year 9999 cannot be written at all.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_clock_cannot_leave_the_calendar() {
+        let cases = [
+            (i64::MIN, 0, 0),
+            (-1, 999_999_999, 0),
+            (0, 0, 0),
+            (1_795_331_340, 123_999_999, 1_795_331_340_123),
+            (253_402_300_799, 999_999_999, LAST_MILLISECOND),
+            (253_402_300_800, 0, LAST_MILLISECOND),
+            (i64::MAX, 999_999_999, LAST_MILLISECOND),
+        ];
+        for (seconds, nanos, millis) in cases {
+            assert_eq!(in_the_calendar(seconds, nanos), millis, "{seconds} s and {nanos} ns");
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Why a text is no [`Cursor`].
+/// The reason that a text is not a valid [`Cursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseCursorError {
@@ -146,14 +146,14 @@ pub enum ParseCursorError {
         /// Its length in bytes.
         found: usize,
     },
-    /// What stands before the dot holds something else than the digits 0-9 and a-f.
+    /// What stands before the dot holds a byte that is not a digit 0-9 or a-f.
     IncarnationDigit {
         /// Where, counted in bytes from 0.
         at: usize,
     },
     /// What stands after the dot is empty.
     NoSeq,
-    /// What stands after the dot holds something else than decimal digits.
+    /// What stands after the dot holds a byte that is not a decimal digit.
     SeqDigit {
         /// Where, counted in bytes from 0.
         at: usize,
@@ -166,7 +166,7 @@ pub enum ParseCursorError {
 
 impl fmt::Display for ParseCursorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no cursor: ")?;
+        f.write_str("invalid cursor: ")?;
         match self {
             Self::NoDot => f.write_str("expected `<incarnation>.<seq>`, found no dot"),
             Self::IncarnationLength { found } => {
@@ -176,10 +176,10 @@ impl fmt::Display for ParseCursorError {
                 )
             }
             Self::IncarnationDigit { at } => {
-                write!(f, "the incarnation has something else than a digit 0-9 or a-f at byte {at}")
+                write!(f, "byte {at}, in the incarnation, is not a digit 0-9 or a-f")
             }
             Self::NoSeq => f.write_str("there is no seq after the dot"),
-            Self::SeqDigit { at } => write!(f, "the seq has something else than a digit 0-9 at byte {at}"),
+            Self::SeqDigit { at } => write!(f, "byte {at}, in the seq, is not a digit 0-9"),
             Self::LeadingZero => f.write_str("the seq starts with a superfluous zero"),
             Self::SeqOverflow => f.write_str("the seq is larger than 18446744073709551615"),
         }
@@ -267,6 +267,14 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(text.parse::<Cursor>(), Err(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_error_calls_the_cursor_invalid_and_says_where() {
+        let words = |text: &str| text.parse::<Cursor>().expect_err("not a cursor").to_string();
+        assert_eq!(words("12"), "invalid cursor: expected `<incarnation>.<seq>`, found no dot");
+        assert_eq!(words(&format!("{HEX}.1x")), "invalid cursor: byte 34, in the seq, is not a digit 0-9");
+        assert_eq!(words("-."), "invalid cursor: there is no seq after the dot");
     }
 
     proptest! {

@@ -329,19 +329,21 @@ impl ChangeLog {
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
+        // A cursor at 0 that names this log is not fresh: its reader has seen that the log was empty.
+        let fresh = cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail;
+        let mut incarnation = Some(self.incarnation);
         let run = match self.ring.read(epoch::pin(), cursor.seq, limit) {
-            // A cursor at 0 that names this log is not fresh: its reader has seen that the log was empty.
-            Err(Missed::Evicted(_))
-                if cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail =>
-            {
+            Err(Missed::Evicted(_)) if fresh => {
+                // A reader that asks for nothing has seen nothing, and stays fresh.
+                incarnation = incarnation.filter(|_| limit > 0);
                 Ok(self.ring.read_tail(limit, epoch::pin))
             }
             result => result,
         };
         match run {
             Ok(run) => Ok(match query.filter {
-                Some(filter) => Batch::pick(run, self.incarnation, filter, query.limit),
-                None => Batch::new(run, self.incarnation),
+                Some(filter) => Batch::pick(run, incarnation, filter, query.limit),
+                None => Batch::new(run, incarnation),
             }),
             Err(Missed::Evicted(window)) => {
                 Err(self.resync(ResyncReason::Evicted, cursor.seq, window.oldest))

@@ -10,9 +10,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// Whether somebody else has `serde_json` built with its feature `arbitrary_precision`, which keeps a number as text. Then numbers are such
-/// messages too, and only its own [`Value`] can read them.
-const ARBITRARY_PRECISION: bool = size_of::<Number>() != size_of::<(u64, u64)>();
+/// Whether another crate of the program has switched on `serde_json`'s feature `arbitrary_precision`, which keeps
+/// a number as text. Then numbers are such messages too, and only `serde_json`'s own [`Value`] can read them.
+///
+/// A text has memory to free, and the machine's numbers have none. Sizes do not tell the two apart on every target:
+/// on i686 a `Number` of either kind takes 12 bytes.
+const ARBITRARY_PRECISION: bool = std::mem::needs_drop::<Number>();
 
 /// The value that a JSON text stands for, if a [`Value`] can hold it.
 pub(crate) fn parse(json: &str) -> Option<Value> {
@@ -135,6 +138,13 @@ pub(crate) mod tests {
                     .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         })
+    }
+
+    /// On every target, whatever the size of its numbers.
+    #[test]
+    fn numbers_are_taken_for_text_only_where_serde_json_keeps_them_as_text() {
+        let number: Number = serde_json::from_str("1.00").expect("a number");
+        assert_eq!(ARBITRARY_PRECISION, number.to_string() == "1.00");
     }
 
     #[test]

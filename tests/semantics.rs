@@ -2,14 +2,15 @@
 //! bad input gets. All of it on the public API.
 
 use ringlog::{
-    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, FreshCursor, Incarnation, MAX_CAPACITY,
-    MAX_RECORD_LEN, PullError, Resync, ResyncReason, SyncCursor,
+    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, FreshCursor, Incarnation,
+    MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, SyncCursor,
 };
 use serde_json::json;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 /// A log of so many events, after so many appends.
 fn log_of(capacity: usize, appends: u64) -> ChangeLog {
@@ -253,6 +254,31 @@ fn limit_0_has_no_changes_and_leaves_the_cursor() {
     }
     assert_eq!(log.read(5, 0).unwrap_err().oldest_seq, 7, "a resync comes first");
     assert_eq!(log.read(11, 0).unwrap_err().oldest_seq, 11);
+}
+
+/// Whether by a bare read, by a filtered one, as JSON or by a follower.
+#[test]
+fn limit_0_leaves_a_fresh_cursor_fresh_where_that_gets_the_tail() {
+    let log = ChangeLog::builder().capacity(4).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = Arc::new(log);
+    assert_eq!(log.read(0, 0).unwrap().cursor(), log.cursor(), "it has seen that the log was empty");
+    append(&log, 10);
+    let filter = Filter::entity("Todo");
+    for query in [Query::from(0), filter.limit(0)] {
+        let batch = log.read(0, query).unwrap();
+        assert_eq!((batch.len(), batch.cursor(), batch.has_more()), (0, Cursor::from(0), true));
+        let summary = log.pull_json(0, query, &mut Vec::new()).unwrap();
+        assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, 0, true));
+        let mut follower = log.follow(0);
+        assert!(follower.next_batch(query, Duration::ZERO).unwrap().is_empty());
+        assert_eq!(follower.cursor(), Cursor::from(0));
+        append(&log, 10);
+        assert_eq!(follower.next_batch(100, Duration::ZERO).unwrap().len(), 4, "the tail, no resync");
+    }
+    let log = ChangeLog::builder().capacity(0).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    append(&log, 10);
+    let batch = log.read(0, 0).unwrap();
+    assert_eq!((batch.cursor(), batch.has_more()), (Cursor::from(0), false), "nothing is kept");
 }
 
 #[test]

@@ -137,7 +137,7 @@ mod tests {
             ("since=", "`since` must be a seq"),
             ("since=-1", "`since` must be a seq"),
             ("since=18446744073709551616", "`since` must be a seq"),
-            ("resume=12", "`resume`: no cursor"),
+            ("resume=12", "`resume`: invalid cursor"),
             (&format!("since=6&resume={token}"), "`since` is 6 and `resume` says 7"),
         ] {
             assert!(refused(query, |params| params.cursor()).contains(said), "{query}");

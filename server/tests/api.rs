@@ -360,7 +360,7 @@ async fn a_question_that_makes_no_sense_is_refused() {
         ("/api/sync/pull?sinse=1", 400, "unknown parameter `sinse`"),
         ("/api/sync/pull?limit=51", 400, "`limit` must be a whole number from 0 to 50"),
         ("/api/sync/pull?wait=6", 400, "`wait` must be seconds from 0 to 5"),
-        ("/api/sync/pull?resume=1", 400, "`resume`: no cursor"),
+        ("/api/sync/pull?resume=1", 400, "`resume`: invalid cursor"),
         ("/api/sync/live?limit=1", 400, "unknown parameter `limit`"),
         ("/api/sync/ws", 400, "this is a WebSocket"),
         ("/api/sync/nothing", 404, "no such route"),
@@ -371,7 +371,7 @@ async fn a_question_that_makes_no_sense_is_refused() {
         assert!(refused.error().1.contains(said), "{path}: {}", refused.body);
     }
     let request = Client::new().get(format!("{url}/api/sync/live")).header("Last-Event-ID", "7");
-    assert!(Answer::of(request).await.error().1.contains("Last-Event-ID: no cursor"));
+    assert!(Answer::of(request).await.error().1.contains("Last-Event-ID: invalid cursor"));
     server.shutdown().await;
 }
 

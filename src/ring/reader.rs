@@ -83,12 +83,13 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// The published records from the start of the window, wherever that is by the time they are read.
     ///
     /// Writers that go round the whole window between one look and the next make it start over, a few times; then
-    /// it returns an empty run where the window starts now, to be read on from.
+    /// it returns an empty run where the window starts now, to be read on from. With a limit of 0 the run stands before
+    /// seq 1, as its reader does.
     pub(crate) fn read_tail(&self, limit: usize, pin: impl Fn() -> Guard) -> Run<'_, M> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
             if let Ok(run) = self.read(pin(), self.window().oldest - 1, limit) {
-                return run;
+                return if limit == 0 { Run::empty(self, 1, run.more, run.guard) } else { run };
             }
         }
         Run::empty(self, self.window().oldest, true, pin())

@@ -157,6 +157,28 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
     assert!(ring.memory().awaiting > 100, "its memory waits for it: {:?}", ring.memory());
 }
 
+/// A run that is extended meets segments again in which it saw nothing yet: each is handed out once.
+#[test]
+fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
+    // The gap is the first seq of the run, the first of its second segment, or within a segment.
+    for gap in [1, 5, 6] {
+        let ring = ring(32, 4);
+        (1..gap).for_each(|value| assert_eq!(append(&ring, value), value));
+        let mut stalled = ring.claim(Writing::enter(), 1);
+        append(&ring, gap + 1);
+        let mut run = ring.read(pin(), 0, 100).expect("in the window");
+        assert_eq!((run.len() as u64, run.has_more()), (gap - 1, false));
+        run.extend(100);
+        assert_eq!(run.len() as u64, gap - 1, "the gap is still there");
+        stalled.publish_last(gap, text(&gap.to_string()));
+        (gap + 2..=16).for_each(|value| assert_eq!(append(&ring, value), value));
+        run.extend(100);
+        let records: Vec<_> =
+            (0..run.len()).map(|index| run.get(index)).map(|(seq, value, _)| (seq, value)).collect();
+        assert_eq!(records, numbered(1, 1..=16), "with a gap at {gap}");
+    }
+}
+
 /// Appends a text, spilled if it has to be, in a block that the caller has at hand if it is large enough.
 fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, spare: &mut Option<Block>) {
     let len = parts.concat().len();
