@@ -25,7 +25,7 @@ struct Args {
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
     /// The names of the rows, and nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "markdown"])]
     list: bool,
     /// The program `memory`, which counts allocations.
     #[arg(long, value_name = "PROGRAM")]

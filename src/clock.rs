@@ -43,8 +43,8 @@ fn coarse_now() -> u64 {
     in_the_calendar(now.tv_sec, now.tv_nsec)
 }
 
-/// The milliseconds of a `timespec`, held to the years that a timestamp can be written for: a clock set before 1970
-/// reads as 1970, one set after the year 9999 as its last millisecond.
+/// The milliseconds of a `timespec`, held to the years that a timestamp can be written for: a clock
+/// set before 1970 reads as 1970, one set after the year 9999 as its last millisecond.
 #[cfg(target_os = "linux")]
 #[inline]
 fn in_the_calendar(seconds: i64, nanos: i64) -> u64 {
@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(clock.now(), LAST_MILLISECOND);
     }
 
-    /// The system's clock is as free as a custom one: a timestamp after the year 9999 cannot be written at all.
+    /// The system's clock is as free as a custom one: a timestamp after the year 9999 cannot be
+    /// written at all.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_system_clock_cannot_leave_the_calendar() {

@@ -329,7 +329,8 @@ impl ChangeLog {
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
-        // A cursor at 0 that names this log is not fresh: its reader has seen that the log was empty.
+        // A cursor at 0 that names this log is not fresh: its reader has seen that the log was
+        // empty.
         let fresh = cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail;
         let mut incarnation = Some(self.incarnation);
         let run = match self.ring.read(epoch::pin(), cursor.seq, limit) {

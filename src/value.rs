@@ -10,11 +10,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// Whether another crate of the program has switched on `serde_json`'s feature `arbitrary_precision`, which keeps
-/// a number as text. Then numbers are such messages too, and only `serde_json`'s own [`Value`] can read them.
+/// Whether another crate of the program has switched on `serde_json`'s feature
+/// `arbitrary_precision`, which keeps a number as text. Then numbers are such messages too, and
+/// only `serde_json`'s own [`Value`] can read them.
 ///
-/// A text has memory to free, and the machine's numbers have none. Sizes do not tell the two apart on every target:
-/// on i686 a `Number` of either kind takes 12 bytes.
+/// A text has memory to free, and the machine's numbers have none. Sizes do not tell the two apart
+/// on every target: on i686 a `Number` of either kind takes 12 bytes.
 const ARBITRARY_PRECISION: bool = std::mem::needs_drop::<Number>();
 
 /// The value that a JSON text stands for, if a [`Value`] can hold it.

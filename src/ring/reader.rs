@@ -82,9 +82,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// The published records from the start of the window, wherever that is by the time they are read.
     ///
-    /// Writers that go round the whole window between one look and the next make it start over, a few times; then
-    /// it returns an empty run where the window starts now, to be read on from. With a limit of 0 the run stands before
-    /// seq 1, as its reader does.
+    /// Writers that go round the whole window between one look and the next make it start over, a
+    /// few times; then it returns an empty run where the window starts now, to be read on from.
+    /// With a limit of 0 the run stands before seq 1, as its reader does.
     pub(crate) fn read_tail(&self, limit: usize, pin: impl Fn() -> Guard) -> Run<'_, M> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {

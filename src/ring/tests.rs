@@ -157,7 +157,8 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
     assert!(ring.memory().awaiting > 100, "its memory waits for it: {:?}", ring.memory());
 }
 
-/// A run that is extended meets segments again in which it saw nothing yet: each is handed out once.
+/// A run that is extended meets segments again in which it saw nothing yet: each is handed out
+/// once.
 #[test]
 fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
     // The gap is the first seq of the run, the first of its second segment, or within a segment.

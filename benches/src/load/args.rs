@@ -14,7 +14,7 @@ pub struct Args {
     #[command(flatten)]
     pub load: Load,
     /// Runs the peers on the same load as well, in turns, and prints ratios.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "peers")]
     pub compare: bool,
     /// Runs these instead of ringlog alone; the first is what the others are compared with.
     #[arg(long, value_delimiter = ',', value_name = "PEERS")]
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
     /// Runs a series of loads, and writes one HTML page and its figures as SVG to this folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "hdr"])]
     pub report: Option<PathBuf>,
     /// Runs one job from standard input.
     #[arg(long, hide = true)]
@@ -89,10 +89,11 @@ pub struct Load {
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// How many push requests are made up, of five events in the mean. Writers go round.
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 5_000, conflicts_with = "input",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub requests: u64,
     /// The seed of what is made up.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "input")]
     pub seed: u64,
 }
 
@@ -167,7 +168,8 @@ impl Load {
             None => "closed loop".into(),
         };
         let data = match (&self.input, self.payload) {
-            (Some(path), _) => format!("replaying {}", path.display()),
+            (Some(path), None) => format!("replaying {}", path.display()),
+            (Some(path), Some(bytes)) => format!("replaying {} with {bytes} B of JSON", path.display()),
             (None, Some(bytes)) => format!("{bytes} B of JSON"),
             (None, None) => "mixed sizes".into(),
         };
@@ -209,6 +211,25 @@ mod tests {
         ] {
             let error = parse(words).expect_err(words);
             assert!(error.contains(named), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_another_would_make_idle_is_refused_with_both_names() {
+        for (words, named) in [
+            ("load --compare --peers mutex", ["--compare", "--peers"]),
+            ("load --report DIR --json", ["--report", "--json"]),
+            ("load --report DIR --hdr FILE", ["--report", "--hdr"]),
+            ("load --input FILE --requests 5000", ["--input", "--requests"]),
+            ("load --input FILE --seed 1", ["--input", "--seed"]),
+        ] {
+            let error = parse(words).expect_err(words);
+            assert!(named.iter().all(|name| error.contains(name)), "{words}: {error}");
+        }
+        for words in
+            ["load --json --hdr FILE", "load --report DIR --compare", "load --input FILE --payload 16"]
+        {
+            assert!(parse(words).is_ok(), "{words}");
         }
     }
 

@@ -66,6 +66,12 @@ pub(super) struct Chart {
 }
 
 const SIZE: (u32, u32) = (860, 460);
+/// The least width at which the page shows a chart, in pixels: a narrower window scrolls. The
+/// labels shrink with it.
+pub(super) const MIN_WIDTH: u32 = 660;
+/// The height of the letters.
+const FONT_SIZE: u32 = 16;
+const _: () = assert!(FONT_SIZE * MIN_WIDTH >= 12 * SIZE.0, "labels of 12 pixels can be read");
 /// The height of the strip for the legend.
 const LEGEND: u32 = 32;
 const FONT: &str = "system-ui, sans-serif";
@@ -88,7 +94,7 @@ impl Chart {
     }
 
     fn draw(&self, root: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
-        let font = (FONT, 15).into_font();
+        let font = (FONT, FONT_SIZE).into_font();
         let ink = font.color(&theme.ink());
         let mut chart = ChartBuilder::on(root)
             .margin(14)
@@ -120,7 +126,7 @@ impl Chart {
 
     /// Above the chart, where no line can be under it.
     fn legend(&self, strip: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
-        let text = (FONT, 15).into_font().color(&theme.ink());
+        let text = (FONT, FONT_SIZE).into_font().color(&theme.ink());
         for (place, (peer, _)) in (0..).zip(&self.lines) {
             let (left, middle) = (98 + 130 * place, 22);
             let sample = PathElement::new([(left, middle), (left + 22, middle)], theme.line(*peer));

@@ -1,6 +1,6 @@
 //! The page: everything in one file.
 
-use super::chart::Theme;
+use super::chart::{MIN_WIDTH, Theme};
 use super::figures::Figure;
 use super::sweep::Series;
 use crate::Result;
@@ -16,7 +16,7 @@ body { font: 16px/1.5 system-ui, sans-serif; background: var(--ground); color: v
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; }
 p, figcaption { color: var(--soft); margin: .3rem 0 .8rem; } figure { margin: 0; } svg { width: 100%; height: auto; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.wide, .light, .dark { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } dl { display: grid; grid-template-columns: max-content 1fr;
   gap: .2rem 1rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -29,7 +29,7 @@ pub(super) fn html(series: &Series, figures: &[Figure], machine: &Machine) -> Re
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>ringlog under load</title>\n<style>{STYLE}</style>\n<h1>ringlog under load</h1>\n"
+         <title>ringlog under load</title>\n<style>{STYLE}svg {{ min-width: {MIN_WIDTH}px; }}\n</style>\n<h1>ringlog under load</h1>\n"
     );
     setting(&mut page, series, machine)?;
     table(&mut page, series)?;

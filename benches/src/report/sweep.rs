@@ -32,9 +32,11 @@ const WINDOWS: [u64; 5] = [10_000, 30_000, 100_000, 300_000, 1_000_000];
 
 /// Runs them all.
 pub(super) fn run(args: &Args) -> Result<Series> {
-    let peers = match &args.peers[..] {
-        [] => vec![PeerName::Ringlog, PeerName::Mutex, PeerName::Broadcast, PeerName::Pylon],
-        peers => peers.to_vec(),
+    let peers = if args.compare || !args.peers.is_empty() {
+        args.contenders()
+    } else {
+        // Without `pylon-bare`, which hangs.
+        vec![PeerName::Ringlog, PeerName::Mutex, PeerName::Broadcast, PeerName::Pylon]
     };
     let mut load = args.load.clone();
     if load.pullers + load.followers == 0 {
