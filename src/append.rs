@@ -164,3 +164,26 @@ fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Ap
     written.truncate(start);
     Apart::Block(block)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Each list is cut down to the limit, and no further: what lies below it is kept for the next append.
+    #[test]
+    fn a_thread_keeps_64_kib_of_each_scratch_after_a_huge_change() {
+        with_scratch(|scratch| {
+            scratch.written.reserve(1 << 20);
+            scratch.apart.reserve(1 << 20);
+            scratch.spares.reserve(1 << 20);
+        });
+        with_scratch(|scratch| {
+            let kept = [
+                scratch.written.capacity(),
+                scratch.apart.capacity() * size_of::<(usize, Apart)>(),
+                scratch.spares.capacity() * size_of::<Block>(),
+            ];
+            assert!(kept.iter().all(|bytes| (60 * 1024..=64 * 1024).contains(bytes)), "{kept:?}");
+        });
+    }
+}

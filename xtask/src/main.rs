@@ -7,6 +7,7 @@ mod ci;
 mod faults;
 mod fuzz;
 mod loom;
+mod mutants;
 mod sanitize;
 mod shell;
 mod speed;
@@ -20,6 +21,7 @@ Usage: cargo xtask VERB
   ci                                 everything that must hold before a change lands (.ci/run calls it)
   loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
+  mutants [PATHS]                    small changes of the code that no test sees (cargo-mutants)
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
   instructions                       counts the instructions of each operation against its budget (valgrind)
@@ -46,6 +48,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "ci" => no_more(rest).and_then(|()| ci::run()),
         "loom" => loom::run(rest),
         "faults" => faults::run(rest),
+        "mutants" => mutants::run(rest),
         "fuzz" => fuzz::run(rest),
         "sanitize" => no_more(rest).and_then(|()| sanitize::run()),
         "instructions" => no_more(rest).and_then(|()| valgrind::instructions()),
