@@ -565,6 +565,9 @@ impl ChangeLog {
 
     /// Whether this op id is among the last `op_id_capacity` that were completed. One that is in flight is not.
     ///
+    /// The last are those of the last tickets: while another thread completes an id, that id may not be seen yet and the one
+    /// that it expires no longer. See [guarantees](crate::docs::guarantees#op-ids-are-remembered-by-ticket).
+    ///
     /// # Complexity
     /// Wait-free; proportional to the id's length, whatever the capacity. Nearly always the answer "no" is found
     /// in one cache line.

@@ -1,16 +1,16 @@
 //! A piece of the bloom filter: two words, one for each of two generations of completed ids.
 //!
-//! Completions are numbered by tickets, and `G` consecutive tickets form a *generation*; `G` is at least the
-//! capacity, so that whatever is still remembered belongs to one of the two youngest generations. Even
-//! generations keep their bits in one word, odd ones in the other.
+//! Completions are numbered by tickets, and `G` consecutive tickets form a *generation*; `G` is at
+//! least the capacity, so that every id that is still remembered belongs to one of the two youngest
+//! generations. Even generations keep their bits in one word, odd ones in the other.
 //!
-//! A word carries the number of its generation in its upper half and the filter's bits in its lower half.
-//! Rotating the filter is therefore nothing that anybody *does*: the first id of a new generation replaces
-//! the word of the generation before the last, tag and bits in one CAS, and every id of that generation has
-//! expired by then. There is no moment at which a filter is empty, nothing to allocate and nothing to clear.
+//! A word carries the number of its generation, modulo 2³², in its upper half and the filter's bits
+//! in its lower half. No step rotates the filter: the first id of a new generation replaces the
+//! word of the generation before the last, tag and bits in one CAS, and every id of that generation
+//! has expired by then. The filter is never empty, never allocated again and never cleared.
 //!
-//! A look-up reads both words and ignores the tags. A word that no id of the current generation has reached
-//! yet still holds older bits: a few more false positives, never a false negative.
+//! A look-up reads both words and ignores the tags. A word that no id of the current generation has
+//! reached yet still holds older bits: a few more false positives, never a false negative.
 
 use super::table::Zeroed;
 use crate::sync::{AtomicU64, Ordering};
@@ -21,8 +21,8 @@ const PROBES: u32 = 4;
 /// How many bits of a word are filter; the rest is the generation's tag.
 const FILTER_BITS: u32 = 32;
 
-/// The bits that an id sets in whichever word it goes to. Taken from the upper bits of its hash for the filter: the
-/// lower ones choose the piece.
+/// The bits that an id sets in whichever word it goes to. Taken from the upper bits of its hash for
+/// the filter: the lower ones choose the piece.
 fn probes(hash: u64) -> u64 {
     let mut bits = 0;
     for probe in 0..PROBES {
@@ -46,16 +46,17 @@ impl Word {
 
     /// What the word becomes when an id of `generation` sets `bits`; `None` when it stays as it is.
     ///
-    /// Tags are compared around the circle of 2³²: a thread would have to sleep in the middle of
-    /// [`Bloom::insert`] for 2³¹ generations to be taken for a younger one.
-    fn with(self, generation: u64, bits: u64) -> Option<Self> {
-        let behind = (generation as u32).wrapping_sub(self.tag());
-        if behind == 0 {
+    /// A word of another generation is an older one, unless the id has expired. Tags cannot tell:
+    /// they go round at 2³², and a word may keep its tag for any number of generations. If it keeps
+    /// it for exactly 2³² or a multiple, old bits are kept as well: the filter errs more often
+    /// there.
+    fn with(self, generation: u64, bits: u64, has_expired: impl FnOnce() -> bool) -> Option<Self> {
+        if self.tag() == generation as u32 {
             let grown = Self(self.0 | bits);
             return (grown != self).then_some(grown);
         }
-        let younger = behind < 1 << 31 || cfg!(ringlog_fault = "bloom_goes_back");
-        younger.then(|| Self::new(generation, bits))
+        let stays = has_expired() && cfg!(not(ringlog_fault = "bloom_goes_back"));
+        (!stays).then(|| Self::new(generation, bits))
     }
 }
 
@@ -71,15 +72,19 @@ unsafe impl Zeroed for Bloom {}
 impl Bloom {
     /// Sets the bits of an id that completes in `generation`.
     ///
-    /// Does nothing when the word already belongs to a younger generation: whoever began that one took a
-    /// ticket under which every id of `generation` has expired.
-    pub(super) fn insert(&self, hash: u64, generation: u64) {
+    /// Does nothing if the word belongs to another generation and the id has expired: that
+    /// generation may be a younger one, whose bits must stay. A younger generation begins with a
+    /// ticket that expires every id of this one. The word is loaded with Acquire, so that
+    /// `has_expired` sees that ticket.
+    pub(super) fn insert(&self, hash: u64, generation: u64, has_expired: impl Fn() -> bool) {
         let word = &self.words[usize::from(generation % 2 == 1)];
         let bits = probes(hash);
-        let mut now = word.load(Ordering::Relaxed);
-        while let Some(next) = Word(now).with(generation, bits) {
-            // bloom:A
-            match word.compare_exchange_weak(now, next.0, Ordering::Release, Ordering::Relaxed) {
+        let order =
+            if cfg!(ringlog_fault = "bloom_late_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let mut now = word.load(order); // bloom:C
+        while let Some(next) = Word(now).with(generation, bits, &has_expired) {
+            // bloom:A; on failure bloom:C
+            match word.compare_exchange_weak(now, next.0, Ordering::Release, order) {
                 Ok(_) => return,
                 Err(seen) => now = seen,
             }
@@ -109,20 +114,25 @@ mod tests {
         }
 
         #[test]
-        fn a_word_never_goes_back(older: u32, ahead in 1..(1_u64 << 31), bits: u32) {
-            let younger = u64::from(older) + ahead;
-            let word = Word::new(younger, 1);
-            prop_assert_eq!(word.with(u64::from(older), u64::from(bits)), None);
-            let moved = Word::new(u64::from(older), 1).with(younger, u64::from(bits));
-            prop_assert_eq!(moved, Some(Word::new(younger, u64::from(bits))));
+        fn an_expired_id_takes_no_word_away_and_any_other_is_set(tag: u32, generation: u64, old: u32, bits: u32) {
+            let (word, bits) = (Word::new(tag.into(), old.into()), u64::from(bits));
+            let after = |has_expired| word.with(generation, bits, || has_expired).unwrap_or(word);
+            if tag == generation as u32 {
+                prop_assert_eq!(after(true), Word::new(generation, u64::from(old) | bits));
+                prop_assert_eq!(after(false), after(true));
+            } else {
+                prop_assert_eq!(after(true), word);
+                prop_assert_eq!(after(false), Word::new(generation, bits));
+            }
         }
 
         #[test]
-        fn what_was_inserted_is_found_for_two_generations(hashes: Vec<u64>, start in 0..9_u64) {
+        fn what_was_inserted_is_found_for_two_generations(hashes: Vec<u64>, start: u64) {
+            let start = start / 2;
             let bloom = Bloom::default();
             let mut previous = None;
             for (&hash, generation) in hashes.iter().zip(start..) {
-                bloom.insert(hash, generation);
+                bloom.insert(hash, generation, || false);
                 prop_assert!(bloom.may_contain(hash));
                 prop_assert!(previous.is_none_or(|hash| bloom.may_contain(hash)));
                 previous = Some(hash);
@@ -133,12 +143,12 @@ mod tests {
     #[test]
     fn a_generation_replaces_the_one_before_the_last() {
         let bloom = Bloom::default();
-        bloom.insert(0, 0);
-        bloom.insert(u64::MAX, 1);
+        bloom.insert(0, 0, || false);
+        bloom.insert(u64::MAX, 1, || false);
         assert!(bloom.may_contain(0) && bloom.may_contain(u64::MAX));
-        bloom.insert(u64::MAX, 2);
+        bloom.insert(u64::MAX, 2, || false);
         assert!(!bloom.may_contain(0));
-        bloom.insert(0, 0);
+        bloom.insert(0, 0, || true);
         assert!(!bloom.may_contain(0), "a late insert changes nothing");
     }
 }

@@ -10,7 +10,8 @@ use crate::fingerprint::Fingerprint;
 #[derive(Debug)]
 #[must_use = "a claim that proceeds is forgotten when it is dropped"]
 pub enum OpClaim<'a> {
-    /// Nobody has completed the id, and nobody else is at it: apply the operation, then complete the guard.
+    /// Nobody has completed the id, and nobody else is at it: apply the operation, then complete
+    /// the guard.
     Proceed(OpGuard<'a>),
     /// Another claim on the id is being worked on. It may yet fail: tell the client to try again.
     InFlight,
@@ -24,11 +25,11 @@ pub enum OpClaim<'a> {
 /// The right to apply the operation of one op id.
 ///
 /// While the guard lives, every other claim on the id is answered with [`OpClaim::InFlight`].
-/// [`OpGuard::complete`] makes the id remembered. Dropping the guard instead, be it on an error, by an early
-/// return or while a panic unwinds, forgets the claim: the next one proceeds.
+/// [`OpGuard::complete`] makes the id remembered. Dropping the guard instead, be it on an error, by
+/// an early return or while a panic unwinds, forgets the claim: the next one proceeds.
 ///
-/// A guard may be sent to another thread. One that is leaked ([`std::mem::forget`]) leaves its id in flight
-/// for as long as the log lives.
+/// A guard may be sent to another thread. One that is leaked ([`std::mem::forget`]) leaves its id
+/// in flight for as long as the log lives.
 #[derive(Debug)]
 #[must_use = "a claim is forgotten when its guard is dropped"]
 pub struct OpGuard<'a> {
@@ -38,9 +39,9 @@ pub struct OpGuard<'a> {
 }
 
 impl OpGuard<'_> {
-    /// Marks the operation as applied, with the seq of its change: from here on claims on the id are
-    /// answered with [`OpClaim::Replayed`] and this seq, until as many ids as the memory holds have been
-    /// completed after it.
+    /// Marks the operation as applied, with the seq of its change: from here on claims on the id
+    /// are answered with [`OpClaim::Replayed`] and this seq, until as many ids as the memory holds
+    /// have been completed after it.
     ///
     /// # Complexity
     ///
@@ -67,12 +68,14 @@ pub(crate) struct OtherChange {
 }
 
 impl OpMemory {
-    /// Claims the id, whatever it is for. Of any number of claims at a time one proceeds. Lock-free.
+    /// Claims the id, whatever it is for. Of any number of claims at a time one proceeds.
+    /// Lock-free.
     pub(crate) fn claim_op(&self, id: OpId<'_>) -> OpClaim<'_> {
         self.answer(self.claim(id, None))
     }
 
-    /// Claims the id for a change. The fingerprint is kept with the id, and compared with the one that is kept already.
+    /// Claims the id for a change. The fingerprint is kept with the id, and compared with the one
+    /// that is kept already.
     pub(crate) fn claim_change(
         &self,
         id: OpId<'_>,

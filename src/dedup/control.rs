@@ -1,8 +1,9 @@
 //! The control word of a shard: which of its slots are vacant, reserved or filled, and a version.
 #![forbid(unsafe_code)]
 
-/// How many slots a shard has. With two ids to a shard on average, which is the most unless many are in flight, about one
-/// claim in a million finds all of them taken; with one, one in a thousand million.
+/// How many slots a shard has. With two ids to a shard on average, which is the most unless many
+/// are in flight, about one claim in a million finds all of them taken; with one, one in a thousand
+/// million.
 pub(super) const SLOTS: usize = if cfg!(loom) { 2 } else { 12 };
 
 /// The bits of a slot's code: 0 vacant, 1 reserved, 2 to 7 filled by an id of this tag.
@@ -29,9 +30,10 @@ impl Tag {
 
 /// A shard's control word.
 ///
-/// Its version changes whenever a slot is filled or vacated, and when the shard splits: two equal versions
-/// mean that the shard held the same ids all the while. To be wrong about that a thread would have to sleep,
-/// between two instructions, through exactly a multiple of 2²⁷ such changes of one shard.
+/// Its version changes whenever a slot is filled or vacated, and when the shard splits: two equal
+/// versions mean that the shard held the same ids all the while. To be wrong about that a thread
+/// would have to sleep, between two instructions, through exactly a multiple of 2²⁷ such changes of
+/// one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Control(pub(super) u64);
 

@@ -1,7 +1,7 @@
 //! An entry: one id that is in flight or was completed, and where it stands.
 //!
-//! A slot of a shard owns it and lends it to every thread that looks at the slot. Its id and its fingerprint never
-//! change; its state and its seq are atomics.
+//! A slot of a shard owns it and lends it to every thread that looks at the slot. Its id and its
+//! fingerprint never change; its state and its seq are atomics.
 #![forbid(unsafe_code)]
 
 use crate::fingerprint::Fingerprint;
@@ -10,7 +10,8 @@ use std::hash::{BuildHasher, Hasher};
 
 /// An op id within its scope: the ids of one client, or those that belong to nobody in particular.
 ///
-/// The two parts are kept apart, never joined: no choice of characters makes two of them equal by accident.
+/// The two parts are kept apart, never joined: no choice of characters makes two of them equal by
+/// accident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OpId<'a> {
     client: Option<&'a str>,
@@ -53,17 +54,21 @@ const NO_CLIENT: usize = usize::MAX;
 pub(super) enum State {
     /// Claimed; its guard decides.
     InFlight,
-    /// Remembered, by a thread that is about to take its ticket.
-    Settling,
-    /// Completed as the so-manieth of its log, counted from 1.
+    /// Being remembered by a thread that has yet to store its ticket: counts as completed. Answers
+    /// have relied on it when so many ids were completed.
+    Completing(u64),
+    /// Completed with this ticket; the log's first one is 1.
     Completed(u64),
 }
+
+/// Marks a word of [`State::Completing`]. No ticket is as high.
+const COMPLETING: u64 = 1 << 63;
 
 impl State {
     fn pack(self) -> u64 {
         match self {
             Self::InFlight => 0,
-            Self::Settling => u64::MAX,
+            Self::Completing(relied) => COMPLETING | relied,
             Self::Completed(ticket) => ticket,
         }
     }
@@ -71,13 +76,14 @@ impl State {
     fn unpack(word: u64) -> Self {
         match word {
             0 => Self::InFlight,
-            u64::MAX => Self::Settling,
+            word if word & COMPLETING != 0 => Self::Completing(word & !COMPLETING),
             ticket => Self::Completed(ticket),
         }
     }
 }
 
-/// How many bytes of id an entry holds without a second allocation: two UUIDs as text, and a little.
+/// How many bytes of id an entry holds without a second allocation: two UUIDs as text, and a
+/// little.
 const NEAR: usize = 77;
 
 /// Stands for the length of a client id that is not there, where lengths are one byte.
@@ -160,12 +166,37 @@ impl Entry {
         State::unpack(self.state.load(Ordering::Acquire)) // complete:B
     }
 
-    /// Completes the id; only its owner does, once.
-    pub(super) fn settle(&self, ticket: u64, seq: u64) {
+    /// Completes the id of a claim. For its owner only, once.
+    pub(super) fn complete(&self, ticket: u64, seq: u64) {
         let order =
             if cfg!(ringlog_fault = "complete_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         self.seq.store(seq, Ordering::Relaxed);
         self.state.store(State::Completed(ticket).pack(), order); // complete:A
+    }
+
+    /// Completes the id of an entry that was entered as [`State::Completing`]. For its owner only.
+    /// Refused, as false, if the ticket had expired when an answer relied on the entry.
+    pub(super) fn complete_remembered(&self, ticket: u64, capacity: u64) -> bool {
+        let mut now = self.state.load(Ordering::Relaxed);
+        while let State::Completing(relied) = State::unpack(now)
+            && ticket + capacity > relied
+        {
+            let done = State::Completed(ticket).pack();
+            // complete:A
+            match self.state.compare_exchange_weak(now, done, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(seen) => now = seen,
+            }
+        }
+        false
+    }
+
+    /// Notes that an answer relies on an entry that was seen as `Completing(relied)` when
+    /// `completed` ids were completed. False if its state has changed.
+    pub(super) fn rely(&self, relied: u64, completed: u64) -> bool {
+        let [seen, noted] = [relied, completed].map(|count| State::Completing(count).pack());
+        // complete:A
+        self.state.compare_exchange(seen, noted, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// The seq that the id was completed with; to be asked after [`Entry::state`] said so.
@@ -215,20 +246,32 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_starts_where_it_is_told_and_settles() {
+    fn an_entry_starts_where_it_is_told_and_is_completed() {
         let fingerprint = Fingerprint::from_bits(7);
         let entry = Entry::new(OpId::bare("x"), fingerprint, State::InFlight);
         assert_eq!((entry.state(), entry.fingerprint()), (State::InFlight, fingerprint));
-        entry.settle(3, 40);
+        entry.complete(3, 40);
         assert_eq!((entry.state(), entry.seq()), (State::Completed(3), 40));
         assert_eq!(entry.bytes(), 112);
-        assert_eq!(Entry::new(OpId::bare(&"x".repeat(100)), None, State::Settling).bytes(), 212);
+        assert_eq!(Entry::new(OpId::bare(&"x".repeat(100)), None, State::Completing(0)).bytes(), 212);
+    }
+
+    #[test]
+    fn an_entry_that_is_relied_on_is_not_completed_with_a_ticket_that_had_expired() {
+        let entry = Entry::new(OpId::bare("x"), None, State::Completing(4));
+        assert!(entry.rely(4, 9));
+        assert!(!entry.rely(4, 12), "its state has changed");
+        assert!(!entry.complete_remembered(6, 3), "the last ticket that it expires by is 9");
+        assert_eq!(entry.state(), State::Completing(9));
+        assert!(entry.complete_remembered(7, 3));
+        assert_eq!((entry.state(), entry.seq()), (State::Completed(7), 0));
+        assert!(!entry.rely(9, 10));
     }
 
     proptest! {
         #[test]
-        fn a_state_survives_packing(ticket in 1..u64::MAX) {
-            for state in [State::InFlight, State::Settling, State::Completed(ticket)] {
+        fn a_state_survives_packing(ticket in 1..COMPLETING, relied in 0..COMPLETING) {
+            for state in [State::InFlight, State::Completing(relied), State::Completed(ticket)] {
                 prop_assert_eq!(State::unpack(state.pack()), state);
             }
         }

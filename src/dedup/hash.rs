@@ -1,10 +1,11 @@
 //! What an id is found by: two hashes, under keys that each log makes for itself.
 //!
-//! Clients choose op ids, so that a hash must not let them choose what meets what. That of the shards is that of a `HashMap`,
-//! `SipHash`: nobody can fill a shard on purpose. But it takes twice as long as all the rest of a look-up. The filter
-//! has one of its own, foldhash, which takes a fraction of that and is not made to withstand somebody who observes the log
-//! to find its key out. What could be gained by that is little: ids for which the filter errs are looked for in their shard, as
-//! those are that are remembered.
+//! Clients choose op ids, so that a hash must not let them choose what meets what. That of the
+//! shards is that of a `HashMap`, `SipHash`: nobody can fill a shard on purpose. But it takes twice
+//! as long as all the rest of a look-up. The filter has one of its own, foldhash, which takes a
+//! fraction of that and is not made to withstand somebody who observes the log to find its key out.
+//! What could be gained by that is little: ids for which the filter errs are looked for in their
+//! shard, as those are that are remembered.
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;

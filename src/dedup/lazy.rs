@@ -1,13 +1,13 @@
 //! A value that is built when it is first needed, by whoever needs it first.
 //!
-//! The memory of op ids is one: a log that never sees an op id takes none of it. A shard's children are
-//! another: few shards ever split.
+//! The memory of op ids is one: a log that never sees an op id takes none of it. A shard's children
+//! are another: few shards ever split.
 //!
-//! `std`'s `OnceLock` would do but for one thing: while one thread builds, the others wait for it, however long
-//! it is suspended, and a claim would not be lock-free. Here nobody waits. Each thread that finds no value
-//! builds one of its own and tries to publish it by a CAS; one succeeds, and the others drop theirs and
-//! use that one. To build a value twice must therefore do no harm, and for a moment there may be as many as
-//! there are threads.
+//! `std`'s `OnceLock` would do but for one thing: while one thread builds, the others wait for it,
+//! however long it is suspended, and a claim would not be lock-free. Here nobody waits. Each thread
+//! that finds no value builds one of its own and tries to publish it by a CAS; one succeeds, and
+//! the others drop theirs and use that one. To build a value twice must therefore do no harm, and
+//! for a moment there may be as many as there are threads.
 
 use crate::sync::{AtomicPtr, Ordering};
 use std::marker::PhantomData;
@@ -25,7 +25,8 @@ pub(crate) struct Lazy<T> {
 
 // SAFETY: it owns its value, as a box does.
 unsafe impl<T: Send> Send for Lazy<T> {}
-// SAFETY: it lends its value to any thread; and the value may come from another thread than the one that drops it.
+// SAFETY: it lends its value to any thread; and the value may come from another thread than the one
+// that drops it.
 unsafe impl<T: Send + Sync> Sync for Lazy<T> {}
 
 impl<T> Default for Lazy<T> {
@@ -41,12 +42,13 @@ impl<T> Lazy<T> {
         let order =
             if cfg!(ringlog_fault = "lazy_b_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
         let value = self.value.load(order); // lazy:B
-        // SAFETY: null, or published fully made; and neither replaced nor freed while this is borrowed (D6).
+        // SAFETY: null, or published fully made; and neither replaced nor freed while this is
+        // borrowed (D6).
         unsafe { value.as_ref() }
     }
 
-    /// The value; if there is none yet, one that is built now. Lock-free: one CAS, which fails only if another thread's
-    /// succeeded.
+    /// The value; if there is none yet, one that is built now. Lock-free: one CAS, which fails only
+    /// if another thread's succeeded.
     #[inline]
     pub(crate) fn get_or_build(&self, build: impl FnOnce() -> T) -> &T {
         match self.get() {
@@ -55,7 +57,8 @@ impl<T> Lazy<T> {
         }
     }
 
-    /// Builds a value and publishes it, or drops it if another thread was faster. Answers with what is published.
+    /// Builds a value and publishes it, or drops it if another thread was faster. Answers with what
+    /// is published.
     #[cold]
     fn build(&self, build: impl FnOnce() -> T) -> &T {
         let made = Box::into_raw(Box::new(build()));
@@ -84,8 +87,8 @@ impl<T> Drop for Lazy<T> {
     fn drop(&mut self) {
         let value = self.value.load(Ordering::Relaxed);
         if !value.is_null() {
-            // SAFETY: `&mut self`: nobody uses the value any more, and this is the one place that frees what was
-            // published (D6).
+            // SAFETY: `&mut self`: nobody uses the value any more, and this is the one place that
+            // frees what was published (D6).
             drop(unsafe { Box::from_raw(value) });
         }
     }

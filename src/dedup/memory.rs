@@ -1,4 +1,5 @@
-//! The op-id memory of one log: the set, once an id was entered, the keys of its hash, and what it counts.
+//! The op-id memory of one log: the set, once an id was entered, the keys of its hash, and what it
+//! counts.
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;
@@ -86,10 +87,10 @@ impl OpMemory {
 
     #[cold]
     fn look_closer(&self, set: &Set, id: OpId<'_>) -> bool {
-        let hash = self.keys.shard(id);
-        let seen = set.has(hash, id);
+        let hashes = self.keys.both(id);
+        let seen = set.has(hashes, id);
         if !seen {
-            self.count(hash, |stripe| &stripe.false_positives);
+            self.count(hashes.shard, |stripe| &stripe.false_positives);
         }
         seen
     }

@@ -1,9 +1,10 @@
-//! The shards, and what happens to an id: it is claimed, completed or forgotten, and at last it expires.
+//! The shards, and what happens to an id: it is claimed, completed or forgotten, and at last it
+//! expires.
 
 use super::bloom::Bloom;
 use super::entry::{OpId, State};
 use super::hash::Hashes;
-use super::shard::{Entered, New, Query, Shard, Window};
+use super::shard::{Entered, Found, New, Query, Shard, Window};
 use super::table::Table;
 use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
@@ -12,10 +13,11 @@ use crossbeam_utils::CachePadded;
 /// Fewer shards than this are not worth having.
 const MIN_SHARDS: usize = 16;
 
-/// A slot of a shard, as one word: the shard's address, whose low seven bits are zero, and the slot's number.
+/// A slot of a shard, as one word: the shard's address, whose low seven bits are zero, and the
+/// slot's number.
 ///
-/// Whoever holds a place alone owns the slot: the claimer of an id in flight, then the order of completion,
-/// and at last whoever took it out of there.
+/// Whoever holds a place alone owns the slot: the claimer of an id in flight, then the order of
+/// completion, and at last whoever took it out of there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place(u64);
 
@@ -31,8 +33,8 @@ impl Place {
 
 /// An id in flight, in the hands of the one who may complete or forget it.
 ///
-/// Neither copied nor dropped: it ends in [`Set::complete`] or [`Set::forget`]. One that is leaked leaves
-/// its id in flight as long as the set lives.
+/// Neither copied nor dropped: it ends in [`Set::complete`] or [`Set::forget`]. One that is leaked
+/// leaves its id in flight as long as the set lives.
 #[derive(Debug)]
 #[must_use = "an id stays in flight until it is completed or forgotten"]
 pub(crate) struct Held {
@@ -70,7 +72,8 @@ pub(crate) struct Census {
 #[derive(Debug)]
 pub(crate) struct Set {
     shards: Table<Shard>,
-    /// The filter, in as many pieces as there are shards. They are looked at far more often: close together.
+    /// The filter, in as many pieces as there are shards. They are looked at far more often: close
+    /// together.
     blooms: Table<Bloom>,
     /// The places of the completed ids, that of ticket `t` at `t % capacity`.
     order: Table<AtomicU64>,
@@ -124,38 +127,65 @@ impl Set {
         self.bloom(filter).may_contain(filter)
     }
 
-    /// Whether the id is completed and remembered, by its entry. `hash` is that for its shard.
-    pub(crate) fn has(&self, hash: u64, id: OpId<'_>) -> bool {
-        let query = Query { hash, id, window: self.window() };
-        let mut shard = self.shard(hash);
-        for depth in 0.. {
-            let (has, split) = shard.has(query);
-            match shard.child(hash, depth) {
-                Some(child) if !has && split => shard = child,
-                _ => return has,
+    /// Whether the id is completed and remembered, by its entry.
+    pub(crate) fn has(&self, hashes: Hashes, id: OpId<'_>) -> bool {
+        let query = Query { hash: hashes.shard, id, window: self.window() };
+        let mut shard = self.shard(hashes.shard);
+        let mut depth = 0;
+        loop {
+            let (found, split) = shard.look_up(query);
+            match found {
+                Some(found) if self.rely(hashes.filter, &found) => return true,
+                Some(_) => {}
+                None if !split => return false,
+                None => {
+                    shard = shard.child(hashes.shard, depth).expect("a shard that is split has children");
+                    depth += 1;
+                }
             }
         }
-        false
     }
 
-    /// Claims the id for a change of this fingerprint. Of any number of claims at a time one proceeds.
+    /// Makes sure of an entry that an answer relies on. One that is being remembered must not turn
+    /// out to have expired already, nor be denied by the filter. False if its state has changed:
+    /// look again.
+    fn rely(&self, filter: u64, found: &Found<'_>) -> bool {
+        let State::Completing(relied) = found.state else { return true };
+        let completed = self.completed();
+        if completed <= relied || cfg!(ringlog_fault = "rely_unsaid") {
+            return true;
+        }
+        if cfg!(not(ringlog_fault = "rely_without_bits")) {
+            self.set_bits(filter, completed + 1);
+        }
+        found.entry.rely(relied, completed)
+    }
+
+    /// Claims the id for a change of this fingerprint. Of any number of claims at a time one
+    /// proceeds.
     pub(crate) fn claim(&self, hashes: Hashes, id: OpId<'_>, fingerprint: Option<Fingerprint>) -> Claim {
         self.enter(hashes, id, New { state: State::InFlight, fingerprint })
     }
 
-    /// Completes the id without a claim, unless it is remembered already or somebody else's claim on it is
-    /// in flight, which then decides.
+    /// Completes the id without a claim, unless it is remembered already or somebody else's claim
+    /// on it is in flight, which then decides.
     pub(crate) fn remember(&self, hashes: Hashes, id: OpId<'_>) {
         if self.order.is_empty() {
             return;
         }
-        // Before the entry can be seen, as in `complete`. Its ticket may turn out to belong to the next
-        // generation: `complete` then sets the bits of that one as well.
-        self.bloom(hashes.filter).insert(hashes.filter, self.generation(self.completed() + 1));
-        let state =
-            if cfg!(ringlog_fault = "remember_without_settling") { State::InFlight } else { State::Settling };
+        // Before the entry can be seen, as in `complete`.
+        let completed = self.completed();
+        self.set_bits(hashes.filter, completed + 1);
+        let state = if cfg!(ringlog_fault = "remember_in_flight") {
+            State::InFlight
+        } else {
+            State::Completing(completed)
+        };
         if let Claim::Proceed(held) = self.enter(hashes, id, New { state, fingerprint: None }) {
-            self.complete(held, 0);
+            if cfg!(ringlog_fault = "remember_in_flight") {
+                return self.complete(held, 0);
+            }
+            self.complete_remembered(held);
         }
     }
 
@@ -169,11 +199,12 @@ impl Set {
             match shard.enter(query, new) {
                 Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hashes }),
                 Entered::Found(found) if found.state == State::InFlight => return Claim::InFlight,
-                Entered::Found(found) => {
-                    let both = found.fingerprint.zip(new.fingerprint);
+                Entered::Found(found) if self.rely(hashes.filter, &found) => {
+                    let both = found.entry.fingerprint().zip(new.fingerprint);
                     let agrees = both.is_none_or(|(kept, given)| kept == given);
-                    return Claim::Replayed { seq: found.seq, agrees };
+                    return Claim::Replayed { seq: found.entry.seq(), agrees };
                 }
+                Entered::Found(_) => {}
                 Entered::Split => {
                     shard = shard.child(hash, depth).expect("a shard that is split has children");
                     depth += 1;
@@ -186,33 +217,63 @@ impl Set {
     #[expect(clippy::unused_self, reason = "it is what the shard is borrowed from")]
     fn at(&self, place: Place) -> (&Shard, usize) {
         let shard = std::ptr::with_exposed_provenance::<Shard>((place.0 & !Place::SLOT) as usize);
-        // SAFETY: places are made of references to shards of this set, which live as long as it does (D6).
+        // SAFETY: places are made of references to shards of this set, which live as long as it
+        // does (D6).
         (unsafe { &*shard }, (place.0 & Place::SLOT) as usize)
+    }
+
+    /// Sets the bits of an id in the filter, for the generation of this ticket.
+    fn set_bits(&self, filter: u64, ticket: u64) {
+        let window = self.window();
+        self.bloom(filter).insert(filter, self.generation(ticket), || window.has_expired(ticket));
+    }
+
+    fn take_ticket(&self) -> u64 {
+        self.completed.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Completes a claimed id with the seq of its change; what expires by that is taken out.
     #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
     pub(crate) fn complete(&self, held: Held, seq: u64) {
         let Held { place, hashes: Hashes { filter, .. } } = held;
-        let ticket = self.completed.fetch_add(1, Ordering::Relaxed) + 1;
-        let set_bits = || self.bloom(filter).insert(filter, self.generation(ticket));
+        let ticket = self.take_ticket();
         let late = cfg!(ringlog_fault = "bloom_after_complete");
         if !late {
-            set_bits();
+            self.set_bits(filter, ticket);
         }
         let (shard, slot) = self.at(place);
-        // SAFETY: whoever holds a claim owns the slot, up to `line_up` (D4).
-        unsafe { shard.owned(slot) }.settle(ticket, seq);
+        // SAFETY: the holder of a claim owns the slot, up to `line_up` (D4).
+        unsafe { shard.owned(slot) }.complete(ticket, seq);
         if late {
-            set_bits();
+            self.set_bits(filter, ticket);
         }
         self.line_up(place, ticket);
     }
 
-    /// Puts a completed id into the order of completion, and takes the one out that is there in its stead.
+    /// Completes an id that was entered as [`State::Completing`].
+    #[expect(clippy::needless_pass_by_value, reason = "an id is completed once")]
+    fn complete_remembered(&self, held: Held) {
+        let Held { place, hashes: Hashes { filter, .. } } = held;
+        let (shard, slot) = self.at(place);
+        // SAFETY: the thread that entered the id owns the slot, up to `line_up` (D4).
+        let entry = unsafe { shard.owned(slot) };
+        // A ticket that had expired when an answer relied on the entry is given up: its id is out
+        // of the window.
+        let ticket = loop {
+            let ticket = self.take_ticket();
+            self.set_bits(filter, ticket);
+            if entry.complete_remembered(ticket, self.order.len() as u64) {
+                break ticket;
+            }
+        };
+        self.line_up(place, ticket);
+    }
+
+    /// Puts a completed id into the order of completion, and takes the one out that is there in its
+    /// stead.
     ///
-    /// That is the one completed `capacity` tickets before, unless this thread or another one was late.
-    /// Then the younger of two stays, and the older goes.
+    /// That is the one completed `capacity` tickets before, unless this thread or another one was
+    /// late. Then the younger of two stays, and the older goes.
     fn line_up(&self, mut place: Place, mut ticket: u64) {
         let capacity = self.order.len() as u64;
         if capacity == 0 {
@@ -241,7 +302,8 @@ impl Set {
         shard.vacate(slot);
     }
 
-    /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash for the shard.
+    /// Takes a claimed id out again, as if it had never been claimed. Answers with its hash for the
+    /// shard.
     #[expect(clippy::needless_pass_by_value, reason = "a claim ends once")]
     pub(crate) fn forget(&self, held: Held) -> u64 {
         let Held { place, hashes } = held;
@@ -265,5 +327,33 @@ impl Set {
         census.bytes +=
             (shards * size_of::<Shard>() + size_of_val(&*self.order) + size_of_val(&*self.blooms)) as u64;
         census
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Generations are counted modulo 2³² in the filter; a word that was never used counts as one
+    /// of generation 0.
+    #[test]
+    fn an_id_is_seen_however_long_the_words_of_the_filter_have_slept() {
+        let hashes = Hashes { shard: 0, filter: 0x1234_5678_9abc_def0 };
+        for capacity in [1, 4] {
+            for slept in [1 << 31, (1 << 31) + 1, 3 << 30, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 40] {
+                let set = Set::new(capacity);
+                for start in [0, slept * capacity as u64] {
+                    set.completed.store(start, Ordering::Relaxed);
+                    let Claim::Proceed(held) = set.claim(hashes, OpId::bare("claimed"), None) else {
+                        panic!("{capacity} {slept}: it has expired")
+                    };
+                    set.complete(held, 1);
+                    assert!(set.may_have(hashes.filter), "{capacity}, {slept} generations: denied");
+                    set.remember(hashes, OpId::bare("remembered"));
+                    assert!(set.may_have(hashes.filter), "{capacity}, {slept} generations: denied");
+                    assert!(set.has(hashes, OpId::bare("remembered")));
+                }
+            }
+        }
     }
 }

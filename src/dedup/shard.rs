@@ -3,26 +3,25 @@
 use super::control::{Control, SLOTS, Tag};
 use super::entry::{Entry, OpId, State};
 use super::lazy::Lazy;
-use super::slot::Slot;
+use super::slot::{Ref, Slot};
 use super::table::Zeroed;
 use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What an entry of an id says, if it is live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+/// The live entry of an id, and the state that it was seen in.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    pub(super) entry: Ref<'a, Entry>,
     pub(super) state: State,
-    pub(super) seq: u64,
-    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 /// What became of an attempt to enter an id.
 #[derive(Debug)]
-pub(super) enum Entered {
+pub(super) enum Entered<'a> {
     /// It is in this slot now, and the caller owns it.
     At(usize),
     /// It has a live entry.
-    Found(Found),
+    Found(Found<'a>),
     /// The shard takes no more ids; try the child.
     Split,
 }
@@ -50,15 +49,18 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Whether an entry in this state counts: in flight, or not yet followed by as many as are remembered.
+    /// Whether a ticket is followed by as many as are remembered.
+    pub(super) fn has_expired(self, ticket: u64) -> bool {
+        let capacity = self.capacity + u64::from(cfg!(ringlog_fault = "window_too_long"));
+        ticket + capacity <= self.completed.load(Ordering::Relaxed)
+    }
+
+    /// Whether an entry in this state counts.
     pub(super) fn is_live(self, state: State) -> bool {
         match state {
             State::InFlight => cfg!(not(ringlog_fault = "expire_in_flight")),
-            State::Settling => true,
-            State::Completed(ticket) => {
-                let capacity = self.capacity + u64::from(cfg!(ringlog_fault = "window_too_long"));
-                ticket + capacity > self.completed.load(Ordering::Relaxed)
-            }
+            State::Completing(_) => true,
+            State::Completed(ticket) => !self.has_expired(ticket),
         }
     }
 }
@@ -73,7 +75,8 @@ pub(super) struct Shard {
     slots: [Slot<Entry>; SLOTS],
 }
 
-// SAFETY: `Control::NEW` is 0, no children are a null pointer (`Lazy`), and an empty slot is 0; see `default`.
+// SAFETY: `Control::NEW` is 0, no children are a null pointer (`Lazy`), and an empty slot is 0; see
+// `default`.
 unsafe impl Zeroed for Shard {}
 
 impl Default for Shard {
@@ -104,39 +107,48 @@ impl Shard {
 
     /// The live entry of an id among the slots that `control` calls filled.
     ///
-    /// A slot may have been vacated since, and reserved for another entry, even one of the same id that is
-    /// not the shard's yet: what is found in flight or settling counts only if the version is still the
-    /// same. A completed entry needs no such check, for only entries of the shard are completed.
-    fn find(&self, control: Control, query: Query<'_>) -> Option<Found> {
+    /// A slot may have been vacated since, and reserved for another entry, even one of the same id
+    /// that is not the shard's yet: see [`Self::is_certain`].
+    fn find(&self, control: Control, query: Query<'_>) -> Option<Found<'_>> {
         control.filled_by(Tag::of(query.hash)).find_map(|slot| {
             let entry = self.slots[slot].get()?;
             if !entry.is(query.id) {
                 return None;
             }
-            let (state, fingerprint) = (entry.state(), entry.fingerprint());
-            query.window.is_live(state).then(|| Found { state, seq: entry.seq(), fingerprint })
+            let state = entry.state();
+            query.window.is_live(state).then_some(Found { entry, state })
         })
     }
 
-    /// Whether the id is completed and live here, and whether the shard was split by then.
-    pub(super) fn has(&self, query: Query<'_>) -> (bool, bool) {
+    /// Whether what was found under `control` is an entry of the shard, and not one that may yet be
+    /// withdrawn.
+    ///
+    /// Only entries of the shard are completed. Any other state counts only if the version is still
+    /// the same.
+    fn is_certain(&self, found: &Found<'_>, control: Control) -> bool {
+        matches!(found.state, State::Completed(_)) || self.control().same_version(control)
+    }
+
+    /// The live entry of the id if it is completed or being remembered, and whether the shard was
+    /// split by then.
+    pub(super) fn look_up(&self, query: Query<'_>) -> (Option<Found<'_>>, bool) {
         loop {
             let control = self.control();
-            let found = self.find(control, query).map(|found| found.state);
-            // Only an entry that another thread is just about to remember makes anybody look again.
-            if found != Some(State::Settling) || self.control().same_version(control) {
-                return (found.is_some_and(|state| state != State::InFlight), control.is_split());
+            let found = self.find(control, query).filter(|found| found.state != State::InFlight);
+            // Only an entry that another thread is just about to remember makes a look-up look
+            // again.
+            if found.as_ref().is_none_or(|found| self.is_certain(found, control)) {
+                return (found, control.is_split());
             }
         }
     }
 
     /// Enters an id, unless it has a live entry here or the shard is split.
-    pub(super) fn enter(&self, query: Query<'_>, new: New) -> Entered {
+    pub(super) fn enter(&self, query: Query<'_>, new: New) -> Entered<'_> {
         loop {
             let seen = self.control();
-            let found = self.find(seen, query);
-            if let Some(found) = found {
-                if is_certain(found) || self.control().same_version(seen) {
+            if let Some(found) = self.find(seen, query) {
+                if self.is_certain(&found, seen) {
                     return Entered::Found(found);
                 }
                 continue;
@@ -149,8 +161,7 @@ impl Shard {
                 continue;
             };
             let reserved = seen.reserve(slot);
-            // control:D
-            if self.change(seen, reserved, Ordering::Acquire) {
+            if self.change(seen, reserved, Ordering::Relaxed) {
                 self.slots[slot].put(Entry::new(query.id, new.fingerprint, new.state));
                 if let Some(entered) = self.commit(reserved, slot, query) {
                     return entered;
@@ -160,10 +171,11 @@ impl Shard {
     }
 
     /// Fills a reserved slot, unless the id got a live entry or the shard split meanwhile.
-    fn commit(&self, reserved: Control, slot: usize, query: Query<'_>) -> Option<Entered> {
+    fn commit(&self, reserved: Control, slot: usize, query: Query<'_>) -> Option<Entered<'_>> {
         let mut now = reserved;
         loop {
-            // control:A. This CAS is the claim: whoever changed the shard since it was looked at, fails it.
+            // control:A. This CAS is the claim: whoever changed the shard since it was looked at,
+            // fails it.
             let order =
                 if cfg!(ringlog_fault = "fill_relaxed") { Ordering::Relaxed } else { Ordering::Release };
             if self.change(now, now.fill(slot, Tag::of(query.hash)), order) {
@@ -171,7 +183,8 @@ impl Shard {
             }
             let next = self.control();
             let look_again = !next.same_version(now) && cfg!(not(ringlog_fault = "commit_unchecked"));
-            if look_again && (next.is_split() || self.find(next, query).is_some()) {
+            let split = next.is_split() && cfg!(not(ringlog_fault = "fill_after_split"));
+            if look_again && (split || self.find(next, query).is_some()) {
                 self.vacate(slot);
                 return None;
             }
@@ -214,15 +227,11 @@ impl Shard {
         unsafe { self.slots[slot].peek() }.expect("an owned slot is filled")
     }
 
-    /// Calls `visit` with each entry, here and in the children; answers with how many shards there are.
+    /// Calls `visit` with each entry, here and in the children; answers with how many shards there
+    /// are.
     #[cfg(test)]
     pub(super) fn visit(&self, visit: &mut impl FnMut(&Entry)) -> usize {
         self.slots.iter().filter_map(Slot::get).for_each(|entry| visit(&entry));
         1 + self.children.get().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())
     }
-}
-
-/// Whether what was found is an entry of the shard, and not one that may yet be withdrawn.
-fn is_certain(found: Found) -> bool {
-    matches!(found.state, State::Completed(_))
 }

@@ -1,14 +1,15 @@
 //! A place that holds one shared value, or none: read by anybody, filled and emptied by its owner.
 //!
-//! A slot is one word: the value's address, and how often that address was taken from the slot. Taking a
-//! reference adds one to the word, which yields the address in the same instant: there is no moment between
-//! knowing a value and holding it. Giving a reference back subtracts one from the value's own balance.
-//! Emptying the slot moves the word's count into that balance and takes the slot's own share away;
-//! the operation that brings the balance to nought frees the value.
+//! A slot is one word: the value's address, and how often that address was taken from the slot.
+//! Taking a reference adds one to the word, which yields the address in the same instant: there is
+//! no moment between knowing a value and holding it. Giving a reference back subtracts one from the
+//! value's own balance. Emptying the slot moves the word's count into that balance and takes the
+//! slot's own share away; the operation that brings the balance to nought frees the value.
 //!
-//! So a value is freed as soon as the last one who holds it lets go. A thread that is suspended in the middle
-//! of a look-up holds one value; under an epoch it would hold whatever all threads retire until it runs
-//! again, which, with more threads than cores, is megabytes of cold memory at any time.
+//! So a value is freed as soon as the last one who holds it lets go. A thread that is suspended in
+//! the middle of a look-up holds one value; under an epoch it would hold whatever all threads
+//! retire until it runs again, which, with more threads than cores, is megabytes of cold memory at
+//! any time.
 //!
 //! The invariants S1 to S3 are stated and argued in the module's essay ([`super`]).
 
@@ -20,8 +21,8 @@ use std::ptr::NonNull;
 /// The bits of a word that count; an address has sixteen zeros above and four below to make room.
 const COUNT_BITS: u32 = 20;
 
-/// From so many references on, whoever takes one moves the count into the balance before it goes on. What
-/// is left above is for the threads that come meanwhile: more than half a million of them.
+/// From so many references on, whoever takes one moves the count into the balance before it goes
+/// on. What is left above is for the threads that come meanwhile: more than half a million of them.
 const MOVE_AT: u64 = if cfg!(loom) { 2 } else { 1 << (COUNT_BITS - 1) };
 
 /// The slot's own share of a balance: more than can ever be given back before it is taken away.
@@ -57,7 +58,8 @@ impl Word {
 #[derive(Debug)]
 #[repr(align(16))]
 struct Counted<T> {
-    /// `SHARE` while the value is in its slot, plus the references moved here, less those given back.
+    /// `SHARE` while the value is in its slot, plus the references moved here, less those given
+    /// back.
     balance: AtomicU64,
     value: UnsafeCell<T>,
 }
@@ -75,7 +77,8 @@ pub(crate) struct Slot<T> {
     values: PhantomData<Box<Counted<T>>>,
 }
 
-// SAFETY: references to the value are handed to any thread, and any thread may be the one to drop it.
+// SAFETY: references to the value are handed to any thread, and any thread may be the one to drop
+// it.
 unsafe impl<T: Send + Sync> Send for Slot<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
@@ -94,7 +97,8 @@ impl<T> Slot<T> {
 
     /// The value in the slot.
     ///
-    /// Wait-free, but that once in half a million times the count has to be moved, which is lock-free.
+    /// Wait-free, but that once in half a million times the count has to be moved, which is
+    /// lock-free.
     #[inline]
     pub(crate) fn get(&self) -> Option<Ref<'_, T>> {
         Word(self.word.load(Ordering::Acquire)).value::<T>()?; // slot:F
@@ -106,12 +110,13 @@ impl<T> Slot<T> {
         Some(value)
     }
 
-    /// Puts a value into the slot, which is empty. For the slot's owner only: another value put at the same
-    /// time would be lost.
+    /// Puts a value into the slot, which is empty. For the slot's owner only: another value put at
+    /// the same time would be lost.
     pub(crate) fn put(&self, value: T) {
         let counted = Counted { balance: AtomicU64::new(SHARE), value: UnsafeCell::new(value) };
         let word = Word::new(NonNull::from(Box::leak(Box::new(counted))));
-        // What count the empty word may have had is of those who came for a former value, and got none.
+        // What count the empty word may have had is of those who came for a former value, and got
+        // none.
         let order =
             if cfg!(ringlog_fault = "slot_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         self.word.swap(word.0, order); // slot:A
@@ -133,7 +138,8 @@ impl<T> Slot<T> {
     ///
     /// # Safety
     ///
-    /// The slot is not emptied as long as the reference is used: the caller is the one who may do that.
+    /// The slot is not emptied as long as the reference is used: the caller is the one who may do
+    /// that.
     pub(crate) unsafe fn peek(&self) -> Option<&T> {
         let counted = Word(self.word.load(Ordering::Relaxed)).value::<T>()?;
         // SAFETY: the slot has its share in the value as long as it is not emptied (S2).

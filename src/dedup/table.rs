@@ -11,7 +11,8 @@ use std::ptr::NonNull;
 ///
 /// # Safety
 ///
-/// Outside of models, memory filled with zeros is a valid value, and the same as [`Default::default`]'s.
+/// Outside of models, memory filled with zeros is a valid value, and the same as
+/// [`Default::default`]'s.
 pub(super) unsafe trait Zeroed: Default {}
 
 // SAFETY: an atomic has the representation of its integer; and that is what `default` is.
@@ -33,7 +34,8 @@ unsafe impl<T: Sync> Sync for Table<T> {}
 
 impl<T: Zeroed> Table<T> {
     pub(super) fn new(len: usize) -> Self {
-        // Aligned by hand: the allocator would clear memory of a larger alignment itself, and touch all of it.
+        // Aligned by hand: the allocator would clear memory of a larger alignment itself, and touch
+        // all of it.
         let bytes = Layout::array::<T>(len).map(|array| array.size() + align_of::<T>());
         let layout =
             bytes.and_then(|bytes| Layout::from_size_align(bytes, 16)).expect("a table fits the memory");

@@ -370,8 +370,8 @@ fn the_filter_errs_as_often_as_theory_says() {
     let absent = 200_000_u32;
     let errors = (0..absent).filter(|&n| set.may_have(hash(1 << 40 | u64::from(n)))).count();
     let measured = f64::from(u32::try_from(errors).unwrap()) / f64::from(absent);
-    // A word of n ids has 4n of 32 bits set, some twice; n is Poisson distributed around two. A test of four
-    // bits passes a word if all are set; either of two words will do.
+    // A word of n ids has 4n of 32 bits set, some twice; n is Poisson distributed around two. A
+    // test of four bits passes a word if all are set; either of two words will do.
     let (mut one_word, mut poisson) = (0.0, (-2.0_f64).exp());
     for n in 0..30 {
         let bits_set = 1.0 - (1.0 - 1.0 / 32.0_f64).powi(4 * n);
@@ -380,7 +380,8 @@ fn the_filter_errs_as_often_as_theory_says() {
     }
     let theory = 1.0 - (1.0 - one_word) * (1.0 - one_word);
     println!("false positives: measured {measured:.4}, theory {theory:.4}");
-    // Words that no id of the generation reached still hold older bits, which the theory leaves out.
+    // Words that no id of the generation reached still hold older bits, which the theory leaves
+    // out.
     assert!((0.8 * theory..1.5 * theory).contains(&measured), "measured {measured}, theory {theory}");
 }
 
