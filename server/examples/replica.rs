@@ -8,6 +8,7 @@
 //! It pushes a change each second under an op id of its own, again and again until it is answered; it loads the snapshot, pulls what
 //! came since, and stays on the live stream. Kill the server and start it again: the replica goes on from its resume token.
 //! Start it on other data: it is told to resync, and loads the snapshot.
+//! A connection on which nothing comes for two heartbeats is given up.
 #![forbid(unsafe_code)]
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -18,8 +19,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long to wait before trying again.
+/// How long to wait before a push is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a request may take, and a stream may be silent until it has said how often it is not.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Keeps connections open between requests.
 static CLIENT: LazyLock<Client> = LazyLock::new(Client::new);
@@ -31,6 +35,8 @@ pub struct Replica {
     pub rows: BTreeMap<(String, String), Value>,
     /// The resume token: which log, and up to which event. None before the first snapshot.
     pub token: Option<String>,
+    /// After how long to follow again, once a stream has ended: the server spreads its clients over some seconds.
+    pub retry: Duration,
 }
 
 impl Replica {
@@ -49,24 +55,32 @@ impl Replica {
         }
         let Some(token) = &self.token else { return Ok(()) };
         let stream = get(&format!("{server}/api/sync/live?resume={token}"));
-        let mut live = stream.send().await?.error_for_status()?;
-        let mut buffer = Vec::new();
-        while let Some(bytes) = live.chunk().await? {
+        let mut live = tokio::time::timeout(SILENCE, stream.send()).await??.error_for_status()?;
+        let (mut buffer, mut silence) = (Vec::new(), SILENCE);
+        // Something comes each heartbeat. If nothing comes in two, the connection is dead, though nothing says so.
+        while let Some(bytes) = tokio::time::timeout(silence, live.chunk()).await?? {
             buffer.extend_from_slice(&bytes);
             while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let block = String::from_utf8(buffer.drain(..end + 2).collect())?;
-                let field =
-                    |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-                match (field("event"), field("data")) {
-                    (Some("changes"), Some(page)) => {
-                        self.take(&serde_json::from_str(page)?, field("id").map(str::to_owned));
+                let event = Event::parse(&block)?;
+                match event.name {
+                    "changes" => {
+                        self.take(&event.data, event.id);
                         stepped(self, "live");
                     }
-                    (Some("resync"), _) => {
+                    "heartbeat" => {
+                        self.token = event.id;
+                        let number = |name: &str| event.data[name].as_f64();
+                        silence =
+                            number("heartbeat_seconds").map_or(SILENCE, |s| Duration::from_secs_f64(2.0 * s));
+                        self.retry =
+                            number("retry_millis").map_or(PAUSE, |ms| Duration::from_secs_f64(ms / 1e3));
+                    }
+                    "resync" => {
                         self.token = None;
                         return Ok(());
                     }
-                    _ => {} // a heartbeat
+                    _ => {} // The server is stopping: the stream ends.
                 }
             }
         }
@@ -77,13 +91,14 @@ impl Replica {
     async fn load(&mut self, server: &str) -> Result<(), Error> {
         let (mut rows, mut next) = (BTreeMap::new(), String::new());
         loop {
-            let answer = get(&format!("{server}/api/sync/snapshot?limit=1000{next}")).send().await?;
+            let answer =
+                get(&format!("{server}/api/sync/snapshot?limit=1000{next}")).timeout(SILENCE).send().await?;
             let answer = answer.error_for_status()?;
             let (token, page) = (token(&answer), answer.json::<Value>().await?);
             let more = page["rows"].as_array().into_iter().flatten();
             rows.extend(more.map(|row| (key(row), row["data"].clone())));
             let Some(page) = page["next"].as_str() else {
-                *self = Self { rows, token };
+                (self.rows, self.token) = (rows, token);
                 return Ok(());
             };
             next = format!("&page={page}");
@@ -93,7 +108,8 @@ impl Replica {
     /// One page of what came since. True if there may be more; false if not, or if only a snapshot helps.
     async fn pull(&mut self, server: &str) -> Result<bool, Error> {
         let Some(resume) = &self.token else { return Ok(false) };
-        let answer = get(&format!("{server}/api/sync/pull?limit=1000&resume={resume}")).send().await?;
+        let request = get(&format!("{server}/api/sync/pull?limit=1000&resume={resume}"));
+        let answer = request.timeout(SILENCE).send().await?;
         if answer.status() == StatusCode::GONE {
             self.token = None;
             return Ok(false);
@@ -114,6 +130,25 @@ impl Replica {
             }
         }
         self.token = token;
+    }
+}
+
+/// A server-sent event.
+struct Event<'a> {
+    name: &'a str,
+    id: Option<String>,
+    data: Value,
+}
+
+impl<'a> Event<'a> {
+    /// Reads a block of fields. Data of several lines is several fields.
+    fn parse(block: &'a str) -> Result<Self, Error> {
+        let fields = |name: &'static str| {
+            block.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        let data: Vec<_> = fields("data").collect();
+        let (name, id) = (fields("event").next().unwrap_or_default(), fields("id").next());
+        Ok(Self { name, id: id.map(str::to_owned), data: serde_json::from_str(&data.join("\n"))? })
     }
 }
 
@@ -190,6 +225,6 @@ async fn main() -> Result<(), Error> {
             Ok(()) => println!("the stream ended"),
             Err(error) => println!("lost the server: {error}"),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(replica.retry.max(PAUSE)).await;
     }
 }

@@ -5,6 +5,7 @@ const SAMPLES = 120;
 const POLL_MILLIS = 1000;
 const POLL_TIMEOUT_MILLIS = 5000;
 const RETRY_MILLIS = [250, 500, 1000, 2000];
+const SILENCE_MILLIS = 30_000;
 const TAIL_EVENTS = 200;
 const MAX_DATA_CHARACTERS = 400;
 
@@ -306,55 +307,81 @@ function tailItem({ change, mark }) {
   return item;
 }
 
-/** Server-sent events, read with `fetch`: an EventSource cannot send a token, nor say why it was refused. */
-async function* serverSentEvents(body) {
+/**
+ * Server-sent events, read with `fetch`: an EventSource cannot send a token, nor say why it was refused.
+ * `lives` is called whenever something came.
+ */
+async function* serverSentEvents(body, lives) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    lives();
     buffer += value;
     const blocks = buffer.split("\n\n");
     buffer = blocks.pop();
     for (const block of blocks) {
-      const event = {};
+      const fields = { data: [] };
       for (const line of block.split("\n")) {
         const colon = line.indexOf(": ");
-        if (colon > 0) event[line.slice(0, colon)] = line.slice(colon + 2);
+        const [name, value] = [line.slice(0, colon), line.slice(colon + 2)];
+        // Data of several lines is several fields.
+        if (name === "data") fields.data.push(value);
+        else fields[name] = value;
       }
-      yield event;
+      if (fields.data.length > 0) yield { ...fields, data: JSON.parse(fields.data.join("\n")) };
     }
   }
 }
 
+/** Follows the log until the stream ends. `place` is the resume token of where this page stands, in which log; none: the head. */
+async function followOnce(place, aborting) {
+  let patience = SILENCE_MILLIS;
+  let timer = null;
+  // Something comes each heartbeat. If nothing comes in two, the connection is dead, though nothing says so.
+  const lives = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => aborting.abort(), patience);
+  };
+  lives();
+  try {
+    const path = place.token === null ? "/api/sync/live" : `/api/sync/live?resume=${place.token}`;
+    const answer = await ask(path, () => aborting.signal);
+    setStatus("live", "Live");
+    for await (const { id, event, data } of serverSentEvents(answer.body, lives)) {
+      place.failures = 0;
+      if (event === "heartbeat") patience = 2000 * data.heartbeat_seconds;
+      if (event === "changes") for (const change of data.changes) add({ change });
+      if (event === "resync") {
+        const { reason, message } = data.error;
+        add({ mark: `Events are missing here (${reason}): ${message.split(":")[0]}. Going on from the head.` });
+        place.token = null;
+      } else if (id !== undefined) {
+        place.token = id;
+      }
+    }
+    setStatus("lost", "The stream ended; connecting again…");
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 async function follow() {
-  // The resume token: where this page stands, in which log. Without one the stream begins at the head.
-  let place = null;
-  let failures = 0;
+  const place = { token: null, failures: 0 };
   for (;;) {
     const aborting = new AbortController();
     reconnect = () => aborting.abort();
     try {
-      const answer = await ask(place === null ? "/api/sync/live" : `/api/sync/live?resume=${place}`, () => aborting.signal);
-      setStatus("live", "Live");
-      for await (const { id, event, data } of serverSentEvents(answer.body)) {
-        failures = 0;
-        if (event === "changes") for (const change of JSON.parse(data).changes) add({ change });
-        if (event === "resync") {
-          const { error } = JSON.parse(data);
-          add({ mark: `Events are missing here (${error.reason}): ${error.message.split(":")[0]}. Going on from the head.` });
-          place = null;
-        } else if (id !== undefined) {
-          place = id;
-        }
-      }
-      setStatus("lost", "The stream ended; connecting again…");
+      await followOnce(place, aborting);
     } catch (error) {
       const why = error instanceof TypeError || error.name === "AbortError" ? "the server does not answer" : error.message;
       setStatus("lost", `Connection lost (${why}); trying again…`);
     }
-    await sleep(RETRY_MILLIS[Math.min(failures, RETRY_MILLIS.length - 1)]);
-    failures += 1;
+    // Spread, so that the pages of many do not all come back at once.
+    const most = RETRY_MILLIS[Math.min(place.failures, RETRY_MILLIS.length - 1)];
+    await sleep(most * (0.5 + Math.random()));
+    place.failures += 1;
   }
 }
 

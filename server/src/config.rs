@@ -9,6 +9,10 @@ use std::time::Duration;
 /// The longest wait and the longest time-out that can be set: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
+/// A little less than 1 MiB, the longest WebSocket message that Python's `websockets` takes unless told otherwise: so a change
+/// of any length that is taken can be sent to every client.
+const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
+
 /// Tokens shorter than this are guessed too soon.
 const MIN_TOKEN_LEN: usize = 16;
 
@@ -45,7 +49,7 @@ pub struct Config {
     pub max_changes: usize,
 
     /// The longest body of a push, in bytes
-    #[arg(long, env = "RINGLOG_MAX_BODY", value_name = "BYTES", default_value_t = 1 << 20, value_parser = bytes)]
+    #[arg(long, env = "RINGLOG_MAX_BODY", value_name = "BYTES", default_value_t = DEFAULT_MAX_BODY, value_parser = bytes)]
     pub max_body: usize,
 
     /// How many bytes of pushes may be in work at a time, all clients together; more are told to come back

@@ -45,6 +45,11 @@ impl ApiError {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
+    /// Whether it may work later.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The pages of a snapshot that are not there any more.
     pub(crate) fn view_expired() -> Self {
         Self::new(

@@ -4,17 +4,21 @@
 //! first one to get there encodes the events, and leaves the frame for the others. Who has fallen behind what is kept here
 //! encodes from the log for itself, until it has caught up. So a slow subscriber costs its own time and nobody's memory.
 
-use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower, Query, Resync};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// The most events in a frame.
 const MAX_FRAME_EVENTS: usize = 256;
 
 /// A frame ends when its texts have so many bytes, however few events that is.
-const MAX_FRAME_BYTES: usize = 256 << 10;
+///
+/// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes unless told otherwise: a name's
+/// byte takes 6 at most (`\u0001`), data none more than it has, and what is put around 256 events less than 64 KiB.
+const MAX_FRAME_BYTES: usize = 128 << 10;
 
 /// How many frames are kept, and of how many bytes together (one more may go beyond).
 const KEPT_FRAMES: usize = 64;
@@ -29,22 +33,29 @@ pub(crate) struct Frame {
     cursor: Cursor,
     /// As server-sent event.
     sse: Bytes,
-    /// Where in `sse` the JSON lies.
-    json: std::ops::Range<usize>,
+    /// The JSON of the page: a part of `sse`, unless it has line breaks.
+    json: Bytes,
+    /// How many bytes it holds at most, without the WebSocket message.
+    weight: usize,
     /// As WebSocket message; made when the first one wants it.
     ws: OnceLock<Utf8Bytes>,
 }
 
 impl Frame {
-    fn new(after: u64, cursor: Cursor, json: &[u8]) -> Self {
-        let head = format!("id: {cursor}\nevent: changes\ndata: ");
-        // Data is written out from values, without line breaks; one would end the field.
-        debug_assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
-        let sse = Bytes::from([head.as_bytes(), json, b"\n\n"].concat());
-        Self { after, cursor, sse, json: head.len()..head.len() + json.len(), ws: OnceLock::new() }
+    fn new(after: u64, cursor: Cursor, json: Vec<u8>) -> Self {
+        let head = format!("event: changes\nid: {cursor}\n");
+        let mut sse = Vec::with_capacity(head.len() + json.len() + 8);
+        sse.extend_from_slice(head.as_bytes());
+        let place = write_data(&mut sse, &json);
+        let sse = Bytes::from(sse);
+        let (json, weight) = match place {
+            Some(place) => (sse.slice(place), sse.len()),
+            None => (Bytes::from(json), 2 * sse.len()),
+        };
+        Self { after, cursor, sse, json, weight, ws: OnceLock::new() }
     }
 
-    /// `id`, `event: changes`, and the JSON that a pull would have had.
+    /// `event: changes`, `id`, and the JSON of a pull as `data`.
     pub(crate) fn sse(&self) -> Bytes {
         self.sse.clone()
     }
@@ -52,11 +63,37 @@ impl Frame {
     /// `{"event":"changes","id":…,"data":…}` with the same JSON.
     pub(crate) fn ws(&self) -> Utf8Bytes {
         let text = self.ws.get_or_init(|| {
-            let json = String::from_utf8_lossy(&self.sse[self.json.clone()]);
+            let json = String::from_utf8_lossy(&self.json);
             format!(r#"{{"event":"changes","id":"{}","data":{json}}}"#, self.cursor).into()
         });
         text.clone()
     }
+}
+
+/// Writes a text as the `data` of a server-sent event, and ends the event. A line break would end the field: each line is
+/// a field of its own, and the client puts them together again with line feeds. (JSON has line breaks between its
+/// tokens only, so a carriage return that becomes a line feed there is no other text.)
+///
+/// Returns where the text lies in `out`, if it is there in one piece.
+pub(crate) fn write_data(out: &mut Vec<u8>, text: &[u8]) -> Option<Range<usize>> {
+    const FIELD: &[u8] = b"data: ";
+    let start = out.len() + FIELD.len();
+    let mut rest = text;
+    let mut lines = 0;
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
+        out.extend_from_slice(FIELD);
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        lines += 1;
+        if end.is_none() {
+            break;
+        }
+        rest = after.strip_prefix(b"\r\n").unwrap_or(&after[1..]);
+    }
+    out.push(b'\n');
+    (lines == 1).then(|| start..start + text.len())
 }
 
 /// The latest frames.
@@ -127,9 +164,9 @@ impl Frames {
 impl Kept {
     fn keep(&mut self, frame: Arc<Frame>) {
         while self.frames.len() >= KEPT_FRAMES || (self.bytes > KEPT_BYTES && !self.frames.is_empty()) {
-            self.bytes -= self.frames.pop_front().map_or(0, |oldest| oldest.sse.len());
+            self.bytes -= self.frames.pop_front().map_or(0, |oldest| oldest.weight);
         }
-        self.bytes += frame.sse.len();
+        self.bytes += frame.weight;
         self.frames.push_back(frame);
     }
 }
@@ -137,7 +174,7 @@ impl Kept {
 fn encode(log: &ChangeLog, start: Cursor, filter: Option<&Filter>) -> Result<Frame, Resync> {
     let mut json = Vec::new();
     let page = write_page(log, start, MAX_FRAME_EVENTS, filter, MAX_FRAME_BYTES, &mut json)?;
-    Ok(Frame::new(start.seq, page.cursor, &json))
+    Ok(Frame::new(start.seq, page.cursor, json))
 }
 
 /// What [`write_page`] wrote.
@@ -171,4 +208,58 @@ pub(crate) fn write_page(
     }
     batch.write_json(out);
     Ok(Page { count: batch.len(), cursor: batch.cursor(), has_more: batch.has_more() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client makes of an event's bytes: the values of its `data` fields, put together with line feeds.
+    fn data(event: &[u8]) -> String {
+        let text = std::str::from_utf8(event).unwrap().strip_suffix("\n\n").unwrap();
+        assert!(!text.contains("\n\n") && !text.contains('\r'), "{text:?} is one event");
+        let lines: Vec<_> = text.split('\n').map(|line| line.strip_prefix("data: ").unwrap()).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn each_line_of_a_text_is_a_data_field_of_its_own() {
+        for (text, seen) in [
+            ("", ""),
+            ("{}", "{}"),
+            ("{\n}", "{\n}"),
+            ("{\r}", "{\n}"),
+            ("{\r\n}", "{\n}"),
+            ("{\n\r}", "{\n\n}"),
+            ("\n\n{\n \n}\r\r\n\n", "\n\n{\n \n}\n\n\n"),
+        ] {
+            let mut out = b"event: e\n".to_vec();
+            let place = write_data(&mut out, text.as_bytes());
+            assert_eq!(data(&out["event: e\n".len()..]), seen, "{text:?}");
+            assert_eq!(place.is_some(), text == seen && !text.contains('\n'), "{text:?}");
+            if let Some(place) = place {
+                assert_eq!(&out[place], text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_web_socket_message_has_the_text_with_its_line_breaks() {
+        for text in ["{\"changes\":[]}", "{\r\n\t\"changes\":\r[]\n}"] {
+            let frame = Frame::new(0, Cursor::from(1), text.as_bytes().to_vec());
+            assert!(frame.ws().ends_with(&format!(r#","data":{text}}}"#)), "{}", frame.ws());
+        }
+    }
+
+    #[test]
+    fn a_frame_of_several_events_stays_below_a_mebibyte() {
+        let log = ChangeLog::builder().capacity(1000).build().unwrap();
+        // The worst that names and data can be: each byte of a name is written as six.
+        let name = "\u{1}".repeat(512);
+        for _ in 0..1000 {
+            log.append_change(&ringlog::Change::update(&name, &name));
+        }
+        let frame = encode(&log, Cursor::from(0), None).unwrap();
+        assert!(frame.cursor.seq > 1 && frame.ws().len() < 1 << 20, "{} bytes", frame.ws().len());
+    }
 }

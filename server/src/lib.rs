@@ -17,6 +17,7 @@
 //! - `folded`: the rows when there is no file: an embedded follower folds the log.
 //! - `views`: snapshots that stay the same while they are paged through.
 //! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
+//! - `liveness`: how a peer that has vanished is noticed.
 //! - `routes`: one file a route; `params`, `error`, `auth`: what comes in and is refused.
 //! - `server`: sockets, connections, starting and stopping.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod crash;
 mod error;
 mod folded;
 mod frames;
+mod liveness;
 mod metrics;
 mod params;
 mod routes;

@@ -4,6 +4,7 @@ use crate::app::{App, Pushes};
 use crate::config::Config;
 use crate::folded::Folded;
 use crate::frames::Frames;
+use crate::liveness;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
 use crate::store::{Store, StoreError};
@@ -335,6 +336,7 @@ fn serve(
 ) -> impl Future<Output = ()> + use<> {
     // Answers are short and nobody shall wait for the next one.
     let _ = stream.set_nodelay(true);
+    liveness::watch(&stream, config.heartbeat);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(config.write_timeout));
     let connection = http1::Builder::new()

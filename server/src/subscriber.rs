@@ -2,12 +2,14 @@
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::frames::Frame;
+use crate::frames::{Frame, write_data};
+use bytes::Bytes;
 use ringlog::{Cursor, Filter, Follower};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Where the live streams stand that follow everything. (What is not for a filtered one is no lag.)
 #[derive(Debug, Default)]
@@ -32,26 +34,92 @@ impl Places {
     }
 }
 
+/// The shortest time after which a client whose stream has ended comes back.
+const MIN_RETRY: Duration = Duration::from_secs(1);
+
+/// The shortest span of time over which clients that come back are spread.
+const MIN_SPREAD: Duration = Duration::from_secs(2);
+
+/// The most clients that come back in a second, when all streams end at once.
+const MAX_RETURNS: usize = 500;
+
+/// After how long one of so many clients comes back: a random time, so that they do not all come at once when the server
+/// is started again, nor load all their snapshots at once.
+pub(crate) fn retry(streams: usize) -> Duration {
+    let spread =
+        MIN_SPREAD.max(Duration::from_secs(1) * u32::try_from(streams / MAX_RETURNS).unwrap_or(u32::MAX));
+    // Without random numbers, some come back at the same time.
+    let random = getrandom::u32().unwrap_or_default();
+    MIN_RETRY + spread.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
 /// A follower, and its place among those that are allowed.
 pub(crate) struct Subscriber {
     app: Arc<App>,
     follower: Follower,
     filter: Option<Filter>,
     place: Option<Arc<AtomicU64>>,
+    /// The first delivery is due: where the stream begins. Not if it cannot begin there.
+    is_new: bool,
     /// When it was last sent something.
     last_sent: Instant,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// What a subscriber is sent.
 pub(crate) enum Delivery {
     Changes(Arc<Frame>),
-    /// Nothing happened for a while; this is where it stands.
-    Heartbeat(Cursor),
+    /// Where the stream stands: at its beginning, and when nothing has happened for a while.
+    Heartbeat(Notice),
     /// It cannot go on from where it is; the stream ends.
-    Resync(ApiError),
+    Resync(Notice),
     /// The server is stopping; the stream ends.
-    Stopping,
+    Stopping(Notice),
+}
+
+/// What a stream says besides changes.
+pub(crate) struct Notice {
+    event: &'static str,
+    /// Where the stream stands. None where coming back must not go on from here.
+    id: Option<Cursor>,
+    /// After how long the client comes back, once the stream has ended.
+    retry: Duration,
+    json: String,
+}
+
+impl Notice {
+    /// A refusal: the JSON is that of an error.
+    pub(crate) fn refusal(
+        event: &'static str,
+        id: Option<Cursor>,
+        retry: Duration,
+        error: &ApiError,
+    ) -> Self {
+        Self { event, id, retry, json: error.json() }
+    }
+
+    fn heartbeat(cursor: Cursor, retry: Duration, heartbeat: Duration) -> Self {
+        let (seq, seconds, millis) = (cursor.seq, heartbeat.as_secs_f64(), retry.as_millis());
+        let json = format!(
+            r#"{{"cursor":{{"last_seq":{seq}}},"heartbeat_seconds":{seconds},"retry_millis":{millis}}}"#
+        );
+        Self { event: "heartbeat", id: Some(cursor), retry, json }
+    }
+
+    /// `event`, `id`, `retry` and `data`: a client remembers an id only of a block that has data.
+    pub(crate) fn sse(&self) -> Bytes {
+        let id = self.id.map_or(String::new(), |id| format!("id: {id}\n"));
+        let head = format!("event: {}\n{id}retry: {}\n", self.event, self.retry.as_millis());
+        let mut block = head.into_bytes();
+        write_data(&mut block, self.json.as_bytes());
+        block.into()
+    }
+
+    /// `{"event":…,"id":…,"data":…}`, without the id if there is none.
+    pub(crate) fn ws(&self) -> Utf8Bytes {
+        let id = self.id.map_or(String::new(), |id| format!(r#""id":"{id}","#));
+        format!(r#"{{"event":"{}",{id}"data":{}}}"#, self.event, self.json).into()
+    }
 }
 
 impl Subscriber {
@@ -64,7 +132,10 @@ impl Subscriber {
         let permit = Arc::clone(&app.subscribers).try_acquire_owned().map_err(|_| {
             ApiError::unavailable(
                 "TOO_MANY_SUBSCRIBERS",
-                format!("there are {} live streams, the most that are allowed", app.config.max_subscribers),
+                format!(
+                    "there are {} live streams, the most that are allowed (--max-subscribers)",
+                    app.config.max_subscribers
+                ),
             )
         })?;
         let start = start.unwrap_or_else(|| app.log.cursor());
@@ -72,39 +143,79 @@ impl Subscriber {
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));
         let place = filter.is_none().then(|| app.places.open(start.seq));
-        Ok(Self { app: Arc::clone(app), follower, filter, place, last_sent: Instant::now(), _permit: permit })
+        let is_new = known.is_ok();
+        let app = Arc::clone(app);
+        Ok(Self { app, follower, filter, place, is_new, last_sent: Instant::now(), permit })
     }
 
-    /// Where it stands.
-    pub(crate) fn cursor(&self) -> Cursor {
-        self.follower.cursor()
+    /// Where the stream begins. None if the log cannot go on from there.
+    pub(crate) fn start(&self) -> Option<Cursor> {
+        self.is_new.then(|| self.follower.cursor())
+    }
+
+    /// Its place among those that are allowed, when nothing more is sent to it.
+    pub(crate) fn into_permit(self) -> OwnedSemaphorePermit {
+        self.permit
     }
 
     /// What it is sent next. May be dropped at any time, and loses nothing.
     pub(crate) async fn next(&mut self) -> Delivery {
-        let delivery = self.wait().await;
+        let delivery = if std::mem::take(&mut self.is_new) { self.heartbeat() } else { self.wait().await };
         self.last_sent = Instant::now();
         delivery
     }
 
     async fn wait(&mut self) -> Delivery {
         let Self { app, follower, filter, place, last_sent, .. } = self;
-        // Since it was sent something, not since now: who waits here may be called away, again and again.
+        // Counts from the last delivery, not from this call: a caller may drop the wait and begin it again.
         let quiet = app.config.heartbeat.saturating_sub(last_sent.elapsed());
-        tokio::select! {
+        let resync = tokio::select! {
             biased;
-            () = app.stopping.cancelled() => return Delivery::Stopping,
-            frame = app.frames.next(follower, filter.as_ref()) => return match frame {
+            () = app.stopping.cancelled() => None,
+            frame = app.frames.next(follower, filter.as_ref()) => match frame {
                 Ok(frame) => {
                     if let Some(place) = place {
                         place.store(follower.cursor().seq, Ordering::Relaxed);
                     }
-                    Delivery::Changes(frame)
+                    return Delivery::Changes(frame);
                 }
-                Err(resync) => Delivery::Resync(resync.into()),
+                Err(resync) => Some(resync),
             },
-            () = tokio::time::sleep(quiet) => {}
+            () = tokio::time::sleep(quiet) => return self.heartbeat(),
+        };
+        let retry = retry(app.live_streams());
+        match resync {
+            // No id: a client that comes back without having loaded the rows is told again.
+            Some(resync) => Delivery::Resync(Notice::refusal("resync", None, retry, &resync.into())),
+            None => {
+                let stopping = ApiError::unavailable("STOPPING", "the server is stopping");
+                let id = Some(follower.cursor());
+                Delivery::Stopping(Notice::refusal("stopping", id, retry, &stopping))
+            }
         }
-        Delivery::Heartbeat(self.follower.cursor())
+    }
+
+    fn heartbeat(&self) -> Delivery {
+        let retry = retry(self.app.live_streams());
+        Delivery::Heartbeat(Notice::heartbeat(self.follower.cursor(), retry, self.app.config.heartbeat))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_come_back_are_spread_over_the_longer_the_more_there_are() {
+        for (streams, most) in [(0, 3), (1000, 3), (5000, 11), (50_000, 101)] {
+            let times: Vec<_> = (0..1000).map(|_| retry(streams)).collect();
+            let (first, last) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
+            assert!(
+                first >= MIN_RETRY && last <= Duration::from_secs(most),
+                "{streams}: {first:?} to {last:?}"
+            );
+            // A thousand that are all in one half of the span would be no accident.
+            assert!(last - first > Duration::from_secs(most - 1) / 2, "{streams}: {first:?} to {last:?}");
+        }
     }
 }

@@ -248,9 +248,12 @@ async fn answers_are_as_described() {
     for path in ["/metrics", "/healthz", "/readyz", "/", "/page.css", "/page.js"] {
         document.get(&url, path, 200).await;
     }
-    document.get(&url, "/api/sync/ws", 400).await;
+    document.get(&url, "/api/sync/ws", 426).await;
+    document.get(&url, "/api/sync/live?since=1", 200).await;
     // Held open, so that it is one too many for the next.
     let mut live = common::clients::Sse::open(&url, "since=70").await;
+    let heartbeat = document.validator(&json!({"$ref": "#/components/schemas/Heartbeat"}));
+    heartbeat.validate(&serde_json::from_str(&live.event("heartbeat").await.data).unwrap()).unwrap();
     let frame = live.event("changes").await;
     let page = document.validator(&json!({"$ref": "#/components/schemas/Page"}));
     page.validate(&serde_json::from_str(&frame.data).unwrap()).unwrap();

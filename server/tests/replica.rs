@@ -8,12 +8,14 @@ mod common;
 mod replica;
 
 use common::process::Process;
-use common::{HANG, get, snapshot};
+use common::relay::Relay;
+use common::{HANG, get, snapshot, start_memory};
 use replica::{Replica, push};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// What happened to a replica, and what it held after each step.
 #[derive(Default)]
@@ -40,6 +42,25 @@ async fn in_step(server: &str, seen: &Mutex<Seen>) {
     assert!(waited.is_ok(), "{:?} is not {rows:?}", seen.lock().unwrap().rows);
 }
 
+/// Keeps a replica in step, as the example does; says what it holds.
+fn follow(server: &str) -> (Arc<Mutex<Seen>>, JoinHandle<()>) {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (noted, server) = (Arc::clone(&seen), server.to_owned());
+    let following = tokio::spawn(async move {
+        let mut replica = Replica::default();
+        loop {
+            let ended = replica.follow(&server, |replica, how| {
+                let mut seen = noted.lock().unwrap();
+                seen.steps.push(how.to_owned());
+                seen.rows.clone_from(&replica.rows);
+            });
+            let _ = ended.await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    (seen, following)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replica_stays_in_step_through_kills_and_resyncs() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,20 +70,7 @@ async fn the_replica_stays_in_step_through_kills_and_resyncs() {
     for n in 0..10 {
         push(&url, "before", &change(n)).await.unwrap();
     }
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let (noted, at) = (Arc::clone(&seen), url.clone());
-    let following = tokio::spawn(async move {
-        let mut replica = Replica::default();
-        loop {
-            let ended = replica.follow(&at, |replica, how| {
-                let mut seen = noted.lock().unwrap();
-                seen.steps.push(how.to_owned());
-                seen.rows.clone_from(&replica.rows);
-            });
-            let _ = ended.await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let (seen, following) = follow(&url);
     in_step(&url, &seen).await;
 
     // Killed while a client pushes: it tries again until it is answered.
@@ -96,4 +104,24 @@ async fn the_replica_stays_in_step_through_kills_and_resyncs() {
     push(&url, "after", &json!({"entity": "New", "row_id": "2", "kind": "insert", "data": 2})).await.unwrap();
     in_step(&url, &seen).await;
     following.abort();
+}
+
+/// A network that has lost a connection and does not say so; what is between takes what comes, and passes nothing on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replica_gives_up_a_stream_that_has_fallen_silent() {
+    let server = start_memory("--heartbeat 0.5").await;
+    let mut relay = Relay::start(server.address()).await;
+    push(&server.url(), "before", &change(0)).await.unwrap();
+    let (seen, following) = follow(&relay.url());
+    in_step(&server.url(), &seen).await;
+    for n in 1..3 {
+        // It is on the stream: what is pushed comes at once.
+        push(&server.url(), "during", &change(10 * n)).await.unwrap();
+        in_step(&server.url(), &seen).await;
+        relay.silence();
+        push(&server.url(), "during", &change(10 * n + 1)).await.unwrap();
+        in_step(&server.url(), &seen).await;
+    }
+    following.abort();
+    server.shutdown().await;
 }

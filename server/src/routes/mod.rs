@@ -8,6 +8,7 @@ mod pull;
 mod push;
 mod router;
 mod snapshot;
+mod socket;
 mod stats;
 
 pub(crate) use gate::Gate;

@@ -1,6 +1,6 @@
 //! Which path leads where, through what.
 
-use super::{health, live, page, pull, push, snapshot, stats};
+use super::{health, live, page, pull, push, snapshot, socket, stats};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
@@ -25,6 +25,10 @@ const MIN_COMPRESSED: u64 = 1024;
 /// The header with the resume token of where an answer leaves its reader.
 const RESUME: &str = "ringlog-resume";
 
+/// The status that an answer counts as, where it is another than the one that it has.
+#[derive(Debug, Clone)]
+pub(super) struct Counted(pub(super) StatusCode);
+
 /// All routes.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let state = || Arc::clone(app);
@@ -33,7 +37,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/api/sync/snapshot", get(snapshot::snapshot))
         .route_layer(middleware::from_fn_with_state(state(), deadline))
         .route("/api/sync/live", get(live::events))
-        .route("/api/sync/ws", get(live::socket))
+        .route("/api/sync/ws", get(socket::open))
         .route("/api/stats", get(stats::stats))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn_with_state(state(), auth::reader));
@@ -79,7 +83,8 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         _ => "other",
     });
     let response = next.run(request).await;
-    app.metrics.answered(route, response.status().as_u16());
+    let status = response.extensions().get::<Counted>().map_or(response.status(), |counted| counted.0);
+    app.metrics.answered(route, status.as_u16());
     response
 }
 

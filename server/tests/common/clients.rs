@@ -203,6 +203,8 @@ pub struct Sse {
     body: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
     buffer: Vec<u8>,
     pub last_id: String,
+    /// After how many milliseconds to come back.
+    pub retry: Option<u64>,
 }
 
 /// One event; its name is empty if it has none.
@@ -216,7 +218,12 @@ pub struct Event {
 impl Sse {
     pub fn new(response: reqwest::Response) -> Self {
         assert_eq!(response.status().as_u16(), 200);
-        Self { body: Box::pin(response.bytes_stream()), buffer: Vec::new(), last_id: String::new() }
+        Self {
+            body: Box::pin(response.bytes_stream()),
+            buffer: Vec::new(),
+            last_id: String::new(),
+            retry: None,
+        }
     }
 
     /// Opens a stream.
@@ -251,18 +258,17 @@ impl Sse {
     }
 
     fn parse(&mut self, block: &str) -> Event {
-        let field = |name: &str| {
-            block
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-                .unwrap_or_default()
-                .to_owned()
+        let fields = |name: &'static str| {
+            block.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(": "))
         };
-        let id = field("id");
-        if !id.is_empty() {
+        let field = |name| fields(name).next().unwrap_or_default().to_owned();
+        let (id, data) = (field("id"), fields("data").collect::<Vec<_>>().join("\n"));
+        // As a browser: an event without data is none, and its id is not remembered.
+        if !id.is_empty() && !data.is_empty() {
             self.last_id.clone_from(&id);
         }
-        Event { id: self.last_id.clone(), name: field("event"), data: field("data") }
+        self.retry = field("retry").parse().ok().or(self.retry);
+        Event { id: self.last_id.clone(), name: field("event"), data }
     }
 }
 

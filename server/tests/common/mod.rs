@@ -11,6 +11,7 @@ pub mod browser;
 pub mod clients;
 pub mod history;
 pub mod process;
+pub mod relay;
 
 use clap::Parser;
 use ringlog_server::{Config, Server, StartError};

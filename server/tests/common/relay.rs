@@ -1,0 +1,126 @@
+//! A relay between clients and a server, as a proxy or a network that fails: it can cut, refuse, and fall silent.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What a relay does with the connections that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Passing,
+    /// Takes what comes from either side, acknowledges it, and passes nothing on.
+    Silent,
+    /// Ends them.
+    Cut,
+}
+
+/// A relay on a port of its own.
+pub struct Relay {
+    address: SocketAddr,
+    server: SocketAddr,
+    /// Of the connections that are there; those that come after a cut have another.
+    mode: watch::Sender<Mode>,
+    accepting: Option<JoinHandle<()>>,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Relay {
+    /// A relay to a server.
+    pub async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, mode) = (listener.local_addr().unwrap(), watch::channel(Mode::Passing).0);
+        let mut relay = Self { address, server, mode, accepting: None, heads: Arc::default() };
+        relay.accept(listener);
+        relay
+    }
+
+    fn accept(&mut self, listener: TcpListener) {
+        let (server, mode, heads) = (self.server, self.mode.subscribe(), Arc::clone(&self.heads));
+        self.accepting = Some(tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, mode.clone(), Arc::clone(&heads)));
+            }
+        }));
+    }
+
+    /// Where it listens, as the beginning of an address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The heads of the requests that came, without their order being promised.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends all connections, and refuses others until it is opened again.
+    pub async fn cut(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            let _ = accepting.await;
+        }
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Takes connections again.
+    pub async fn open(&mut self) {
+        self.mode = watch::channel(Mode::Passing).0;
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.accept(listener);
+    }
+
+    /// Passes nothing on any more, of the connections that are there; others are passed.
+    pub fn silence(&mut self) {
+        let silent = std::mem::replace(&mut self.mode, watch::channel(Mode::Passing).0);
+        silent.send_replace(Mode::Silent);
+        // The connections end when their mode does: it must be there as long as they are.
+        std::mem::forget(silent);
+    }
+}
+
+/// Carries the bytes of one connection both ways.
+async fn carry(
+    mut client: TcpStream,
+    server: SocketAddr,
+    mut mode: watch::Receiver<Mode>,
+    heads: Arc<Mutex<Vec<String>>>,
+) {
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    let (mut head, mut is_head) = (Vec::new(), true);
+    let (mut up, mut down) = ([0; 16_384], [0; 16_384]);
+    loop {
+        let is_silent = *mode.borrow() == Mode::Silent;
+        tokio::select! {
+            changed = mode.changed() => match changed {
+                Ok(()) if *mode.borrow() != Mode::Cut => {}
+                _ => return,
+            },
+            count = client.read(&mut up) => {
+                let Some(count) = count.ok().filter(|count| *count > 0) else { return };
+                if is_silent {
+                    continue;
+                }
+                if is_head {
+                    head.extend_from_slice(&up[..count]);
+                    if head.windows(4).any(|end| end == b"\r\n\r\n") {
+                        is_head = false;
+                        let head = String::from_utf8_lossy(&head).into_owned();
+                        heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+                    }
+                }
+                if server.write_all(&up[..count]).await.is_err() {
+                    return;
+                }
+            }
+            count = server.read(&mut down) => {
+                let Some(count) = count.ok().filter(|count| *count > 0) else { return };
+                if !is_silent && client.write_all(&down[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
