@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringlog::{Resync, ResyncReason};
 use serde::Serialize;
+use std::time::Duration;
 
 /// A refusal: a status, and a body `{"error":{"code":…,"message":…}}`.
 #[derive(Debug)]
@@ -43,6 +44,11 @@ impl ApiError {
     /// It may work later.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
+
+    /// It may work after a while, told in whole seconds.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1)), ..self }
     }
 
     /// Whether it may work later.

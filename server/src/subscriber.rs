@@ -130,13 +130,10 @@ impl Subscriber {
         filter: Option<Filter>,
     ) -> Result<Self, ApiError> {
         let permit = Arc::clone(&app.subscribers).try_acquire_owned().map_err(|_| {
-            ApiError::unavailable(
-                "TOO_MANY_SUBSCRIBERS",
-                format!(
-                    "there are {} live streams, the most that are allowed (--max-subscribers)",
-                    app.config.max_subscribers
-                ),
-            )
+            let most = app.config.max_subscribers;
+            let message =
+                format!("there are {most} live streams, the most that are allowed (--max-subscribers)");
+            ApiError::unavailable("TOO_MANY_SUBSCRIBERS", message).after(retry(most))
         })?;
         let start = start.unwrap_or_else(|| app.log.cursor());
         // A bare seq that is good gets to know its log before anything happens: its first id is a whole token.

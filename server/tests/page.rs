@@ -5,7 +5,9 @@
 mod common;
 
 use common::browser::Browser;
+use common::clients::Sse;
 use common::process::Process;
+use common::relay::Relay;
 use common::{get, push, start, start_memory, todos};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -87,6 +89,45 @@ async fn another_log_under_the_same_address_is_told_apart() {
     assert_eq!(push(&server.url(), &titled("In the new log")).await.status, 200);
     browser.until(&shows("In the new log")).await;
     assert_no_faults(&mut browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_fallen_silent_is_given_up() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = start_memory("--heartbeat 0.5").await;
+    let mut relay = Relay::start(server.address()).await;
+    browser.open(&relay.url()).await;
+    browser.until(LIVE).await;
+    assert_eq!(push(&server.url(), &titled("Before")).await.status, 200);
+    browser.until(&shows("Before")).await;
+    // The figures still come, so the server is not away.
+    relay.silence("/api/sync/live");
+    assert_eq!(push(&server.url(), &titled("During")).await.status, 200);
+    browser.until(&shows("During")).await;
+    browser.until(LIVE).await;
+    assert_eq!(browser.eval(&lines(2)).await, true, "nothing twice");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_that_there_is_no_place_and_takes_one_that_becomes_free() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = start_memory("--max-subscribers 1").await;
+    let taken = Sse::open(&server.url(), "").await;
+    browser.open(&server.url()).await;
+    browser.until("document.querySelector('#status').textContent.includes('there are 1 live streams')").await;
+    drop(taken);
+    browser.until(LIVE).await;
+    // Line breaks between tokens are several fields of an event.
+    let body = "{\"changes\":[{\"entity\":\"Todo\",\"row_id\":\"t\",\"kind\":\"insert\",\"data\":{\n\"title\":\r\n\"Milk\"\r}}]}";
+    let pushed = reqwest::Client::new().post(format!("{}/api/sync/push", server.url()));
+    assert_eq!(
+        pushed.header("content-type", "application/json").body(body).send().await.unwrap().status(),
+        200
+    );
+    browser.until(&shows("Milk")).await;
+    assert_no_faults(&mut browser).await;
+    server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,14 +114,39 @@ async fn the_replica_gives_up_a_stream_that_has_fallen_silent() {
     push(&server.url(), "before", &change(0)).await.unwrap();
     let (seen, following) = follow(&relay.url());
     in_step(&server.url(), &seen).await;
-    for n in 1..3 {
-        // It is on the stream: what is pushed comes at once.
-        push(&server.url(), "during", &change(10 * n)).await.unwrap();
-        in_step(&server.url(), &seen).await;
-        relay.silence();
-        push(&server.url(), "during", &change(10 * n + 1)).await.unwrap();
+    // It is on the stream: what is pushed comes at once.
+    push(&server.url(), "during", &change(1)).await.unwrap();
+    in_step(&server.url(), &seen).await;
+    relay.silence("");
+    push(&server.url(), "during", &change(2)).await.unwrap();
+    in_step(&server.url(), &seen).await;
+    assert_eq!(seen.lock().unwrap().steps.iter().filter(|step| *step == "loaded the snapshot").count(), 1);
+    following.abort();
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replica_stays_in_step_without_a_place_on_a_stream() {
+    let server = start_memory("--max-subscribers 1").await;
+    let taken = common::clients::Sse::open(&server.url(), "").await;
+    let (seen, following) = follow(&server.url());
+    for n in 0..3 {
+        push(&server.url(), "during", &change(n)).await.unwrap();
         in_step(&server.url(), &seen).await;
     }
+    assert!(!seen.lock().unwrap().steps.iter().any(|step| step == "live"));
+    drop(taken);
+    // It comes by itself to what is free.
+    let live = async {
+        for n in 3.. {
+            push(&server.url(), "during", &change(n)).await.unwrap();
+            in_step(&server.url(), &seen).await;
+            if seen.lock().unwrap().steps.iter().any(|step| step == "live") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(HANG, live).await.expect("it gets a place");
     following.abort();
     server.shutdown().await;
 }

@@ -235,6 +235,15 @@ async fn before_its_store_is_verified_a_server_listens_and_says_so() {
         assert!(refused.error().1.contains("verifying"), "{path}: {}", refused.body);
         assert_eq!(refused.header("retry-after"), Some("1"), "{path}");
     }
+    // An EventSource would give up for good at any status but 200.
+    let stream = client.get(format!("{url}/api/sync/live")).header("Accept", "text/event-stream");
+    let stream = stream.send().await.unwrap();
+    assert_eq!(
+        (stream.status().as_u16(), &*stream.headers()["content-type"]),
+        (200, &b"text/event-stream"[..])
+    );
+    let said = stream.text().await.unwrap();
+    assert!(said.starts_with("event: unavailable\nretry: ") && said.contains("STARTING"), "{said}");
     let refused = common::push(&url, &todos(0, 1)).await;
     assert_eq!((refused.status, refused.error().0), (503, "STARTING"));
     let server = starting.ready().await.unwrap();

@@ -9,6 +9,9 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tower::ServiceExt;
 
+/// How many streams are taken to come back while the server starts: they are spread accordingly.
+const RETURNING: usize = 5000;
+
 /// Leads each request to the routes that are there when it comes, also on connections that are older.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate {
@@ -33,17 +36,20 @@ impl Gate {
     }
 
     async fn answer(&self, request: Request) -> Response {
-        let Some(routes) = self.routes.load_full() else { return starting(request.uri().path()) };
+        let Some(routes) = self.routes.load_full() else { return starting(&request) };
         let routes = Router::clone(&routes);
         routes.oneshot(request).await.into_response()
     }
 }
 
 /// What is answered without routes. The process lives, and cannot be used yet.
-fn starting(path: &str) -> Response {
-    if path == "/healthz" {
-        return super::health::ALIVE.into_response();
+fn starting(request: &Request) -> Response {
+    let error =
+        ApiError::unavailable("STARTING", "verifying the store: nothing is answered before that is done");
+    match request.uri().path() {
+        "/healthz" => super::health::ALIVE.into_response(),
+        // The clients of the server that was there before: there may be many, and none may give up.
+        "/api/sync/live" => super::live::refuse(error, request.headers(), RETURNING),
+        _ => error.into_response(),
     }
-    ApiError::unavailable("STARTING", "verifying the store: nothing is answered before that is done")
-        .into_response()
 }

@@ -13,7 +13,6 @@ use futures_util::stream::{self, Stream};
 use ringlog::Cursor;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The media type of server-sent events.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -44,7 +43,7 @@ pub(super) async fn events(
 ) -> Response {
     let subscriber = match subscribe(&app, query.as_deref(), &headers) {
         Ok(subscriber) => subscriber,
-        Err(error) => return refuse(error, &headers, retry(app.config.max_subscribers)),
+        Err(error) => return refuse(error, &headers, app.config.max_subscribers),
     };
     let start = subscriber.start();
     let mut response = respond(Body::from_stream(sse(subscriber)));
@@ -68,15 +67,15 @@ fn sse(subscriber: Subscriber) -> impl Stream<Item = Result<Bytes, Infallible>> 
 }
 
 /// A refusal. One that passes is a stream for a client that asks for `text/event-stream`: an `EventSource` gives up for good
-/// at any status but 200, and comes back when a stream has ended.
-pub(crate) fn refuse(error: ApiError, headers: &HeaderMap, retry: Duration) -> Response {
+/// at any status but 200, and comes back when a stream has ended. `streams` is how many may be coming back.
+pub(super) fn refuse(error: ApiError, headers: &HeaderMap, streams: usize) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
     let is_event_source = types.any(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM));
     if !(error.is_unavailable() && is_event_source) {
         return error.into_response();
     }
-    let notice = Notice::refusal("unavailable", None, retry, &error);
+    let notice = Notice::refusal("unavailable", None, retry(streams), &error);
     let mut response = respond(Body::from(notice.sse()));
     response.extensions_mut().insert(Counted(StatusCode::SERVICE_UNAVAILABLE));
     response

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Passing,
-    /// Takes what comes from either side, acknowledges it, and passes nothing on.
-    Silent,
+    /// Takes what comes from either side of those that asked for this, acknowledges it, and passes nothing on.
+    Silent(&'static str),
     /// Ends them.
     Cut,
 }
@@ -72,10 +72,10 @@ impl Relay {
         self.accept(listener);
     }
 
-    /// Passes nothing on any more, of the connections that are there; others are passed.
-    pub fn silence(&mut self) {
+    /// Passes nothing on any more of the connections whose last request had this in it. Those that come later are passed.
+    pub fn silence(&mut self, request: &'static str) {
         let silent = std::mem::replace(&mut self.mode, watch::channel(Mode::Passing).0);
-        silent.send_replace(Mode::Silent);
+        silent.send_replace(Mode::Silent(request));
         // The connections end when their mode does: it must be there as long as they are.
         std::mem::forget(silent);
     }
@@ -89,10 +89,10 @@ async fn carry(
     heads: Arc<Mutex<Vec<String>>>,
 ) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
-    let (mut head, mut is_head) = (Vec::new(), true);
+    let mut request = String::new();
     let (mut up, mut down) = ([0; 16_384], [0; 16_384]);
     loop {
-        let is_silent = *mode.borrow() == Mode::Silent;
+        let is_silent = matches!(*mode.borrow(), Mode::Silent(part) if request.contains(part));
         tokio::select! {
             changed = mode.changed() => match changed {
                 Ok(()) if *mode.borrow() != Mode::Cut => {}
@@ -103,13 +103,10 @@ async fn carry(
                 if is_silent {
                     continue;
                 }
-                if is_head {
-                    head.extend_from_slice(&up[..count]);
-                    if head.windows(4).any(|end| end == b"\r\n\r\n") {
-                        is_head = false;
-                        let head = String::from_utf8_lossy(&head).into_owned();
-                        heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
-                    }
+                // Clients write a head at once; what they say over a WebSocket is masked, and looks like none.
+                if up.starts_with(b"GET ") {
+                    request = String::from_utf8_lossy(&up[..count]).into_owned();
+                    heads.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
                 }
                 if server.write_all(&up[..count]).await.is_err() {
                     return;
