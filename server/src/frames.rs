@@ -71,29 +71,33 @@ impl Frame {
 }
 
 /// Writes a text as the `data` of a server-sent event, and ends the event. A line break would end the field: each line is
-/// a field of its own, and the client puts them together again with line feeds. (JSON has line breaks between its
-/// tokens only, so a carriage return that becomes a line feed there is no other text.)
+/// a field of its own, and the client puts them together again with line feeds. JSON has line breaks between its tokens
+/// only, so a carriage return that becomes a line feed is the same JSON. A text that this would more than double, for
+/// its lines are short, gets spaces in place of its line breaks.
 ///
-/// Returns where the text lies in `out`, if it is there in one piece.
+/// Returns where the text lies in `out`, if it is there as it is.
 pub(crate) fn write_data(out: &mut Vec<u8>, text: &[u8]) -> Option<Range<usize>> {
     const FIELD: &[u8] = b"data: ";
+    let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let breaks = text.iter().filter(|byte| is_break(byte)).count();
     let start = out.len() + FIELD.len();
-    let mut rest = text;
-    let mut lines = 0;
-    loop {
-        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
-        out.extend_from_slice(FIELD);
-        out.extend_from_slice(line);
-        out.push(b'\n');
-        lines += 1;
-        if end.is_none() {
-            break;
+    out.extend_from_slice(FIELD);
+    if breaks == 0 {
+        out.extend_from_slice(text);
+    } else if breaks * (FIELD.len() + 1) > text.len() {
+        out.extend(text.iter().map(|byte| if is_break(byte) { b' ' } else { *byte }));
+    } else {
+        let mut rest = text;
+        while let Some(end) = rest.iter().position(is_break) {
+            out.extend_from_slice(&rest[..end]);
+            out.push(b'\n');
+            out.extend_from_slice(FIELD);
+            rest = rest[end..].strip_prefix(b"\r\n").unwrap_or(&rest[end + 1..]);
         }
-        rest = after.strip_prefix(b"\r\n").unwrap_or(&after[1..]);
+        out.extend_from_slice(rest);
     }
-    out.push(b'\n');
-    (lines == 1).then(|| start..start + text.len())
+    out.extend_from_slice(b"\n\n");
+    (breaks == 0).then(|| start..start + text.len())
 }
 
 /// The latest frames.
@@ -224,18 +228,23 @@ mod tests {
 
     #[test]
     fn each_line_of_a_text_is_a_data_field_of_its_own() {
+        let long = "[1, 2, 3, 4, 5, 6, 7, 8]";
+        let pretty = |line_break: &str| [long, long, "", long].join(line_break);
         for (text, seen) in [
-            ("", ""),
-            ("{}", "{}"),
-            ("{\n}", "{\n}"),
-            ("{\r}", "{\n}"),
-            ("{\r\n}", "{\n}"),
-            ("{\n\r}", "{\n\n}"),
-            ("\n\n{\n \n}\r\r\n\n", "\n\n{\n \n}\n\n\n"),
+            (String::new(), String::new()),
+            (long.into(), long.into()),
+            (pretty("\n"), pretty("\n")),
+            (pretty("\r"), pretty("\n")),
+            (pretty("\r\n"), pretty("\n")),
+            (format!("\n{long}\n"), format!("\n{long}\n")),
+            // Short lines: a field for each would make more of them than there is.
+            ("{\n\r\n}".into(), "{   }".into()),
+            ("\n".repeat(1000), " ".repeat(1000)),
         ] {
             let mut out = b"event: e\n".to_vec();
             let place = write_data(&mut out, text.as_bytes());
             assert_eq!(data(&out["event: e\n".len()..]), seen, "{text:?}");
+            assert!(out.len() <= 2 * text.len() + 20, "{text:?} grows to {}", out.len());
             assert_eq!(place.is_some(), text == seen && !text.contains('\n'), "{text:?}");
             if let Some(place) = place {
                 assert_eq!(&out[place], text.as_bytes());

@@ -239,7 +239,7 @@ async fn before_its_store_is_verified_a_server_listens_and_says_so() {
     let stream = client.get(format!("{url}/api/sync/live")).header("Accept", "text/event-stream");
     let stream = stream.send().await.unwrap();
     assert_eq!(
-        (stream.status().as_u16(), &*stream.headers()["content-type"]),
+        (stream.status().as_u16(), stream.headers()["content-type"].as_bytes()),
         (200, &b"text/event-stream"[..])
     );
     let said = stream.text().await.unwrap();
