@@ -147,7 +147,7 @@ fn append_tail(rounds: u64) {
             log.append_change(&CHANGE);
             record(&mut histogram, start.elapsed().as_nanos() as u64);
             for sleeper in &mut sleepers {
-                assert_eq!(sleeper.as_mut().poll(&mut context), Poll::Ready(round));
+                assert_eq!(sleeper.as_mut().poll(&mut context), Poll::Ready(Ok(round)));
             }
         }
         assert_eq!((log.last_seq(), log.stats().waiters), (rounds, 0));

@@ -93,6 +93,7 @@ async fn serve(log: Arc<ChangeLog>, token: String, client: mpsc::Sender<Answer>)
         let answer = {
             // The batch stays in this block: it pins memory, and may not be kept across an await.
             let batch = follower.next(PAGE).await.expect("the window holds everything");
+            let batch = batch.expect("the log is not closed");
             let rows = batch.iter().map(|event| event.row_id().to_owned()).collect();
             Answer { rows, next: batch.cursor().to_string() }
         };

@@ -167,14 +167,14 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) was to wait for did not happen in time.
+/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) waited for did not become visible in time.
 ///
 /// Waiting again goes on where this left off: nothing is lost by a time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut {
     /// The seq that was waited for.
     pub seq: u64,
-    /// The log's head at the time-out.
+    /// The log's head at the time-out: less than `seq`.
     pub head: u64,
 }
 
@@ -185,6 +185,57 @@ impl fmt::Display for TimedOut {
 }
 
 impl std::error::Error for TimedOut {}
+
+/// What was waited for had not been handed out when the log was [closed](crate::ChangeLog::close).
+///
+/// Waiting again gives the same answer at once, unless the seq is appended after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// The seq that was waited for.
+    pub seq: u64,
+    /// The log's head when this was answered: less than `seq`.
+    pub head: u64,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the log was closed before seq {} was appended: head is {}", self.seq, self.head)
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) returns without what it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitError {
+    /// The time is up.
+    TimedOut(TimedOut),
+    /// The log is closed.
+    Closed(Closed),
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(timed_out) => timed_out.fmt(f),
+            Self::Closed(closed) => closed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for WaitError {}
+
+impl From<TimedOut> for WaitError {
+    fn from(timed_out: TimedOut) -> Self {
+        Self::TimedOut(timed_out)
+    }
+}
+
+impl From<Closed> for WaitError {
+    fn from(closed: Closed) -> Self {
+        Self::Closed(closed)
+    }
+}
 
 /// Why a [`Builder`](crate::Builder) cannot build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

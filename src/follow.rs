@@ -7,10 +7,10 @@
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
-use crate::error::{Resync, TimedOut};
+use crate::error::{Closed, Resync, TimedOut, WaitError};
 use crate::log::ChangeLog;
 use crate::query::Query;
-use crate::wait::Waiter;
+use crate::wait::{Ended, Waiter};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,23 +19,24 @@ use std::time::{Duration, Instant};
 
 /// Waiting and following.
 impl ChangeLog {
-    /// Blocks the thread until `seq` and everything before it is visible, or the time is up. Returns the head, as it was at
-    /// some moment of the wait.
+    /// Blocks the thread until `seq` and everything before it is visible, the log is [closed](Self::close), or the
+    /// time is up. Returns the head, as it was at some moment of the wait.
     ///
     /// An append that has returned is visible at once, unless an earlier one is still being published: this waits
     /// for that too. With `seq` = the last seq seen + 1, it waits for something new.
     ///
     /// # Errors
-    /// [`TimedOut`] if `seq` is not visible by then. A `timeout` of zero only looks.
+    /// [`WaitError::TimedOut`] if `seq` is not visible by then. A `timeout` of zero only looks.
+    /// [`WaitError::Closed`] if `seq` is not visible, and was not handed out when the log was closed.
     ///
     /// # Complexity
-    /// A look if it is visible already. Else the thread sleeps, and is woken by whoever publishes what it waits for, or
-    /// by another waiter that was.
+    /// A look if it is visible already. Else the thread sleeps, and is woken by the append that publishes what it
+    /// waits for, or by another waiter that was.
     ///
     /// # Examples
     ///
     /// ```
-    /// use ringlog::{Change, ChangeLog};
+    /// use ringlog::{Change, ChangeLog, WaitError};
     /// use std::time::Duration;
     ///
     /// let log = ChangeLog::new();
@@ -43,17 +44,24 @@ impl ChangeLog {
     ///     scope.spawn(|| log.append_change(&Change::insert("Todo", "t1")));
     ///     assert_eq!(log.wait_for(1, Duration::from_secs(60)), Ok(1));
     /// });
-    /// assert!(log.wait_for(2, Duration::ZERO).is_err());
+    /// assert!(matches!(log.wait_for(2, Duration::ZERO), Err(WaitError::TimedOut(_))));
+    /// log.close();
+    /// assert!(matches!(log.wait_for(2, Duration::MAX), Err(WaitError::Closed(_))));
     /// ```
-    pub fn wait_for(&self, seq: u64, timeout: Duration) -> Result<u64, TimedOut> {
-        let reached = Waiter::new(self).block(seq, deadline(timeout));
-        reached.ok_or_else(|| TimedOut { seq, head: self.head() })
+    pub fn wait_for(&self, seq: u64, timeout: Duration) -> Result<u64, WaitError> {
+        match Waiter::new(self).block(seq, deadline(timeout)) {
+            Ok(Ended::Visible(head)) => Ok(head),
+            Ok(Ended::Closed(head)) => Err(Closed { seq, head }.into()),
+            Err(head) => Err(TimedOut { seq, head }.into()),
+        }
     }
 
-    /// A future that is ready when `seq` and everything before it is visible. Its output is the head, as it was at some
-    /// moment of the wait.
+    /// A future that is ready when `seq` and everything before it is visible, or when the log is
+    /// [closed](Self::close). Its output is the head, as it was at some moment of the wait.
     ///
     /// It needs no particular runtime, and may be dropped at any time: it leaves nothing behind.
+    ///
+    /// Its output is an error, [`Closed`], if `seq` is not visible, and was not handed out when the log was closed.
     ///
     /// # Complexity
     /// As [`wait_for`](Self::wait_for).
@@ -66,12 +74,64 @@ impl ChangeLog {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// let log = ChangeLog::new();
     /// let seq = log.append_change(&Change::insert("Todo", "t1"));
-    /// assert_eq!(log.visible(seq).await, 1);
+    /// assert_eq!(log.visible(seq).await, Ok(1));
     /// # });
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn visible(&self, seq: u64) -> Visible<'_> {
         Visible { waiter: Waiter::new(self), seq }
+    }
+
+    /// Says that no more appends are to be expected: ends every wait for one, now and from now on.
+    ///
+    /// Waits, followers and streams get an answer of their own, which is no time-out:
+    ///
+    /// - [`wait_for`](Self::wait_for) and [`visible`](Self::visible) give [`Closed`] for a seq that was not handed out
+    ///   when the log was closed, whatever the time-out. For a seq that was, they wait until it is visible.
+    /// - A follower first hands out everything that was appended before. Then
+    ///   [`next_batch`](Follower::next_batch) and [`next`](Follower::next) give `None`, and a stream ends.
+    ///
+    /// Nothing else changes. Reads answer as ever, and an append, a push or a claim that comes after the close is
+    /// carried out like any other: `append` cannot say no, and a claim that was applied must be logged.
+    /// It is visible to reads, to waits for its seq, and to followers that are asked again. But nothing waits for
+    /// it: stop the writers first, then close.
+    ///
+    /// Closing twice is closing once. A closed log stays closed.
+    ///
+    /// # Complexity
+    /// Takes the waiters' lock, and wakes every waiter whose wait is over. An append does not look whether the log is
+    /// closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// let log = Arc::new(ChangeLog::new());
+    /// let mut follower = log.follow(0);
+    /// let reader = std::thread::spawn(move || {
+    ///     let mut seen = 0;
+    ///     while let Some(batch) = follower.next_batch(100, Duration::MAX)? {
+    ///         seen += batch.len();
+    ///     }
+    ///     Ok::<usize, ringlog::Resync>(seen)
+    /// });
+    /// for row in ["a", "b", "c"] {
+    ///     log.append_change(&Change::insert("Todo", row));
+    /// }
+    /// log.close();
+    /// assert_eq!(reader.join().unwrap()?, 3);
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn close(&self) {
+        self.wait_queue.close(self);
+    }
+
+    /// Whether the log was [closed](Self::close).
+    pub fn is_closed(&self) -> bool {
+        self.wait_queue.is_closed()
     }
 
     /// Follows the log from a cursor: first what is there, then what comes, with no gap and no seam between.
@@ -100,11 +160,14 @@ pub struct Visible<'log> {
 }
 
 impl Future for Visible<'_> {
-    type Output = u64;
+    type Output = Result<u64, Closed>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u64> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let seq = self.seq;
-        self.waiter.poll(seq, context.waker())
+        self.waiter.poll(seq, context.waker()).map(|ended| match ended {
+            Ended::Visible(head) => Ok(head),
+            Ended::Closed(head) => Err(Closed { seq, head }),
+        })
     }
 }
 
@@ -136,8 +199,9 @@ impl Future for Visible<'_> {
 ///     move || log.append_change(&Change::delete("Todo", "t1"))
 /// });
 /// let mut seen = Vec::new();
-/// while seen.len() < 2 {
-///     let batch = follower.next_batch(100, Duration::from_secs(60))?;
+/// while seen.len() < 2
+///     && let Some(batch) = follower.next_batch(100, Duration::from_secs(60))?
+/// {
 ///     seen.extend(batch.iter().map(|event| event.seq()));
 /// }
 /// assert_eq!(seen, [1, 2]);
@@ -161,7 +225,7 @@ impl Future for Visible<'_> {
 /// assert_eq!(resync.missed(), 2);
 /// // … load the rows …
 /// follower.seek(resync.resume());
-/// assert!(follower.next_batch(100, Duration::ZERO)?.is_empty());
+/// assert!(follower.next_batch(100, Duration::ZERO)?.is_some_and(|batch| batch.is_empty()));
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 #[derive(Debug)]
@@ -194,24 +258,25 @@ impl Place {
         self.cursor.seq.saturating_add(1)
     }
 
-    /// What both ways of polling do: a batch with something in it, or the waker is woken when there may be one.
+    /// What both ways of polling do: a batch with something in it, or the waker is woken when there may be one. `None` if
+    /// the log is closed.
     fn poll<'log, P>(
         &mut self,
         log: &'log ChangeLog,
         waiter: &mut Waiter<P>,
         query: Query<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Batch<'log>, Resync>>
+    ) -> Poll<Result<Option<Batch<'log>>, Resync>>
     where
         P: std::ops::Deref<Target = ChangeLog>,
     {
-        // If we were woken, pass it on before we read.
+        // The last poll's wait is over, and if it was woken, the wake-up is passed on: the next wait is for another seq.
         waiter.cancel();
         loop {
-            let batch = match self.advance(log, query) {
-                Ok(batch) if batch.is_empty() && query.limit > 0 => batch,
-                result => return Poll::Ready(result),
-            };
+            let batch = self.advance(log, query)?;
+            if !batch.is_empty() || query.limit == 0 {
+                return Poll::Ready(Ok(Some(batch)));
+            }
             let unexamined = batch.has_more();
             // Nothing stays pinned while we wait.
             drop(batch);
@@ -220,8 +285,10 @@ impl Place {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if waiter.poll(self.next_seq(), context.waker()).is_pending() {
-                return Poll::Pending;
+            match waiter.poll(self.next_seq(), context.waker()) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ended::Closed(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ended::Visible(_)) => {}
             }
         }
     }
@@ -229,6 +296,7 @@ impl Place {
 
 impl Follower {
     /// The next events, at most `query`'s limit of them. Waits for the first up to `timeout`; empty if none came by then.
+    /// `None` if the log is [closed](ChangeLog::close), and everything that was appended before is handed out.
     ///
     /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some entities only: then it waits
     /// for one that matches, and the cursor moves on past the others, also when the time is up. With a limit of 0 there is
@@ -247,7 +315,7 @@ impl Follower {
         &mut self,
         query: impl Into<Query<'q>>,
         timeout: Duration,
-    ) -> Result<Batch<'_>, Resync> {
+    ) -> Result<Option<Batch<'_>>, Resync> {
         let query = query.into();
         let deadline = deadline(timeout);
         let Self { log, place } = self;
@@ -255,19 +323,25 @@ impl Follower {
         loop {
             let batch = place.advance(log, query)?;
             if !batch.is_empty() || query.limit == 0 || timed_out {
-                return Ok(batch);
+                return Ok(Some(batch));
             }
             let unexamined = batch.has_more();
+            // Nothing stays pinned while we wait.
             drop(batch);
-            timed_out = if unexamined {
-                deadline.is_some_and(|deadline| Instant::now() >= deadline)
-            } else {
-                Waiter::new(&**log).block(place.next_seq(), deadline).is_none()
-            };
+            if unexamined {
+                timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                continue;
+            }
+            match Waiter::new(&**log).block(place.next_seq(), deadline) {
+                Ok(Ended::Visible(_)) => {}
+                Ok(Ended::Closed(_)) => return Ok(None),
+                Err(_) => timed_out = true,
+            }
         }
     }
 
-    /// A future of the next events, at most `query`'s limit of them. It is ready when there is one.
+    /// A future of the next events, at most `query`'s limit of them. It is ready when there is one, or with `None` if the
+    /// log is [closed](ChangeLog::close), and everything that was appended before is handed out.
     ///
     /// `query` is as for [`next_batch`](Self::next_batch). The future needs no particular runtime and may be dropped at any
     /// time: it leaves nothing behind, and no event is lost, for the cursor moves past an event only when
@@ -291,7 +365,8 @@ impl Follower {
     /// log.append_change(&Change::insert("Todo", "t1"));
     ///
     /// let todos = Filter::entity("Todo");
-    /// assert_eq!(follower.next(todos.limit(10)).await.unwrap().len(), 1);
+    /// let batch = follower.next(todos.limit(10)).await.unwrap();
+    /// assert_eq!(batch.map(|batch| batch.len()), Some(1));
     /// assert_eq!(follower.cursor().seq, 2);
     /// # });
     /// # Ok::<(), std::io::Error>(())
@@ -348,7 +423,7 @@ pub struct Next<'a> {
 }
 
 impl<'a> Future for Next<'a> {
-    type Output = Result<Batch<'a>, Resync>;
+    type Output = Result<Option<Batch<'a>>, Resync>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiter, place, query } = &mut *self;
@@ -372,7 +447,8 @@ mod stream {
     /// What a [`Follower`] hands out, as a stream of owned batches that can be sent anywhere.
     ///
     /// None of them is empty. A [`Resync`] is the last item: take the follower back with
-    /// [`into_follower`](Self::into_follower), seek, and make a stream of it again.
+    /// [`into_follower`](Self::into_follower), seek, and make a stream of it again. Without one, the stream ends when
+    /// the log is [closed](ChangeLog::close) and everything that was appended before is handed out.
     ///
     /// Needs the feature `stream`.
     ///
@@ -425,14 +501,14 @@ mod stream {
                 return Poll::Ready(None);
             }
             let query = Query { limit: *limit, filter: filter.as_ref() };
-            let polled = place.poll(log, waiter, query, context).map_ok(|batch| batch.to_response());
-            *ended = matches!(polled, Poll::Ready(Err(_)));
-            polled.map(Some)
+            let polled = place.poll(log, waiter, query, context).map(Result::transpose);
+            *ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+            polled.map_ok(|batch| batch.to_response())
         }
     }
 
     impl FusedStream for FollowerStream {
-        /// Whether the stream has ended with a resync.
+        /// Whether the stream has ended, with a resync or because the log is closed.
         fn is_terminated(&self) -> bool {
             self.ended
         }

@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod fingerprint;
 mod follow;
+mod foreign;
 mod log;
 #[cfg(feature = "profile")]
 mod profile;
@@ -35,7 +36,7 @@ pub use batch::{Batch, Iter};
 pub use builder::{Builder, FreshCursor, MAX_BASE_SEQ, MAX_CAPACITY};
 pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
-pub use error::{ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut};
+pub use error::{Closed, ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut, WaitError};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]

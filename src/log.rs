@@ -18,7 +18,7 @@ use crate::ring::{Missed, Ring, Writing};
 use crate::stats::Stats;
 use crate::sync::epoch;
 use crate::sync::{AtomicU64, Ordering};
-use crate::wait::{Gate, Watched};
+use crate::wait::{WaitQueue, Watched};
 use crate::wire::{PullResponse, PullSummary};
 use crossbeam_utils::CachePadded;
 use serde_json::Value;
@@ -54,8 +54,8 @@ pub struct ChangeLog {
     clock: Clock,
     fresh_cursor: FreshCursor,
     resyncs: Resyncs,
-    /// On cache lines of its own: every append reads from it, and only those who wait write to it.
-    gate: CachePadded<Gate>,
+    /// On cache lines of its own: every append reads from it, and only waiters write to it.
+    pub(crate) wait_queue: CachePadded<WaitQueue>,
     #[cfg(feature = "profile")]
     pub(crate) profile: Profile,
 }
@@ -109,7 +109,7 @@ impl ChangeLog {
             clock: builder.clock,
             fresh_cursor: builder.fresh_cursor,
             resyncs: Resyncs::default(),
-            gate: CachePadded::new(Gate::new()),
+            wait_queue: CachePadded::new(WaitQueue::new()),
             #[cfg(feature = "profile")]
             profile: Profile::new(),
         }
@@ -156,7 +156,7 @@ impl ChangeLog {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
         let seq = append::one(&self.ring, change, self.clock.now(), Writing::enter);
-        self.gate.published(self, seq..seq + 1);
+        self.wait_queue.published(self);
         seq
     }
 
@@ -181,7 +181,7 @@ impl ChangeLog {
     /// ```
     pub fn append_batch(&self, changes: &[Change<'_>]) -> RangeInclusive<u64> {
         let seqs = self.append_batch_unannounced(changes, self.now());
-        self.announce(seqs.clone());
+        self.announce();
         seqs.start..=seqs.end - 1
     }
 
@@ -204,9 +204,9 @@ impl ChangeLog {
         append::batch(&self.ring, changes, timestamp, Writing::enter)
     }
 
-    /// Wakes those who wait for these seqs, which were just appended. Runs code of the caller's: wakers.
-    pub(crate) fn announce(&self, seqs: Range<u64>) {
-        self.gate.published(self, seqs);
+    /// Wakes waiters for what was just appended. Runs foreign code, wakers, and does not panic.
+    pub(crate) fn announce(&self) {
+        self.wait_queue.published(self);
     }
 }
 
@@ -423,8 +423,8 @@ impl ChangeLog {
 }
 
 impl Watched for ChangeLog {
-    fn gate(&self) -> &Gate {
-        &self.gate
+    fn wait_queue(&self) -> &WaitQueue {
+        &self.wait_queue
     }
 
     fn head(&self) -> u64 {
@@ -517,7 +517,7 @@ impl ChangeLog {
             op_claims_in_flight: ops.in_flight,
             op_filter_false_positives: ops.false_positives,
             spilled_bytes: memory.spilled_bytes,
-            waiters: self.gate.sleeping(),
+            waiters: self.wait_queue.sleeping(),
         }
     }
 }

@@ -86,7 +86,6 @@ impl Operation {
 type PerOperation<T> = [T; Operation::ALL.len()];
 
 /// The recorders of one log.
-#[derive(Debug)]
 pub(crate) struct Profile {
     /// As many as [`SHARDS`].
     shards: Box<[CachePadded<Mutex<Shard>>]>,
@@ -94,6 +93,13 @@ pub(crate) struct Profile {
     lost: AtomicU64,
     /// The same moment on two clocks: the one that is written down, and the one that nobody sets.
     began: (SystemTime, Instant),
+}
+
+/// Without the histograms: their locks must not be held while a formatter of the caller's runs.
+impl std::fmt::Debug for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Profile").field("lost", &self.lost).finish_non_exhaustive()
+    }
 }
 
 /// The histograms of some threads, made when first needed.

@@ -14,13 +14,14 @@
 use crate::dedup::{OpClaim, OpGuard, OpId, OtherChange};
 use crate::event::{Change, Data};
 use crate::fingerprint::Fingerprint;
+use crate::foreign::dispose;
 use crate::log::ChangeLog;
 use crate::record::MAX_RECORD_LEN;
 use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::{self, Display};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// So many characters of an entity, a row id and an op id are shown in an error: a name may be as
 /// long as a record.
@@ -103,8 +104,7 @@ impl ChangeLog {
     ///
     /// # Panics
     /// Never because of `apply`, the `Display` of its error, or the log's clock: a panic there is
-    /// caught and is the result of that change. If the waker of a waiting task panics, all changes
-    /// are handled first, and their op ids completed; then that panic goes on to the caller. In a
+    /// caught and is the result of that change. Nor because of the waker of a waiting task. In a
     /// program built with `panic = "abort"` each of them ends the process.
     ///
     /// # Complexity
@@ -152,23 +152,16 @@ impl ChangeLog {
         }
         let client_id = request.client_id.as_deref();
         let mut results = Vec::with_capacity(request.changes.len());
-        let mut woken = Ok(());
         for change in &request.changes {
             let operation = Operation::from(change);
             let subject = Subject::of(&operation);
             let outcome = self.push_one(client_id, operation, || apply(change));
-            if let Outcome::Applied(seq) = outcome {
-                let announced = catch_unwind(AssertUnwindSafe(|| self.announce(seq..seq + 1)));
-                match woken {
-                    Ok(()) => woken = announced,
-                    Err(_) => announced.unwrap_or_else(dispose),
-                }
+            if matches!(outcome, Outcome::Applied(_)) {
+                self.announce();
             }
             results.push((subject, outcome));
         }
-        let response = self.respond(results);
-        woken.unwrap_or_else(|panic| resume_unwind(panic));
-        response
+        self.respond(results)
     }
 
     /// Applies and appends one change, and completes its op id. If it was applied, it is yet to be
@@ -531,10 +524,6 @@ impl<'a> PushClaim<'a> {
     /// Appends the changes as one batch and completes their op ids. To be called when they are
     /// applied for good.
     ///
-    /// # Panics
-    /// If the waker of a waiting task panics: after the changes are appended and their op ids
-    /// completed.
-    ///
     /// # Complexity
     /// That of [`append_batch`](ChangeLog::append_batch), and of [`complete`](OpGuard::complete)
     /// for each op id.
@@ -542,7 +531,7 @@ impl<'a> PushClaim<'a> {
         let seqs = self.log.append_batch_unannounced(&self.plan.changes, self.timestamp);
         self.plan.complete(seqs.start);
         let response = self.log.respond(self.plan.results);
-        self.log.announce(seqs);
+        self.log.announce();
         response
     }
 
@@ -683,13 +672,6 @@ fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         dispose(panic);
         Err(error)
     })
-}
-
-/// Drops what a panic carried. If that panics as well, what the second one carries is leaked.
-fn dispose(panic: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
 }
 
 /// What a panic said.

@@ -404,14 +404,14 @@ pub(crate) mod asymmetric {
 }
 
 #[cfg(all(test, not(loom), target_os = "linux"))]
-mod tests {
+pub(crate) mod tests {
     use super::{AtomicU64, Ordering, asymmetric};
     use crossbeam_utils::CachePadded;
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::time::{Duration, Instant};
 
     /// Moves the thread to the `nth` of the processors that it may run on, if there are so many.
-    fn run_on(nth: usize) {
+    pub(crate) fn run_on(nth: usize) {
         let allowed = sched_getaffinity(None).expect("an affinity");
         if let Some(cpu) = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).nth(nth) {
             let mut only = CpuSet::new();

@@ -77,7 +77,7 @@ proptest! {
         prop_assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (found.len(), cursor, more));
 
         let mut follower = log.follow(after);
-        prop_assert_eq!(seqs(&follower.next_batch(query, Duration::ZERO).unwrap()), found);
+        prop_assert_eq!(seqs(&follower.next_batch(query, Duration::ZERO).unwrap().unwrap()), found);
         prop_assert_eq!(follower.cursor().seq, cursor);
     }
 }
@@ -122,7 +122,7 @@ fn a_filtered_read_is_bounded() {
     let log = Arc::new(log);
     let last = log.last_seq();
     let mut follower = log.follow(0);
-    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap()), [last]);
+    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap().unwrap()), [last]);
     // So does a future, but lets others have their turn.
     let mut follower = log.follow(0);
     let mut next = Sleeper::new(follower.next(todos.limit(10)));
@@ -130,7 +130,7 @@ fn a_filtered_read_is_bounded() {
     assert!(next.rouse(), "to be polled again at once");
     assert!(next.poll().is_pending());
     assert!(next.rouse());
-    let Poll::Ready(Ok(batch)) = next.poll() else { panic!("found") };
+    let Poll::Ready(Ok(Some(batch))) = next.poll() else { panic!("found") };
     assert_eq!(seqs(&batch), [last]);
 }
 
@@ -144,11 +144,11 @@ fn a_quiet_follower_can_store_how_far_it_got() {
         for _ in 0..50 {
             append(&log, "User");
         }
-        assert!(follower.next_batch(todos.limit(10), Duration::ZERO).unwrap().is_empty());
+        assert!(follower.next_batch(todos.limit(10), Duration::ZERO).unwrap().unwrap().is_empty());
         assert_eq!(follower.cursor().seq, log.last_seq());
     }
     append(&log, "Todo");
-    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap()), [1_001]);
+    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap().unwrap()), [1_001]);
 }
 
 /// Also when it is dropped before it found anything.
@@ -165,7 +165,7 @@ fn a_cancelled_wait_keeps_what_it_has_examined() {
     drop(next);
     assert_eq!((follower.cursor().seq, log.stats().waiters), (2, 0));
     append(&log, "Todo");
-    assert_eq!(seqs(&block_on(follower.next(todos.limit(1))).unwrap()), [3]);
+    assert_eq!(seqs(&block_on(follower.next(todos.limit(1))).unwrap().unwrap()), [3]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_filtered_follower_waits_for_a_match() {
     });
     let mut seen = Vec::new();
     while seen.len() < 10 {
-        let batch = follower.next_batch(todos.limit(3), NEVER).unwrap();
+        let batch = follower.next_batch(todos.limit(3), NEVER).unwrap().unwrap();
         assert!(!batch.is_empty(), "a lost wake-up after {seen:?}");
         seen.extend(seqs(&batch));
     }

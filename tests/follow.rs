@@ -6,7 +6,8 @@
 mod waking;
 
 use ringlog::{
-    Change, ChangeLog, Follower, FreshCursor, Next, Resync, ResyncReason, Stats, TimedOut, Visible,
+    Change, ChangeLog, Closed, Filter, Follower, FreshCursor, Next, Resync, ResyncReason, Stats, TimedOut,
+    Visible, WaitError,
 };
 use std::future::Future;
 use std::pin::pin;
@@ -67,7 +68,7 @@ fn a_wait_for_what_is_visible_returns_the_head() {
     append_many(&log, 3);
     assert_eq!(log.wait_for(2, Duration::ZERO), Ok(3));
     assert_eq!(log.wait_for(0, Duration::ZERO), Ok(3));
-    assert_eq!(block_on(log.visible(3)), 3);
+    assert_eq!(block_on(log.visible(3)), Ok(3));
     assert_eq!(waiters(&log), 0);
 }
 
@@ -76,11 +77,32 @@ fn a_wait_ends_at_its_deadline() {
     let log = ChangeLog::new();
     append_many(&log, 3);
     for timeout in [Duration::ZERO, Duration::from_millis(5)] {
-        assert_eq!(log.wait_for(5, timeout), Err(TimedOut { seq: 5, head: 3 }));
+        assert_eq!(log.wait_for(5, timeout), Err(WaitError::TimedOut(TimedOut { seq: 5, head: 3 })));
         assert_eq!(waiters(&log), 0);
     }
     let error = log.wait_for(u64::MAX, Duration::ZERO).unwrap_err();
     assert_eq!(error.to_string(), "timed out waiting for seq 18446744073709551615: head is 3");
+}
+
+/// What becomes visible in the last moment is no time-out.
+#[test]
+fn a_time_out_names_a_head_before_the_seq_waited_for() {
+    const EVENTS: u64 = 100_000;
+    let log = Arc::new(ChangeLog::with_capacity(64));
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| append_many(&log, EVENTS as usize));
+        let mut waits = 0_u64;
+        while !writer.is_finished() {
+            waits += 1;
+            let timeout = if waits % 2 == 0 { Duration::ZERO } else { Duration::from_nanos(waits % 5_000) };
+            match log.wait_for(log.head() + 1, timeout) {
+                Ok(_) => {}
+                Err(WaitError::TimedOut(TimedOut { seq, head })) => assert!(head < seq, "{head} for {seq}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    assert_eq!((waiters(&log), log.head()), (0, EVENTS));
 }
 
 #[test]
@@ -161,7 +183,8 @@ fn a_storm_of_appends_and_short_waits_loses_nothing() {
                             head = reached;
                         }
                         Err(error) => {
-                            assert_eq!(error.seq, wanted);
+                            let WaitError::TimedOut(error) = error else { panic!("not closed") };
+                            assert!(error.seq == wanted && error.head < wanted, "{error:?}");
                             timed_out.fetch_add(1, Ordering::Relaxed);
                             // What is up to the others now must come, without a further append if this was the last.
                             head = log.wait_for(head + 1, NEVER).expect("a lost wake-up");
@@ -191,7 +214,7 @@ fn a_wait_can_be_cancelled_between_any_two_polls() {
                     append(&log);
                 }
                 let ready = sleeper.poll();
-                assert_eq!(ready, if log.head() >= 1 { Poll::Ready(1) } else { Poll::Pending });
+                assert_eq!(ready, if log.head() >= 1 { Poll::Ready(Ok(1)) } else { Poll::Pending });
                 assert_eq!(waiters(&log), if log.head() >= 1 { 0 } else { 2 });
                 if ready.is_ready() {
                     break;
@@ -225,7 +248,7 @@ fn an_append_wakes_a_few_and_these_wake_the_others() {
         let before = done;
         for sleeper in &mut sleepers {
             if sleeper.rouse() {
-                assert_eq!(sleeper.poll(), Poll::Ready(1));
+                assert_eq!(sleeper.poll(), Poll::Ready(Ok(1)));
                 assert_eq!(sleeper.woken(), 1, "woken once, for something");
                 done += 1;
             }
@@ -254,7 +277,7 @@ fn poll_roused(sleepers: &mut [Sleeper<Visible<'_>>], head: u64) {
     let mut roused = 0;
     for sleeper in sleepers {
         if sleeper.rouse() {
-            assert_eq!(sleeper.poll(), Poll::Ready(head));
+            assert_eq!(sleeper.poll(), Poll::Ready(Ok(head)));
             roused += 1;
         }
     }
@@ -338,7 +361,7 @@ fn tasks_and_threads_wake_each_other() {
                     runtime.block_on(async {
                         for task in tasks {
                             let head = tokio::time::timeout(NEVER, task).await.expect("a lost wake-up");
-                            assert!(head.unwrap() >= seq);
+                            assert!(head.unwrap() >= Ok(seq));
                         }
                     });
                     seen.send(seq).unwrap();
@@ -362,15 +385,15 @@ fn a_follower_catches_up_then_waits() {
     let log = Arc::new(ChangeLog::new());
     append_many(&log, 5);
     let mut follower = log.follow(1);
-    assert_eq!(seqs(&follower.next_batch(2, NEVER).unwrap()), [2, 3]);
-    let batch = follower.next_batch(100, NEVER).unwrap();
+    assert_eq!(seqs(&follower.next_batch(2, NEVER).unwrap().unwrap()), [2, 3]);
+    let batch = follower.next_batch(100, NEVER).unwrap().unwrap();
     assert_eq!((seqs(&batch), batch.has_more()), (vec![4, 5], false));
     drop(batch);
     let cursor = follower.cursor();
     assert_eq!((cursor.seq, cursor.incarnation), (5, Some(log.incarnation())));
-    assert!(follower.next_batch(100, Duration::ZERO).unwrap().is_empty());
-    assert!(follower.next_batch(100, Duration::from_millis(5)).unwrap().is_empty());
-    assert!(follower.next_batch(0, NEVER).unwrap().is_empty(), "nothing to wait for");
+    assert!(follower.next_batch(100, Duration::ZERO).unwrap().unwrap().is_empty());
+    assert!(follower.next_batch(100, Duration::from_millis(5)).unwrap().unwrap().is_empty());
+    assert!(follower.next_batch(0, NEVER).unwrap().unwrap().is_empty(), "nothing to wait for");
     assert_eq!(follower.cursor(), cursor);
 
     let writer = thread::spawn({
@@ -380,7 +403,7 @@ fn a_follower_catches_up_then_waits() {
             append(&log)
         }
     });
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap()), [6]);
+    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [6]);
     writer.join().unwrap();
     assert_eq!(waiters(&log), 0);
 }
@@ -412,7 +435,7 @@ fn a_follower_that_starts_during_a_burst_sees_every_event_once() {
                 let mut next = [0; WRITERS as usize];
                 let mut seen = 0;
                 while seen < WRITERS * EACH {
-                    let batch = follower.next_batch(1 + (seen % 50) as usize, NEVER).unwrap();
+                    let batch = follower.next_batch(1 + (seen % 50) as usize, NEVER).unwrap().unwrap();
                     assert!(!batch.is_empty(), "a lost wake-up at {seen}");
                     for event in &batch {
                         seen += 1;
@@ -446,7 +469,8 @@ fn the_books_of_lapped_followers_balance() {
                 let (mut seen, mut missed) = (0, 0);
                 while seen + missed < WRITERS * EACH {
                     match follower.next_batch(8, NEVER) {
-                        Ok(batch) => {
+                        Ok(None) => panic!("the log is open"),
+                        Ok(Some(batch)) => {
                             assert!(!batch.is_empty(), "a lost wake-up after {seen} seen, {missed} missed");
                             for event in &batch {
                                 seen += 1;
@@ -476,7 +500,7 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
     let thread = thread::spawn({
         let mut follower = log.follow(0);
         move || {
-            let first = follower.next_batch(100, NEVER).map(|batch| batch.len());
+            let first = follower.next_batch(100, NEVER).map(|batch| batch.map(|batch| batch.len()));
             told.send(first).unwrap();
             follower
         }
@@ -493,7 +517,7 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
     assert_eq!(block_on(follower.next(100)).unwrap_err(), resync);
     assert_eq!(follower.cursor().seq, 0);
     follower.seek(resync.head);
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap()), [26]);
+    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [26]);
 }
 
 /// A cursor ahead of the log would come into reach as the log grows: the follower must not go on there by itself.
@@ -506,7 +530,7 @@ fn a_follower_ahead_of_the_log_stays_refused() {
     append_many(&log, 5);
     assert_eq!(follower.next_batch(100, NEVER).unwrap_err(), resync);
     follower.seek(3);
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap()), [4, 5]);
+    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [4, 5]);
 }
 
 #[test]
@@ -527,10 +551,10 @@ fn a_follower_from_0_is_told_that_it_was_lapped_where_others_get_the_tail() {
     let log = ChangeLog::builder().capacity(3).fresh_cursor(FreshCursor::Tail).build().unwrap();
     let log = Arc::new(log);
     let mut follower = log.follow(0);
-    assert!(follower.next_batch(10, Duration::ZERO).unwrap().is_empty());
+    assert!(follower.next_batch(10, Duration::ZERO).unwrap().unwrap().is_empty());
     append_many(&log, 5);
     assert_eq!(follower.next_batch(10, NEVER).unwrap_err().missed(), 2);
-    assert_eq!(seqs(&log.follow(0).next_batch(10, NEVER).unwrap()), [3, 4, 5]);
+    assert_eq!(seqs(&log.follow(0).next_batch(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
 }
 
 /// At each await point: before the first poll, asleep, woken, and with batches before it.
@@ -552,7 +576,7 @@ fn a_follower_can_be_cancelled_between_any_two_polls() {
             assert_eq!(waiters(&log), 0, "{polls} polls, {appends} appends");
             // Nothing is lost: whatever was appended is still to come.
             for _ in 0..appends {
-                assert_eq!(seqs(&block_on(follower.next(1)).unwrap()), [expected]);
+                assert_eq!(seqs(&block_on(follower.next(1)).unwrap().unwrap()), [expected]);
                 expected += 1;
             }
         }
@@ -572,6 +596,214 @@ fn a_waiting_follower_keeps_no_memory() {
     assert!(matches!(next.poll(), Poll::Ready(Err(Resync { reason: ResyncReason::Evicted, .. }))));
 }
 
+/// A pin holds up the memory of all logs of the process, also that of one which nobody waits for.
+#[test]
+fn a_thread_in_next_batch_keeps_no_memory() {
+    let quiet = Arc::new(ChangeLog::new());
+    append(&quiet);
+    let thread = thread::spawn({
+        let mut follower = quiet.follow(1);
+        move || follower.next_batch(10, NEVER).unwrap().map(|batch| batch.len())
+    });
+    until_waiting(&quiet, 1);
+    let busy = ChangeLog::with_capacity(1_000);
+    append_many(&busy, 100_000);
+    let once = busy.stats().segments_allocated;
+    append_many(&busy, 400_000);
+    // Other tests pin for moments only. A batch kept by the sleeping thread would hold everything: five times as much.
+    assert!(busy.stats().segments_allocated < 3 * once, "{once} at first, {:?}", busy.stats());
+    append(&quiet);
+    assert_eq!(thread.join().unwrap(), Some(1));
+}
+
+// Closing.
+
+fn closed(seq: u64, head: u64) -> Closed {
+    Closed { seq, head }
+}
+
+#[test]
+fn a_close_ends_every_kind_of_wait() {
+    let log = Arc::new(ChangeLog::new());
+    append_many(&log, 2);
+    let threads: Vec<_> = (0..MANY as u64)
+        .map(|number| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                assert_eq!(log.wait_for(3 + number, Duration::MAX), Err(closed(3 + number, 2).into()));
+                let mut follower = log.follow(2);
+                assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+                assert_eq!(follower.cursor().seq, 2);
+            })
+        })
+        .collect();
+    until_waiting(&log, MANY as u64);
+    let mut visible: Vec<_> = (3..100).map(|seq| Sleeper::polled(log.visible(seq))).collect();
+    let mut followers: Vec<_> = (0..100).map(|_| log.follow(2)).collect();
+    let mut nexts: Vec<_> = followers.iter_mut().map(|follower| Sleeper::polled(follower.next(10))).collect();
+    assert!(!log.is_closed());
+
+    log.close();
+    assert!(log.is_closed());
+    for (sleeper, seq) in visible.iter_mut().zip(3..) {
+        assert_eq!((sleeper.woken(), sleeper.poll()), (1, Poll::Ready(Err(closed(seq, 2)))));
+    }
+    for next in &mut nexts {
+        assert!(next.rouse());
+        assert!(matches!(next.poll(), Poll::Ready(Ok(None))));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(waiters(&log), 0);
+}
+
+#[test]
+fn a_closed_log_answers_at_once_and_tells_a_close_from_a_time_out() {
+    let log = Arc::new(ChangeLog::new());
+    append_many(&log, 2);
+    log.close();
+    log.close();
+    for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::MAX] {
+        assert_eq!(log.wait_for(2, timeout), Ok(2), "visible");
+        assert_eq!(log.wait_for(3, timeout), Err(WaitError::Closed(closed(3, 2))));
+        assert_eq!(log.wait_for(u64::MAX, timeout), Err(WaitError::Closed(closed(u64::MAX, 2))));
+        let mut follower = log.follow(0);
+        assert_eq!(seqs(&follower.next_batch(10, timeout).unwrap().unwrap()), [1, 2]);
+        for _ in 0..2 {
+            assert!(follower.next_batch(10, timeout).unwrap().is_none());
+            assert!(block_on(follower.next(10)).unwrap().is_none());
+        }
+        assert!(follower.next_batch(0, timeout).unwrap().unwrap().is_empty(), "nothing to wait for");
+    }
+    assert_eq!(block_on(log.visible(1)), Ok(2));
+    let error = block_on(log.visible(3)).unwrap_err();
+    assert_eq!(error.to_string(), "the log was closed before seq 3 was appended: head is 2");
+    assert_eq!(WaitError::from(error).to_string(), error.to_string());
+    assert_eq!(waiters(&log), 0);
+}
+
+#[test]
+fn a_log_closed_with_nothing_in_it_has_nothing_to_wait_for() {
+    for (log, head) in [
+        (ChangeLog::new(), 0),
+        (ChangeLog::builder().base_seq(7).build().unwrap(), 7),
+        (ChangeLog::with_capacity(0), 0),
+    ] {
+        let log = Arc::new(log);
+        log.close();
+        assert_eq!(log.wait_for(head + 1, NEVER), Err(closed(head + 1, head).into()));
+        assert!(log.follow(log.cursor()).next_batch(10, NEVER).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_filtered_follower_examines_everything_before_it_ends() {
+    const EVENTS: u64 = 40_000;
+    let log = Arc::new(ChangeLog::with_capacity(EVENTS as usize));
+    append_many(&log, EVENTS as usize);
+    let users = Filter::entity("User");
+    let mut follower = log.follow(0);
+    let mut next = Sleeper::polled(follower.next(users.limit(10)));
+    log.close();
+    while next.poll().is_pending() {
+        assert!(next.rouse(), "the log is closed, and it is asleep");
+    }
+    drop(next);
+    assert_eq!(follower.cursor().seq, EVENTS);
+    follower.seek(0);
+    assert!(follower.next_batch(users.limit(10), NEVER).unwrap().is_none());
+    assert_eq!(follower.cursor().seq, EVENTS);
+}
+
+#[test]
+fn a_follower_that_was_lapped_before_the_close_is_told_that_first() {
+    let log = Arc::new(ChangeLog::with_capacity(3));
+    append_many(&log, 5);
+    log.close();
+    let mut follower = log.follow(0);
+    let resync = follower.next_batch(10, NEVER).unwrap_err();
+    assert_eq!(resync.missed(), 2);
+    assert_eq!(follower.next_batch(10, NEVER).unwrap_err(), resync, "until it seeks");
+    follower.seek(resync.oldest_seq - 1);
+    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
+    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+    assert_eq!(log.follow(9).next_batch(10, NEVER).unwrap_err().reason, ResyncReason::Ahead);
+}
+
+#[test]
+fn an_append_to_a_closed_log_is_appended_and_nothing_waits_for_it() {
+    let log = Arc::new(ChangeLog::new());
+    append(&log);
+    let mut follower = log.follow(0);
+    log.close();
+    assert_eq!(append(&log), 2);
+    assert_eq!(log.append_batch(&vec![Change::delete("Todo", "t1"); 2]), 3..=4);
+    assert_eq!((log.head(), log.is_closed()), (4, true));
+    assert_eq!(log.wait_for(4, Duration::ZERO), Ok(4));
+    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [1, 2, 3, 4]);
+    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+    append(&log);
+    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [5], "asked again");
+    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+}
+
+/// Each writer's appends that returned before the close are handed out, in order and without a gap, and every follower
+/// ends, on a thread or as a task.
+#[test]
+fn a_close_beside_appends_ends_every_follower_and_loses_nothing() {
+    const ROUNDS: u64 = 300;
+    for round in 0..ROUNDS {
+        let log = Arc::new(ChangeLog::new());
+        let returned = AtomicU64::new(0);
+        let before_close = thread::scope(|scope| {
+            let followers: Vec<_> = (0..3)
+                .map(|number| {
+                    let mut follower = log.follow(0);
+                    scope.spawn(move || {
+                        let mut seen = 0;
+                        loop {
+                            let batch = if number == 0 {
+                                block_on(follower.next(7))
+                            } else {
+                                follower.next_batch(7, NEVER)
+                            };
+                            let Some(batch) = batch.unwrap() else { return seen };
+                            assert!(!batch.is_empty(), "a lost wake-up after {seen}");
+                            for event in &batch {
+                                seen += 1;
+                                assert_eq!(event.seq(), seen);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        returned.fetch_max(append(&log), Ordering::SeqCst);
+                    }
+                });
+            }
+            while returned.load(Ordering::SeqCst) < round % 100 {
+                thread::yield_now();
+            }
+            let before_close = returned.load(Ordering::SeqCst);
+            log.close();
+            for follower in followers {
+                let seen = follower.join().unwrap();
+                assert!(
+                    seen >= before_close,
+                    "{before_close} were appended before the close, {seen} handed out"
+                );
+            }
+            before_close
+        });
+        assert!(before_close <= log.head() && log.head() == 100);
+        assert_eq!(waiters(&log), 0);
+    }
+}
+
 // Resume tokens.
 
 #[test]
@@ -579,7 +811,7 @@ fn a_restarted_log_refuses_an_old_token() {
     let before = Arc::new(ChangeLog::new());
     append_many(&before, 5);
     let mut follower = before.follow(0);
-    assert_eq!(follower.next_batch(100, NEVER).unwrap().len(), 5);
+    assert_eq!(follower.next_batch(100, NEVER).unwrap().unwrap().len(), 5);
     let token = follower.cursor().to_string();
 
     // As far as the old one had got, and further: only the incarnation can tell them apart.
@@ -594,7 +826,7 @@ fn a_restarted_log_refuses_an_old_token() {
     let again = Arc::new(ChangeLog::builder().incarnation(before.incarnation()).build().unwrap());
     append_many(&again, 7);
     let mut follower = again.follow(token.parse::<ringlog::Cursor>().unwrap());
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap()), [6, 7]);
+    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [6, 7]);
 }
 
 #[test]
@@ -608,7 +840,7 @@ fn with_base_seq_a_restarted_log_refuses_an_old_bare_cursor() {
         assert_eq!((resync.reason, resync.oldest_seq), (ResyncReason::Evicted, 6), "from {stale}");
     }
     let mut follower = after.follow(before.last_seq());
-    assert_eq!(follower.next_batch(100, NEVER).unwrap().len(), 7);
+    assert_eq!(follower.next_batch(100, NEVER).unwrap().unwrap().len(), 7);
 }
 
 #[test]
@@ -619,14 +851,16 @@ fn nobody_waits_when_all_are_gone() {
     assert_eq!(waiters(&log), 10);
     let threads: Vec<_> = followers
         .into_iter()
-        .map(|mut follower| thread::spawn(move || follower.next_batch(10, NEVER).map(|batch| batch.len())))
+        .map(|mut follower| {
+            thread::spawn(move || follower.next_batch(10, NEVER).unwrap().map(|batch| batch.len()))
+        })
         .collect();
     until_waiting(&log, 20);
     drop(visible);
     until_waiting(&log, 10);
     append(&log);
     for thread in threads {
-        assert_eq!(thread.join().unwrap(), Ok(1));
+        assert_eq!(thread.join().unwrap(), Some(1));
     }
     assert_eq!(waiters(&log), 0);
     assert_eq!(Arc::strong_count(&log), 1);

@@ -87,6 +87,59 @@ fn a_stream_ends_with_a_resync_and_goes_on_after_a_seek() {
 }
 
 #[test]
+fn a_stream_ends_when_the_log_is_closed_and_everything_is_handed_out() {
+    let log = Arc::new(ChangeLog::new());
+    let mut stream = log.follow(0).into_stream(2);
+    let (count, waker) = waker();
+    let mut context = Context::from_waker(&waker);
+    assert_eq!(Pin::new(&mut stream).poll_next(&mut context), Poll::Pending);
+    (0..3).for_each(|_| assert!(append(&log, "Todo") > 0));
+    log.close();
+    assert_eq!(count.count(), 1);
+    assert_eq!(seqs(&block_on(next(&mut stream)).unwrap().unwrap()), [1, 2]);
+    assert_eq!(seqs(&block_on(next(&mut stream)).unwrap().unwrap()), [3]);
+    assert!(!stream.is_terminated());
+    for _ in 0..2 {
+        assert_eq!(block_on(next(&mut stream)), None);
+        assert!(stream.is_terminated());
+    }
+    assert_eq!(stream.follower().cursor().seq, 3);
+
+    // One that sleeps is woken by the close alone.
+    let log = Arc::new(ChangeLog::new());
+    let mut stream = log.follow(0).into_stream(2);
+    assert_eq!(Pin::new(&mut stream).poll_next(&mut context), Poll::Pending);
+    log.close();
+    assert_eq!(count.count(), 2);
+    assert_eq!(Pin::new(&mut stream).poll_next(&mut context), Poll::Ready(None));
+    drop(stream);
+    assert_eq!((log.stats().waiters, Arc::strong_count(&log)), (0, 1));
+}
+
+/// An append wakes four. Each of them has its item at once, without waiting: it passes the wake-up on all the same.
+#[test]
+fn streams_that_are_woken_and_find_an_item_wake_the_others() {
+    let log = Arc::new(ChangeLog::new());
+    let mut streams: Vec<_> = (0..20).map(|_| (log.follow(0).into_stream(10), waker())).collect();
+    for (stream, (_, waker)) in &mut streams {
+        assert!(Pin::new(stream).poll_next(&mut Context::from_waker(waker)).is_pending());
+    }
+    append(&log, "Todo");
+    let mut done = 0;
+    while done < 20 {
+        let before = done;
+        for (stream, (count, waker)) in &mut streams {
+            if count.count() == 1 && stream.follower().cursor().seq == 0 {
+                assert!(Pin::new(stream).poll_next(&mut Context::from_waker(waker)).is_ready());
+                done += 1;
+            }
+        }
+        assert!(done > before, "{done} of 20 are woken, and no one wakes the others");
+    }
+    assert_eq!(log.stats().waiters, 0);
+}
+
+#[test]
 fn a_stream_that_is_dropped_asleep_leaves_nobody_behind() {
     let log = Arc::new(ChangeLog::new());
     let mut stream = log.follow(0).into_stream(0);

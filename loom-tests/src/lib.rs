@@ -24,6 +24,8 @@ mod dedup;
 mod event;
 #[path = "../../src/fingerprint.rs"]
 mod fingerprint;
+#[path = "../../src/foreign.rs"]
+mod foreign;
 #[path = "../../src/record.rs"]
 mod record;
 #[path = "../../src/ring/mod.rs"]

@@ -1,4 +1,4 @@
-//! The waiter gate: no wake-up is lost, and nobody stays behind.
+//! The wait queue: no wake-up is lost, no waiter stays behind, and no wait outlasts the close.
 //!
 //! A lost wake-up is a deadlock, which loom reports. The log is the smallest that has a head with gaps: one stamp a
 //! seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on the baton. Fences are plain
@@ -8,7 +8,7 @@ use crate::explore::explore;
 use crate::ring::{Geometry, Missed, Ring, Writing};
 use crate::sync::epoch::unpinned;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::wait::{Gate, Waiter, Watched};
+use crate::wait::{Ended, WaitQueue, Waiter, Watched};
 use std::sync::atomic::AtomicUsize;
 use std::task::{Poll, Wake, Waker};
 
@@ -16,14 +16,14 @@ use std::task::{Poll, Wake, Waker};
 const SEQS: usize = 2;
 
 struct Log {
-    gate: Gate,
+    queue: WaitQueue,
     last: AtomicU64,
     stamps: [AtomicU64; SEQS],
 }
 
 impl Watched for Log {
-    fn gate(&self) -> &Gate {
-        &self.gate
+    fn wait_queue(&self) -> &WaitQueue {
+        &self.queue
     }
 
     fn head(&self) -> u64 {
@@ -38,25 +38,25 @@ impl Watched for Log {
 impl Log {
     fn new() -> Arc<Self> {
         let stamps = std::array::from_fn(|_| AtomicU64::new(0));
-        Arc::new(Self { gate: Gate::new(), last: AtomicU64::new(0), stamps })
+        Arc::new(Self { queue: WaitQueue::new(), last: AtomicU64::new(0), stamps })
     }
 
     fn publish(&self, seq: u64) {
         let index = usize::try_from(seq - 1).unwrap();
         self.last.fetch_max(seq, Ordering::Relaxed);
         self.stamps[index].store(seq, Ordering::Release);
-        self.gate.published(self, seq..seq + 1);
+        self.queue.published(self);
     }
 
     /// What must hold when every thread is done and every waiter dropped.
     fn check_deserted(&self) {
-        assert_eq!(self.gate.sleeping(), 0, "a waiter stayed behind");
+        assert_eq!(self.queue.sleeping(), 0, "a waiter stayed behind");
     }
 }
 
 /// Blocks a model thread until `seq` is visible, and so is all before the head that it is told.
 fn wait(log: &Log, seq: u64) {
-    let head = Waiter::new(log).block(seq, None).unwrap();
+    let Ok(Ended::Visible(head)) = Waiter::new(log).block(seq, None) else { panic!("not closed") };
     assert!(head >= seq && log.head() >= head);
 }
 
@@ -76,7 +76,7 @@ impl Wake for Woken {
 }
 
 /// Polls once for `seq`, as a task does whose waker leads nowhere.
-fn poll_once(waiter: &mut Waiter<&Log>, seq: u64) -> Poll<u64> {
+fn poll_once(waiter: &mut Waiter<&Log>, seq: u64) -> Poll<Ended> {
     waiter.poll(seq, Waker::noop())
 }
 
@@ -149,7 +149,7 @@ fn the_holder_of_the_lock_wakes_for_the_publisher() {
         assert_eq!(poll_once(&mut far, 2), Poll::Pending);
         waiter.join().unwrap();
         publisher.join().unwrap();
-        assert_eq!(log.gate.sleeping(), 1, "the far one sleeps on");
+        assert_eq!(log.queue.sleeping(), 1, "the far one sleeps on");
         drop(far);
         log.check_deserted();
     });
@@ -195,15 +195,67 @@ fn two_waiters_for_two_seqs() {
     });
 }
 
-/// The gate on the real ring.
+/// A close against a wait for what never comes: found by the closer, or finding the log closed. Threads: a closer, a
+/// waiter. Bound: 8.
+#[test]
+fn a_close_ends_a_wait() {
+    explore("a_close_ends_a_wait", 8, || {
+        let log = Log::new();
+        let closer = spawn(&log, |log| log.queue.close(log));
+        assert_eq!(Waiter::new(&*log).block(1, None), Ok(Ended::Closed(0)));
+        closer.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// What is handed out before the close is waited for, also while an earlier seq is still being published. Threads: a
+/// publisher of 1, one that publishes 2, then closes, a waiter for 2 and then for 3. Bound: 3.
+#[test]
+fn what_was_appended_before_the_close_is_waited_for() {
+    explore("what_was_appended_before_the_close_is_waited_for", 3, || {
+        let log = Log::new();
+        let publisher = spawn(&log, |log| log.publish(1));
+        let closer = spawn(&log, |log| {
+            log.publish(2);
+            log.queue.close(log);
+        });
+        wait(&log, 2);
+        assert_eq!(Waiter::new(&*log).block(3, None), Ok(Ended::Closed(2)));
+        publisher.join().unwrap();
+        closer.join().unwrap();
+        log.check_deserted();
+    });
+}
+
+/// A publisher that meets the lock of a closer goes away, and the closer does its work. Threads: a publisher of 1, a
+/// closer, a waiter that waits for 1 already. Bound: 4.
+#[test]
+fn a_closer_wakes_for_the_publisher() {
+    explore("a_closer_wakes_for_the_publisher", 4, || {
+        let log = Log::new();
+        // Handed out before the close, as by an append that is half-way.
+        log.last.store(1, Ordering::Relaxed);
+        let woken = std::sync::Arc::new(Woken::default());
+        let mut sleeper = Waiter::new(&*log);
+        assert_eq!(sleeper.poll(1, &Waker::from(woken.clone())), Poll::Pending);
+        let publisher = spawn(&log, |log| log.publish(1));
+        log.queue.close(&*log);
+        publisher.join().unwrap();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the sleeper is woken, and once");
+        assert_eq!(poll_once(&mut sleeper, 1), Poll::Ready(Ended::Visible(1)));
+        log.check_deserted();
+    });
+}
+
+/// The wait queue on the real ring.
 struct Followed {
-    gate: Gate,
+    queue: WaitQueue,
     ring: Ring<u64>,
 }
 
 impl Watched for Followed {
-    fn gate(&self) -> &Gate {
-        &self.gate
+    fn wait_queue(&self) -> &WaitQueue {
+        &self.queue
     }
 
     fn head(&self) -> u64 {
@@ -222,20 +274,20 @@ impl Watched for Followed {
 fn a_follower_across_a_lap() {
     const OFFERED: u64 = 3;
     explore("a_follower_across_a_lap", 2, || {
-        let log = Arc::new(Followed { gate: Gate::new(), ring: Ring::new(Geometry::new(1, 0, 1, 64)) });
+        let log = Arc::new(Followed { queue: WaitQueue::new(), ring: Ring::new(Geometry::new(1, 0, 1, 64)) });
         let writer = {
             let log = log.clone();
             loom::thread::spawn(move || {
                 for value in 1..=OFFERED {
-                    let (seq, _) = log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
-                    log.gate.published(&*log, seq..seq + 1);
+                    let _ = log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
+                    log.queue.published(&*log);
                 }
             })
         };
         let (mut cursor, mut seen, mut missed) = (0, 0, 0);
         while cursor < OFFERED {
             match log.ring.read(unpinned(), cursor, 10) {
-                Ok(run) if run.len() == 0 => drop(Waiter::new(&*log).block(cursor + 1, None)),
+                Ok(run) if run.len() == 0 => assert!(Waiter::new(&*log).block(cursor + 1, None).is_ok()),
                 Ok(run) => {
                     assert_eq!(run.get(0), (cursor + 1, (cursor + 1) * 10, [""; 3]));
                     seen += run.len() as u64;
@@ -250,6 +302,6 @@ fn a_follower_across_a_lap() {
         }
         writer.join().unwrap();
         assert_eq!(seen + missed, OFFERED);
-        assert_eq!(log.gate.sleeping(), 0);
+        assert_eq!(log.queue.sleeping(), 0);
     });
 }

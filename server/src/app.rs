@@ -84,7 +84,8 @@ impl App {
             Pushes::Memory { folded } => self.push_to_memory(folded, &request).await?,
         };
         if let Some(seq) = response.results.iter().filter_map(|result| result.seq).max() {
-            self.log.visible(seq).await;
+            // Handed out already: a closed log waits for it as well.
+            let _ = self.log.visible(seq).await;
         }
         Ok(response)
     }
@@ -117,7 +118,7 @@ impl App {
             Pushes::Memory { folded } => View::Folded(folded.rows(self.log.head()).await),
         };
         // Rows are committed before they are in the log: nobody shall get a cursor ahead of it.
-        self.log.visible(view.last_seq()).await;
+        let _ = self.log.visible(view.last_seq()).await;
         Ok(view)
     }
 }

@@ -234,7 +234,7 @@ impl<'a> Actor<'a> {
         let mut follower = self.log.follow(self.cursor);
         let patience = Duration::from_micros(200);
         self.call(
-            |_| answer(follower.next_batch(limit, patience)),
+            |_| answer(follower.next_batch(limit, patience).map(|batch| batch.expect("an open log"))),
             |actor, answer| actor.went_on(limit, answer),
         );
     }

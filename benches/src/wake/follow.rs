@@ -33,7 +33,8 @@ pub fn follow_ringlog(rounds: u64) -> Histogram<u64> {
             ring(rounds, wake, move |sleeper| {
                 let mut round = 0;
                 while round < rounds {
-                    let batch = follower.next_batch(1_000, NEVER).expect("a long window");
+                    let batch =
+                        follower.next_batch(1_000, NEVER).expect("a long window").expect("an open log");
                     assert!(!batch.is_empty(), "a lost wake-up");
                     for event in batch.iter().filter(|event| event.entity() == MEASURED) {
                         round += 1;

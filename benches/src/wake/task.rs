@@ -29,7 +29,7 @@ pub fn task_ringlog(rounds: u64) -> Histogram<u64> {
         rounds,
         move |round| append(&log, round),
         async move |round| {
-            assert_eq!(sleeper.visible(BEFORE + round).await, BEFORE + round);
+            assert_eq!(sleeper.visible(BEFORE + round).await, Ok(BEFORE + round));
         },
     )
 }

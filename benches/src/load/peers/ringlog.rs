@@ -57,7 +57,8 @@ impl Writer for &ChangeLog {
 impl Reader for Follower {
     fn next(&mut self, wait: Duration, each: &mut dyn FnMut(&str, u64)) -> Progress {
         let resync = match self.next_batch(LIMIT, wait) {
-            Ok(batch) => {
+            Ok(None) => return Progress { read: 0, lost: 0 },
+            Ok(Some(batch)) => {
                 for event in &batch {
                     let json = event.data_json().map_or(0, str::len);
                     each(event.row_id(), (event.entity().len() + event.row_id().len() + json) as u64);
