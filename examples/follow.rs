@@ -1,7 +1,8 @@
 //! Followers on threads: each keeps a copy of a table by following the log that the writers append to.
 //!
 //! `cargo run --release --example follow`. Three followers: one from the start, one that comes late, and one that wants
-//! todos only. Each ends with the rows that the writers left, or the program fails.
+//! todos only. When the writers are done the log is closed, which ends the followers. Each ends with the rows that the
+//! writers left, or the program fails.
 
 use ringlog::{Batch, Change, ChangeKind, ChangeLog, Filter, Follower, Query};
 use std::collections::BTreeMap;
@@ -14,13 +15,11 @@ type Table = BTreeMap<(String, String), String>;
 
 const WRITERS: u64 = 4;
 const CHANGES_EACH: u64 = 50_000;
-/// The last event that a writer appends.
-const GOODBYE: &str = "Goodbye";
 
 fn main() {
-    let log = Arc::new(ChangeLog::with_capacity((WRITERS * CHANGES_EACH) as usize + 10));
-    let all = Filter::entities(["Todo", "User", GOODBYE]);
-    let todos = Filter::entities(["Todo", GOODBYE]);
+    let log = Arc::new(ChangeLog::with_capacity((WRITERS * CHANGES_EACH) as usize));
+    let all = Filter::entities(["Todo", "User"]);
+    let todos = Filter::entity("Todo");
 
     let early = follow(log.follow(0), &all);
     let writers: Vec<_> = (0..WRITERS)
@@ -40,6 +39,8 @@ fn main() {
     for writer in writers {
         expected.extend(writer.join().expect("the writer ends"));
     }
+    // What was appended before is handed out; after that there is nothing to wait for.
+    log.close();
     for (name, follower) in [("early", early), ("late", late)] {
         let (table, batches) = follower.join().expect("the follower ends");
         assert_eq!(table, expected, "the {name} follower has what was written");
@@ -69,37 +70,31 @@ fn write(log: &ChangeLog, writer: u64) -> Table {
             left.insert(row, data);
         }
     }
-    log.append_change(&Change::insert(GOODBYE, &writer.to_string()));
     left
 }
 
-/// Keeps a table until all writers have said goodbye. Returns it, and how many batches that took.
+/// Keeps a table until the log is closed. Returns it, and how many batches that took.
 fn follow(mut follower: Follower, filter: &Filter) -> thread::JoinHandle<(Table, u64)> {
     let filter = filter.clone();
     thread::spawn(move || {
         let query: Query<'_> = filter.limit(1_000);
-        let (mut table, mut batches, mut left) = (Table::new(), 0, WRITERS);
-        while left > 0 {
-            // The window holds everything here. Elsewhere, a resync says: load the table, then seek.
-            let batch = follower.next_batch(query, Duration::from_secs(60)).expect("nothing is evicted");
-            assert!(!batch.is_empty(), "nothing came for a minute");
+        let (mut table, mut batches) = (Table::new(), 0);
+        // The window holds everything here. Elsewhere, a resync says: load the table, then seek.
+        while let Some(batch) = follower.next_batch(query, Duration::MAX).expect("nothing is evicted") {
             batches += 1;
-            left -= apply(&batch, &mut table);
+            apply(&batch, &mut table);
         }
         (table, batches)
     })
 }
 
-/// Applies events to the table. Returns how many writers said goodbye.
-fn apply(batch: &Batch<'_>, table: &mut Table) -> u64 {
-    let mut goodbyes = 0;
+/// Applies events to the table.
+fn apply(batch: &Batch<'_>, table: &mut Table) {
     for event in batch {
         let row = (event.entity().to_owned(), event.row_id().to_owned());
         match (event.kind(), event.data_json()) {
-            _ if event.entity() == GOODBYE => goodbyes += 1,
             (ChangeKind::Delete, _) => drop(table.remove(&row)),
             (_, data) => drop(table.insert(row, data.unwrap_or_default().to_owned())),
         }
     }
-    goodbyes
 }

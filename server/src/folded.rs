@@ -77,8 +77,9 @@ impl Folded {
         let mut state = FoldedRows::clone(&self.state.load());
         while !stop.is_cancelled() {
             let count = match follower.next_batch(BATCH, PATIENCE) {
-                Ok(batch) if batch.is_empty() => continue,
-                Ok(batch) => {
+                Ok(None) => return,
+                Ok(Some(batch)) if batch.is_empty() => continue,
+                Ok(Some(batch)) => {
                     for event in &batch {
                         state.apply(
                             event.kind(),

@@ -114,17 +114,20 @@ struct Kept {
 
 impl Frames {
     /// Waits for the follower's next events, and moves it past them. May be dropped at any time: it moves when it is done.
+    /// `None` when the log is closed and everything in it was handed out.
     pub(crate) async fn next(
         &self,
         follower: &mut Follower,
         filter: Option<&Filter>,
-    ) -> Result<Arc<Frame>, Resync> {
+    ) -> Result<Option<Arc<Frame>>, Resync> {
         loop {
             let next = match filter {
                 Some(filter) => follower.next(filter.limit(1)).await,
                 None => follower.next(1).await,
             };
-            let first = next?.iter().next().map(|event| event.seq());
+            let Some(batch) = next? else { return Ok(None) };
+            let first = batch.iter().next().map(|event| event.seq());
+            drop(batch);
             let Some(first) = first else { continue };
             // What was filtered out before it may be gone by now, and need not be looked at again.
             let start = Cursor { seq: first - 1, ..follower.cursor() };
@@ -132,7 +135,7 @@ impl Frames {
             match encoded {
                 Ok(frame) => {
                     follower.seek(frame.cursor);
-                    return Ok(frame);
+                    return Ok(Some(frame));
                 }
                 // Lapped in this moment: the follower finds out by itself.
                 Err(_) => follower.seek(start),

@@ -166,9 +166,10 @@ impl Metrics {
         let mut follower = log.follow(log.cursor());
         loop {
             let before = follower.cursor().seq;
-            let seen = follower.next(1024).await.map(|batch| batch.cursor());
+            let seen = follower.next(1024).await.map(|batch| batch.map(|batch| batch.cursor()));
             match seen {
-                Ok(cursor) => self.seen(before, cursor.seq),
+                Ok(Some(cursor)) => self.seen(before, cursor.seq),
+                Ok(None) => return,
                 Err(resync) => follower.seek(resync.resume()),
             }
         }

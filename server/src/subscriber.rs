@@ -170,7 +170,8 @@ impl Subscriber {
             biased;
             () = app.stopping.cancelled() => None,
             frame = app.frames.next(follower, filter.as_ref()) => match frame {
-                Ok(frame) => {
+                Ok(None) => None,
+                Ok(Some(frame)) => {
                     if let Some(place) = place {
                         place.store(follower.cursor().seq, Ordering::Relaxed);
                     }

@@ -1,0 +1,506 @@
+//! Code that is not the log's own and panics: what it leaves behind. A test for each row of the table in `guarantees.md`.
+//!
+//! The panics that this prints are meant.
+
+#[path = "common/waking.rs"]
+mod waking;
+
+use ringlog::{
+    Change, ChangeLog, Filter, MAX_EXAMINED, OpClaim, OpStatus, PushRequest, PushResponse, SyncCursor,
+    Visible,
+};
+use serde::{Serialize, Serializer};
+use serde_json::json;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+use waking::{Sleeper, waker};
+
+/// Long enough to be out of the question.
+const NEVER: Duration = Duration::from_secs(60);
+
+/// More than an append wakes by itself.
+const MANY: usize = 20;
+
+fn append(log: &ChangeLog) -> u64 {
+    log.append_change(&Change::update("Todo", "t1"))
+}
+
+/// Whether it panics.
+fn panics<T>(work: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).is_err()
+}
+
+/// Waits until so many wait at the log.
+fn until_waiting(log: &ChangeLog, count: u64) {
+    let give_up = Instant::now() + NEVER;
+    while log.stats().waiters != count {
+        assert!(Instant::now() < give_up, "{} wait, and not {count}", log.stats().waiters);
+        thread::yield_now();
+    }
+}
+
+// Wakers.
+
+struct PanicsWhenWoken;
+
+impl Wake for PanicsWhenWoken {
+    fn wake(self: Arc<Self>) {
+        panic!("this waker panics");
+    }
+}
+
+struct PanicsWhenDropped;
+
+impl Wake for PanicsWhenDropped {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("the destructor of this waker panics");
+    }
+}
+
+/// A waker that cannot be cloned.
+fn panics_when_cloned() -> Waker {
+    static TABLE: RawWakerVTable =
+        RawWakerVTable::new(|_| panic!("this waker cannot be cloned"), |_| {}, |_| {}, |_| {});
+    // SAFETY: none of the functions touches the pointer.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
+}
+
+type Waiting<'log> = Pin<Box<Visible<'log>>>;
+
+/// A wait for `seq` that sleeps with this waker, of which the log then has the only clone.
+fn asleep<'log>(log: &'log ChangeLog, seq: u64, waker: Waker) -> Waiting<'log> {
+    let mut visible = Box::pin(log.visible(seq));
+    assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // Its destructor runs when the last clone goes.
+    drop(waker);
+    visible
+}
+
+fn that_panic(log: &ChangeLog) -> Vec<Waiting<'_>> {
+    (0..MANY).map(|_| asleep(log, 1, Waker::from(Arc::new(PanicsWhenWoken)))).collect()
+}
+
+/// The threads came last, so that all wakers that panic stand before them; and there is one append only.
+#[test]
+fn a_waker_that_panics_leaves_the_append_its_seq_and_no_other_asleep() {
+    let log = Arc::new(ChangeLog::new());
+    let _panicking = that_panic(&log);
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.wait_for(1, NEVER))
+        })
+        .collect();
+    until_waiting(&log, MANY as u64 + 3);
+    assert_eq!(append(&log), 1);
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), Ok(1));
+    }
+    assert_eq!(log.stats().waiters, 0);
+    assert_eq!(append(&log), 2, "the log goes on");
+}
+
+/// Of the few that are woken at once, one panics, in each place.
+#[test]
+fn a_waker_that_panics_does_not_keep_those_asleep_that_are_woken_with_it() {
+    for place in 0..4 {
+        let log = ChangeLog::new();
+        let mut panicking = None;
+        let mut sleepers = Vec::new();
+        for number in 0..4 {
+            if number == place {
+                panicking = Some(asleep(&log, 1, Waker::from(Arc::new(PanicsWhenWoken))));
+            } else {
+                sleepers.push(Sleeper::polled(log.visible(1)));
+            }
+        }
+        assert_eq!(*log.append_batch(&[Change::delete("Todo", "t1")]).start(), 1);
+        assert!(sleepers.iter().all(|sleeper| sleeper.woken() == 1), "place {place}");
+        drop(panicking);
+    }
+}
+
+#[test]
+fn a_push_whose_append_wakes_a_waker_that_panics_is_answered_and_remembered() {
+    let request: PushRequest = serde_json::from_value(json!({"client_id": "phone", "changes": [
+        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1"},
+        {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": "2"},
+    ]}))
+    .unwrap();
+    let pushes: [fn(&ChangeLog, &PushRequest) -> PushResponse; 3] = [
+        |log, request| log.push(request, |_| Ok::<(), String>(())),
+        |log, request| log.push_batch(request, |_| Ok::<(), String>(())),
+        |log, request| log.claim_push(request).unwrap().publish(),
+    ];
+    for push in pushes {
+        let log = ChangeLog::new();
+        let _panicking = that_panic(&log);
+        for status in [OpStatus::Applied, OpStatus::Replayed] {
+            let response = push(&log, &request);
+            let seqs: Vec<_> = response.results.iter().map(|result| (result.status, result.seq)).collect();
+            assert_eq!(seqs, [(status, Some(1)), (status, Some(2))]);
+        }
+        assert_eq!(log.last_seq(), 2);
+    }
+}
+
+/// Whoever leaves wakes others, and has nothing to do with their wakers.
+#[test]
+fn a_waiter_that_wakes_a_waker_that_panics_has_its_own_answer() {
+    let log = ChangeLog::new();
+    let mut first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let _panicking = that_panic(&log);
+    let last = Sleeper::polled(log.visible(1));
+    append(&log);
+    assert_eq!(first[0].poll(), Poll::Ready(Ok(1)));
+    assert_eq!(last.woken(), 1, "beyond all that panicked");
+}
+
+#[test]
+fn a_wait_dropped_by_a_panic_may_wake_a_waker_that_panics() {
+    let log = ChangeLog::new();
+    let first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let _panicking = that_panic(&log);
+    let last = Sleeper::polled(log.visible(1));
+    append(&log);
+    assert!(panics(move || {
+        let _first = first;
+        panic!("unwinding past the waits");
+    }));
+    assert_eq!(last.woken(), 1, "and the process lives");
+}
+
+#[test]
+fn a_close_that_wakes_a_waker_that_panics_ends_all_waits() {
+    let log = ChangeLog::new();
+    let mut panicking = that_panic(&log);
+    let mut sleepers: Vec<_> = (0..MANY).map(|_| Sleeper::polled(log.visible(1))).collect();
+    log.close();
+    for sleeper in &mut sleepers {
+        assert!(sleeper.woken() == 1 && matches!(sleeper.poll(), Poll::Ready(Err(_))));
+    }
+    let (_, waker) = waker();
+    for visible in &mut panicking {
+        assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+    assert_eq!(log.stats().waiters, 0);
+}
+
+#[test]
+fn a_waker_whose_destructor_panics_leaves_poll_drop_and_append_as_they_are() {
+    let log = ChangeLog::new();
+    let dropping = || Waker::from(Arc::new(PanicsWhenDropped));
+    let (count, other) = waker();
+
+    // Another waker takes its place.
+    let mut visible = asleep(&log, 1, dropping());
+    assert!(visible.as_mut().poll(&mut Context::from_waker(&other)).is_pending());
+    // The wait is dropped.
+    drop(asleep(&log, 1, dropping()));
+    assert_eq!(log.stats().waiters, 1);
+    // It is woken, and gone then.
+    let woken: Vec<_> = (0..MANY).map(|_| asleep(&log, 1, dropping())).collect();
+    assert_eq!(append(&log), 1);
+    assert_eq!(count.count(), 1);
+    drop(visible);
+    drop(woken);
+    assert_eq!(log.stats().waiters, 0);
+}
+
+#[test]
+fn a_waker_that_panics_when_cloned_unwinds_through_its_own_poll_only() {
+    let log = ChangeLog::new();
+    let mut visible = pin!(log.visible(1));
+    let panicking = panics_when_cloned();
+    assert!(panics(|| visible.as_mut().poll(&mut Context::from_waker(&panicking))));
+    assert_eq!(log.stats().waiters, 0, "not queued");
+
+    // Queued with another waker: that one stays.
+    let (count, other) = waker();
+    assert!(visible.as_mut().poll(&mut Context::from_waker(&other)).is_pending());
+    assert!(panics(|| visible.as_mut().poll(&mut Context::from_waker(&panicking))));
+    assert_eq!(log.stats().waiters, 1);
+    append(&log);
+    assert_eq!(count.count(), 1);
+    assert_eq!(
+        visible.as_mut().poll(&mut Context::from_waker(&panicking)),
+        Poll::Ready(Ok(1)),
+        "no clone is needed"
+    );
+}
+
+/// A follower that has examined all it may in one read wakes its own task.
+#[test]
+fn a_waker_that_panics_in_its_own_poll_leaves_the_follower_where_it_got() {
+    let log = Arc::new(ChangeLog::with_capacity(2 * MAX_EXAMINED));
+    for _ in 0..=MAX_EXAMINED {
+        append(&log);
+    }
+    let users = Filter::entity("User");
+    let mut follower = log.follow(0);
+    let panicking = Waker::from(Arc::new(PanicsWhenWoken));
+    {
+        let mut next = pin!(follower.next(users.limit(1)));
+        assert!(panics(|| next.as_mut().poll(&mut Context::from_waker(&panicking))));
+    }
+    assert_eq!((follower.cursor().seq, log.stats().waiters), (MAX_EXAMINED as u64, 0));
+    log.append_change(&Change::update("User", "u1"));
+    let batch = follower.next_batch(users.limit(1), NEVER).unwrap().unwrap();
+    assert_eq!(batch.iter().next().unwrap().seq(), MAX_EXAMINED as u64 + 2);
+}
+
+// Clocks.
+
+/// A log whose clock panics once it is told to.
+fn with_clock() -> (ChangeLog, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let clock = Arc::clone(&broken);
+    let log = ChangeLog::builder().clock(move || {
+        assert!(!clock.load(Ordering::Relaxed), "this clock panics");
+        5
+    });
+    (log.build().unwrap(), broken)
+}
+
+#[test]
+fn a_clock_that_panics_leaves_nothing_appended() {
+    let (log, broken) = with_clock();
+    broken.store(true, Ordering::Relaxed);
+    assert!(panics(|| append(&log)));
+    assert!(panics(|| log.append_batch(&vec![Change::delete("Todo", "t1"); 3])));
+    assert_eq!((log.last_seq(), log.head()), (0, 0));
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(append(&log), 1, "no gap");
+    assert_eq!(log.head(), 1);
+}
+
+#[test]
+fn a_clock_that_panics_in_a_push_leaves_nothing_applied_and_its_op_ids_free() {
+    let request: PushRequest = serde_json::from_value(json!({"changes": [
+        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1"},
+    ]}))
+    .unwrap();
+    let (log, broken) = with_clock();
+    let applied = AtomicU64::new(0);
+    let apply = || {
+        applied.fetch_add(1, Ordering::Relaxed);
+        Ok::<(), String>(())
+    };
+    broken.store(true, Ordering::Relaxed);
+    let refused = [
+        log.push(&request, |_| apply()),
+        log.push_batch(&request, |_| apply()),
+        log.claim_push(&request).map(|_| ()).unwrap_err(),
+    ];
+    for response in refused {
+        assert_eq!((response.applied, response.results[0].status), (0, OpStatus::Error));
+    }
+    assert_eq!((applied.load(Ordering::Relaxed), log.last_seq()), (0, 0));
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(log.push(&request, |_| apply()).applied, 1);
+    assert_eq!(applied.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_clock_whose_destructor_panics_unwinds_through_the_drop_of_its_log_only() {
+    struct Dropped;
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            panic!("the destructor of this clock panics");
+        }
+    }
+    let clock = Dropped;
+    let log = ChangeLog::builder().clock(move || {
+        let _ = &clock;
+        5
+    });
+    let log = log.build().unwrap();
+    append(&log);
+    assert!(panics(move || drop(log)));
+    assert_eq!(append(&ChangeLog::new()), 1);
+}
+
+// Serialisation, formatting, errors.
+
+struct PanicsWhenWritten;
+
+impl Serialize for PanicsWhenWritten {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("this data cannot be written");
+    }
+}
+
+impl fmt::Display for PanicsWhenWritten {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("this error cannot be shown");
+    }
+}
+
+#[test]
+fn data_that_panics_when_it_is_serialised_makes_no_change() {
+    let log = ChangeLog::new();
+    assert!(panics(|| append_data(&log)));
+    assert_eq!((log.last_seq(), append(&log)), (0, 1));
+    fn append_data(log: &ChangeLog) -> u64 {
+        log.append_change(&Change::insert("Todo", "t1").data(&PanicsWhenWritten).unwrap())
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_shown_is_an_error_of_its_change() {
+    let request: PushRequest = serde_json::from_value(json!({"changes": [
+        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1"},
+    ]}))
+    .unwrap();
+    let log = ChangeLog::new();
+    let failed = [
+        log.push(&request, |_| Err(PanicsWhenWritten)),
+        log.push_batch(&request, |_| Err(PanicsWhenWritten)),
+    ];
+    for response in failed {
+        assert_eq!(response.results[0].status, OpStatus::Error);
+    }
+    // A claim that is failed with such an error unwinds, and is given up all the same.
+    let claim = log.claim_push(&request).unwrap();
+    let _ = catch_unwind(AssertUnwindSafe(|| claim.fail(PanicsWhenWritten)));
+    assert!(matches!(log.claim_op_id("1"), OpClaim::Proceed(_)), "free again");
+    assert_eq!(log.last_seq(), 0);
+}
+
+#[test]
+fn a_guard_that_is_dropped_by_a_panic_gives_its_op_id_back() {
+    let log = ChangeLog::new();
+    assert!(panics(|| {
+        let OpClaim::Proceed(_guard) = log.claim_op_id("1") else { panic!("new") };
+        panic!("the operation panics");
+    }));
+    assert!(matches!(log.claim_op_id("1"), OpClaim::Proceed(_)));
+}
+
+/// A sink that panics, or comes back to the log.
+struct Sink<F: FnMut()>(F);
+
+impl<F: FnMut()> fmt::Write for Sink<F> {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        (self.0)();
+        Ok(())
+    }
+}
+
+impl<F: FnMut()> std::io::Write for Sink<F> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        (self.0)();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is printed while threads wait must hold no lock of theirs.
+#[test]
+fn a_log_may_be_shown_to_a_sink_that_panics_or_uses_the_log() {
+    let log = ChangeLog::new();
+    let mut sleeper = Sleeper::polled(log.visible(9));
+    let mut used = 0;
+    let mut uses = Sink(|| {
+        used += 1;
+        assert!(Sleeper::new(log.visible(log.head() + 1)).poll().is_pending());
+        append(&log);
+        assert!(log.wait_for(u64::MAX, Duration::from_nanos(1)).is_err());
+    });
+    write!(uses, "{log:?}").unwrap();
+    assert!(used > 0);
+    assert!(panics(|| write!(Sink(|| panic!("this sink panics")), "{log:?}")));
+    while log.head() < 9 {
+        append(&log);
+    }
+    assert!(sleeper.woken() == 1 && sleeper.poll().is_ready());
+}
+
+#[test]
+fn a_batch_may_be_written_to_a_sink_that_panics() {
+    let log = ChangeLog::new();
+    append(&log);
+    let batch = log.read(0, 10).unwrap();
+    assert!(panics(|| serde_json::to_writer(Sink(|| panic!("this sink panics")), &batch)));
+    assert_eq!(batch.iter().count(), 1);
+    drop(batch);
+    assert_eq!(append(&log), 2);
+}
+
+// The end of a thread.
+
+/// In a thread-local destructor that runs after the log's own: whatever the log keeps for a thread is gone.
+#[test]
+fn a_log_can_be_used_while_its_thread_is_torn_down() {
+    struct AtTheEnd(Option<Box<dyn FnOnce()>>);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            if let Some(work) = self.0.take() {
+                work();
+            }
+        }
+    }
+    thread_local! {
+        static AT_THE_END: RefCell<AtTheEnd> = const { RefCell::new(AtTheEnd(None)) };
+    }
+    let request: PushRequest = serde_json::from_value(json!({"changes": [
+        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1", "data": {"title": "x".repeat(1000)}},
+    ]}))
+    .unwrap();
+    let log = Arc::new(ChangeLog::with_capacity(100));
+    let done = Arc::new(AtomicBool::new(false));
+    let use_it = {
+        let log = Arc::clone(&log);
+        move || {
+            for _ in 0..300 {
+                append(&log);
+            }
+            let seq =
+                log.append("Todo", "t1", ringlog::ChangeKind::Insert, Some(json!({"a": "x".repeat(1000)})));
+            log.append_batch(&vec![Change::delete("Todo", "t1"); 3]);
+            assert_eq!(log.wait_for(seq, NEVER), Ok(seq + 3));
+            assert!(log.wait_for(u64::MAX, Duration::from_millis(1)).is_err());
+            assert!(Sleeper::new(log.visible(u64::MAX)).poll().is_pending());
+            let response = log.push(&request, |_| Ok::<(), String>(()));
+            assert_eq!(response.applied, 1);
+            assert_eq!(
+                log.pull(&SyncCursor { last_seq: response.cursor.last_seq - 1 }, 10).unwrap().changes.len(),
+                1
+            );
+        }
+    };
+    thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            // Registered before anything of the log's: destroyed after it.
+            AT_THE_END.with(|end| {
+                let use_it = use_it.clone();
+                end.borrow_mut().0 = Some(Box::new(move || {
+                    use_it();
+                    done.store(true, Ordering::Relaxed);
+                }));
+            });
+            use_it();
+        }
+    })
+    .join()
+    .unwrap();
+    assert!(done.load(Ordering::Relaxed));
+    assert_eq!(log.stats().waiters, 0);
+    assert_eq!(log.head(), log.last_seq());
+}
