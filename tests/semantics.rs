@@ -270,10 +270,14 @@ fn limit_0_leaves_a_fresh_cursor_fresh_where_that_gets_the_tail() {
         let summary = log.pull_json(0, query, &mut Vec::new()).unwrap();
         assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, 0, true));
         let mut follower = log.follow(0);
-        assert!(follower.next_batch(query, Duration::ZERO).unwrap().is_empty());
+        assert!(follower.next_batch(query, Duration::ZERO).unwrap().unwrap().is_empty());
         assert_eq!(follower.cursor(), Cursor::from(0));
         append(&log, 10);
-        assert_eq!(follower.next_batch(100, Duration::ZERO).unwrap().len(), 4, "the tail, no resync");
+        assert_eq!(
+            follower.next_batch(100, Duration::ZERO).unwrap().unwrap().len(),
+            4,
+            "the tail, no resync"
+        );
     }
     let log = ChangeLog::builder().capacity(0).fresh_cursor(FreshCursor::Tail).build().unwrap();
     append(&log, 10);
