@@ -2,14 +2,14 @@
 
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::folded::Folded;
+use crate::folded::{self, Folded};
 use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::subscriber::Places;
 use crate::views::{View, Views};
 use crate::writer::{Refused, Writer};
-use ringlog::{ChangeLog, PushRequest, PushResponse};
+use ringlog::{ChangeLog, ClientChange, OpStatus, PushRequest, PushResponse};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,6 +54,14 @@ impl Pushes {
             Self::Memory { .. } => 0,
         }
     }
+
+    /// Whether pushes are taken, as far as the disk is concerned.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self {
+            Self::Durable { writer, .. } => writer.is_writable(),
+            Self::Memory { .. } => true,
+        }
+    }
 }
 
 impl App {
@@ -75,6 +83,9 @@ impl App {
                     Refused::Busy => {
                         ApiError::unavailable("BUSY", "too many pushes wait: nothing was applied")
                     }
+                    Refused::ReadOnly(why) => {
+                        ApiError::unavailable("STORE_FULL", format!("{why}: nothing was applied"))
+                    }
                     Refused::Ended => ApiError::unavailable(
                         "OUTCOME_UNKNOWN",
                         "the store failed or the server stopped: push again under the same op ids",
@@ -91,15 +102,15 @@ impl App {
     }
 
     async fn push_to_memory(&self, folded: &Folded, request: &PushRequest) -> Result<PushResponse, ApiError> {
-        let room = folded.room(request.changes.len()).await;
-        let mut room = room.ok_or_else(|| ApiError::unavailable("STOPPING", "the server is stopping"))?;
+        let lengths: Vec<usize> = request.changes.iter().map(text_len).collect();
+        let room = folded.room(lengths.len(), lengths.iter().sum()).await;
+        let room = room.ok_or_else(|| ApiError::unavailable("STOPPING", "the server is stopping"))?;
         let since = Instant::now();
         let response = self.log.push_batch(request, |_| Ok::<(), Infallible>(()));
         let appended = response.applied - response.deduped;
-        // The follower gives these back; the others go back now.
-        if let Some(taken) = room.split(appended) {
-            taken.forget();
-        }
+        let applied =
+            response.results.iter().zip(lengths).filter(|(result, _)| result.status == OpStatus::Applied);
+        room.used(appended, applied.map(|(_, length)| length).sum());
         if appended > 0 {
             self.metrics.appended(response.cursor.last_seq, since);
         }
@@ -121,4 +132,10 @@ impl App {
         let _ = self.log.visible(view.last_seq()).await;
         Ok(view)
     }
+}
+
+/// How many bytes of text the event of a change will have.
+fn text_len(change: &ClientChange) -> usize {
+    let data = change.data.as_ref().and_then(|data| serde_json::to_string(data).ok());
+    folded::text_len(&change.entity, &change.row_id, data.as_deref())
 }

@@ -32,6 +32,14 @@ pub struct Config {
     #[arg(long, env = "RINGLOG_DATA", value_name = "DIR", default_value = "ringlog-data")]
     pub data: PathBuf,
 
+    /// Same log for a data folder that was moved to another disk or machine
+    #[arg(long, env = "RINGLOG_ADOPT", conflicts_with_all = ["memory", "new_incarnation"])]
+    pub adopt: bool,
+
+    /// Another log for a data folder put back from a snapshot of its disk
+    #[arg(long, env = "RINGLOG_NEW_INCARNATION", conflicts_with = "memory")]
+    pub new_incarnation: bool,
+
     /// Keep nothing on disk: all is lost when the server stops
     #[arg(long, env = "RINGLOG_MEMORY", conflicts_with = "data")]
     pub memory: bool,
@@ -39,6 +47,10 @@ pub struct Config {
     /// How many events can be pulled: the last so many
     #[arg(long, env = "RINGLOG_CAPACITY", value_name = "EVENTS", default_value_t = 100_000, value_parser = count)]
     pub capacity: usize,
+
+    /// Most bytes of text in the window: of entities, row ids and data
+    #[arg(long, env = "RINGLOG_WINDOW_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = window_bytes)]
+    pub window_bytes: usize,
 
     /// How many applied op ids are remembered: the last so many
     #[arg(long, env = "RINGLOG_OP_IDS", value_name = "COUNT", default_value_t = 100_000, value_parser = count)]
@@ -145,6 +157,12 @@ impl Config {
                 self.listen
             ));
         }
+        if self.window_bytes < self.max_body {
+            return Err(format!(
+                "--window-bytes must be at least --max-body ({}), not {}: a push could not be seen whole",
+                self.max_body, self.window_bytes
+            ));
+        }
         if self.max_pushing < self.max_body {
             return Err(format!(
                 "--max-pushing must be at least --max-body ({}), not {}",
@@ -161,6 +179,10 @@ fn count(text: &str) -> Result<usize, String> {
 
 fn bytes(text: &str) -> Result<usize, String> {
     in_range(text, 1024, 1 << 32)
+}
+
+fn window_bytes(text: &str) -> Result<usize, String> {
+    in_range(text, 1024, 1 << 40)
 }
 
 fn in_range(text: &str, least: usize, most: usize) -> Result<usize, String> {

@@ -1,8 +1,8 @@
 //! The rows in memory, where there is no store: an embedded follower folds the log, and publishes each state whole.
 //!
 //! The follower must not be lapped, or changes would be missing from the rows for ever. So a push takes a permit for each of its
-//! changes before it appends, there are as many permits as the window has seqs, and a permit is given back when its
-//! change is folded: what is not folded yet is always in the window.
+//! changes and for each byte of their text before it appends, there are as many permits as the window has seqs and bytes, and they
+//! are given back when the changes are folded: what is not folded yet is always in the window.
 
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
@@ -27,7 +27,27 @@ pub(crate) struct Folded {
     /// The last seq folded, for who waits for it.
     reached: watch::Sender<u64>,
     /// One for each seq of the window that is free to be appended to.
-    room: Semaphore,
+    seqs: Semaphore,
+    /// One for each byte of the window that is free to be appended to.
+    bytes: Semaphore,
+}
+
+/// Room in the window, for changes that are to be appended.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    seqs: SemaphorePermit<'a>,
+    bytes: SemaphorePermit<'a>,
+}
+
+impl Room<'_> {
+    /// So much was appended: the follower gives it back when it is folded. The rest goes back now.
+    pub(crate) fn used(mut self, changes: usize, bytes: usize) {
+        for (permit, count) in [(&mut self.seqs, changes), (&mut self.bytes, bytes)] {
+            if let Some(taken) = permit.split(count) {
+                taken.forget();
+            }
+        }
+    }
 }
 
 /// The rows of one moment. A copy shares what did not change.
@@ -45,12 +65,13 @@ struct Row {
 
 impl Folded {
     /// No rows yet, for a log that is empty.
-    pub(crate) fn new(log: &ChangeLog, capacity: usize) -> Self {
+    pub(crate) fn new(log: &ChangeLog, capacity: usize, bytes: usize) -> Self {
         let last_seq = log.last_seq();
         Self {
             state: ArcSwap::from_pointee(FoldedRows { rows: OrdMap::new(), last_seq }),
             reached: watch::Sender::new(last_seq),
-            room: Semaphore::new(capacity),
+            seqs: Semaphore::new(capacity),
+            bytes: Semaphore::new(bytes),
         }
     }
 
@@ -76,11 +97,13 @@ impl Folded {
     fn follow(&self, mut follower: Follower, stop: &CancellationToken) {
         let mut state = FoldedRows::clone(&self.state.load());
         while !stop.is_cancelled() {
-            let count = match follower.next_batch(BATCH, PATIENCE) {
+            let (count, bytes) = match follower.next_batch(BATCH, PATIENCE) {
                 Ok(None) => return,
                 Ok(Some(batch)) if batch.is_empty() => continue,
                 Ok(Some(batch)) => {
+                    let mut bytes = 0;
                     for event in &batch {
+                        bytes += text_len(event.entity(), event.row_id(), event.data_json());
                         state.apply(
                             event.kind(),
                             event.entity(),
@@ -89,7 +112,7 @@ impl Folded {
                             event.seq(),
                         );
                     }
-                    batch.len()
+                    (batch.len(), bytes)
                 }
                 Err(resync) => {
                     tracing::error!(%resync, "the rows cannot be kept any longer");
@@ -98,13 +121,15 @@ impl Folded {
             };
             self.state.store(Arc::new(state.clone()));
             self.reached.send_replace(state.last_seq);
-            self.room.add_permits(count);
+            self.seqs.add_permits(count);
+            self.bytes.add_permits(bytes);
         }
     }
 
-    /// Waits until so many changes can be appended without the oldest unfolded one leaving the window.
-    pub(crate) async fn room(&self, changes: usize) -> Option<SemaphorePermit<'_>> {
-        self.room.acquire_many(changes as u32).await.ok()
+    /// Waits until so many changes, with so many bytes of text, can be appended without the oldest unfolded one leaving the window.
+    pub(crate) async fn room(&self, changes: usize, bytes: usize) -> Option<Room<'_>> {
+        let seqs = self.seqs.acquire_many(changes as u32).await.ok()?;
+        Some(Room { seqs, bytes: self.bytes.acquire_many(u32::try_from(bytes).ok()?).await.ok()? })
     }
 
     /// The rows, once everything up to `seq` is folded into them.
@@ -113,6 +138,11 @@ impl Folded {
         let _ = self.reached.subscribe().wait_for(|reached| *reached >= seq).await;
         self.state.load_full()
     }
+}
+
+/// How many bytes of text an event holds: what the window's limit of bytes counts.
+pub(crate) fn text_len(entity: &str, row_id: &str, data: Option<&str>) -> usize {
+    entity.len() + row_id.len() + data.map_or(0, str::len)
 }
 
 impl FoldedRows {

@@ -24,6 +24,7 @@
 
 mod app;
 mod auth;
+mod command;
 mod config;
 mod crash;
 mod error;
@@ -39,6 +40,7 @@ mod subscriber;
 mod views;
 mod writer;
 
+pub use command::{Cli, Command, CommandError};
 pub use config::Config;
 pub use server::{Server, StartError, Starting};
-pub use store::StoreError;
+pub use store::{BackupSummary, StoreError};

@@ -2,16 +2,20 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use ringlog_server::{Config, Server};
+use ringlog_server::{Cli, Command, Config, Server};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let Cli { command, config } = Cli::parse();
     init_logs(&config);
-    match run(config).await {
+    let ended = match command {
+        Some(command) => obey(command).await,
+        None => run(config).await,
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be done if that cannot be said.
@@ -21,7 +25,14 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn obey(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    writeln!(std::io::stdout(), "{}", command.run().await?)?;
+    Ok(())
+}
+
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    #[cfg(unix)]
+    survive_file_limits();
     let starting = Server::listen(config.clone()).await?;
     // Whoever started it may have closed standard output; that is no reason to end.
     if let Err(error) = std::io::stdout().write_all(greeting(&starting.url(), &config).as_bytes()) {
@@ -71,6 +82,16 @@ fn greeting(url: &str, config: &Config) -> String {
          curl{read} {url}/api/sync/snapshot\n  \
          curl{read} -N '{url}/api/sync/live?since=0'\n"
     )
+}
+
+/// A write beyond the limit of a file's size (`ulimit -f`) is an error like a full disk; unheard, its signal ends the process.
+#[cfg(unix)]
+fn survive_file_limits() {
+    const SIGXFSZ: i32 = 25;
+    // Who hears a signal once has changed what it does for good.
+    if let Err(error) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)) {
+        tracing::debug!(%error, "a limit of a file's size would end the server");
+    }
 }
 
 #[cfg(unix)]

@@ -248,6 +248,11 @@ impl Collector for State {
             ("lag_max", "Events that the furthest of the unfiltered live streams is behind", lag as usize),
             ("snapshots_held", "Snapshots held for clients that page through them", app.views.len()),
             ("pushes_waiting", "Pushes that wait for the writer", app.pushes.waiting()),
+            (
+                "store_writable",
+                "1 if the store takes pushes, 0 if it is read-only",
+                app.pushes.is_writable().into(),
+            ),
             ("capacity", "How many events the window holds", app.config.capacity),
         ] {
             gauge(&mut encoder, name, help, value as f64)?;

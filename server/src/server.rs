@@ -248,6 +248,7 @@ async fn open(
     let builder = ChangeLog::builder()
         .capacity(config.capacity)
         .op_id_capacity(config.op_ids)
+        .max_bytes(config.window_bytes as u64)
         .max_push_changes(config.max_changes());
     if config.memory {
         return open_memory(config, builder, failed, stop);
@@ -261,11 +262,10 @@ async fn open(
         .map_err(StartError::Thread)?;
     let opened =
         told.await.map_err(|_| StartError::Thread(std::io::Error::other("opening the store panicked")))?;
-    let (store, log) = opened?;
-    let (log, store) = (Arc::new(log), Arc::new(store));
-    let (writer, thread) =
-        Writer::start(Arc::clone(&log), Arc::clone(&store), Arc::clone(metrics), failed.clone())
-            .map_err(StartError::Thread)?;
+    let (store, committer, log) = opened?;
+    let log = Arc::new(log);
+    let (writer, thread) = Writer::start(Arc::clone(&log), committer, Arc::clone(metrics), failed.clone())
+        .map_err(StartError::Thread)?;
     Ok((log, Pushes::Durable { writer, store }, thread))
 }
 
@@ -279,7 +279,7 @@ fn open_memory(
     // one, is not taken for one of this log.
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let log = Arc::new(builder.base_seq(micros as u64).build()?);
-    let folded = Arc::new(Folded::new(&log, config.capacity));
+    let folded = Arc::new(Folded::new(&log, config.capacity, config.window_bytes));
     let thread = folded.start(&log, stop.clone(), failed.clone()).map_err(StartError::Thread)?;
     Ok((log, Pushes::Memory { folded }, thread))
 }

@@ -33,20 +33,42 @@
 //! other way round, a reader could have seen an event that a crash takes back, and the seq would mean something else
 //! afterwards; it would have to resync, if it ever found out.
 //!
-//! A commit that *fails* leaves it open on which side of the line it stopped. So the writer does not go on: the
-//! clients are told that the outcome is unknown, the server ends, and the next start reads from the disk what is true. Op ids make
-//! pushing again harmless in either case.
+//! # A commit that fails
+//!
+//! A disk may be full, read-only, or broken. The process goes on then: reads come from the log, and snapshots through a handle of
+//! their own ([`Store`](crate::store::Store)), so neither notices. For the writer it is as if it had crashed and started again:
+//!
+//! | it failed | on disk is | what it does |
+//! | --- | --- | --- |
+//! | in step 1, or in 2 before the commit began (no room for the file to grow) | the state before | refuses the group, opens the store anew |
+//! | in the commit, its pages were written or synced | the state before: no header names them | opens, finds the state before, refuses |
+//! | in the commit, its header was written or synced | either | opens, finds one of them; goes on to 3 if it is the one after |
+//! | at opening, after one of these | what it was | of the first case refuses the group; else the outcome is unknown: it holds the claims, and opens again later |
+//!
+//! 5. **Find out.** The failed handle is closed and the file opened, which repairs it as after a crash and *commits and
+//!    syncs* the state that it found. So what was found is on disk from then on, be it that the failed sync had left it in
+//!    the system's memory only. If its last seq is that of the group, the group is committed: on to step 3. If not, nothing of it is on disk,
+//!    the claims are dropped, and the clients get 503 `STORE_FULL`, which says that nothing was applied.
+//! 6. **Wait for room.** Pushes are refused at once; the store is not touched. After a second, then after twice as long each time
+//!    up to a minute, a file of 1 MiB is written, synced and removed. Once that works, pushes are taken again. What
+//!    passes this probe and fails all the same waits for twice as long again.
+//!
+//! While the outcome is unknown the claims stay in hand, so no repetition of theirs can be applied: their clients are told to
+//! push again, and are answered when it is known. Nothing is appended in between, nobody gets their seqs. A crash in step 5
+//! or 6 is one of the two cases above. A store that is found damaged is not written to any more: the server ends.
 //!
 //! A snapshot may read rows that are committed and not appended yet. Its cursor would lie ahead of the log; so it is
 //! held back until the log has got there.
 
 use crate::crash;
 use crate::metrics::Metrics;
-use crate::store::Store;
-use ringlog::{ChangeLog, OpStatus, PushRequest, PushResponse};
+use crate::store::{Committer, Failure, StoreError};
+use arc_swap::ArcSwapOption;
+use ringlog::{ChangeLog, OpStatus, PushClaim, PushRequest, PushResponse};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -56,11 +78,20 @@ const MAX_GROUP_CHANGES: usize = 4096;
 /// How many requests wait at most; further ones are told to come back.
 const MAX_WAITING: usize = 4096;
 
+/// How long it waits before it looks whether the disk takes something again, the first time and at most.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+const LAST_PROBE: Duration = Duration::from_secs(60);
+
+/// How often it looks for pushes to refuse meanwhile.
+const REFUSING: Duration = Duration::from_millis(20);
+
 /// Why a push was not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// Too many wait. Nothing was applied.
     Busy,
+    /// The store takes nothing at present. Nothing was applied.
+    ReadOnly(Arc<str>),
     /// The writer has ended, or ended meanwhile. Whether anything was applied is not known.
     Ended,
 }
@@ -68,128 +99,285 @@ pub(crate) enum Refused {
 /// A request that waits, and where its answer goes.
 struct Job {
     request: PushRequest,
-    answer: oneshot::Sender<PushResponse>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<PushResponse, Refused>>;
 
 /// The way to the writer. It ends when the last clone is dropped and all that waited is done.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
+    /// Why the store takes nothing, if it does not.
+    read_only: Arc<ArcSwapOption<Arc<str>>>,
 }
 
 impl Writer {
     /// Starts the writer's thread; `failed` is cancelled if it ends without having been told to.
     pub(crate) fn start(
         log: Arc<ChangeLog>,
-        store: Arc<Store>,
+        committer: Committer,
         metrics: Arc<Metrics>,
         failed: CancellationToken,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        let thread = Thread { log, store, metrics };
+        let read_only = Arc::default();
+        let thread = Thread {
+            log,
+            committer,
+            metrics,
+            waiting,
+            read_only: Arc::clone(&read_only),
+            next_probe: FIRST_PROBE,
+        };
         let handle = std::thread::Builder::new().name("writer".into()).spawn(move || {
             // Also if it panics.
             let failing = failed.drop_guard();
-            match thread.run(waiting) {
+            match thread.run() {
                 Ok(()) => drop(failing.disarm()),
                 Err(error) => tracing::error!(%error, "the store failed: nothing more is accepted"),
             }
         })?;
-        Ok((Self { jobs }, handle))
+        Ok((Self { jobs, read_only }, handle))
     }
 
     /// Applies a request. Its changes are on disk and in the log when this returns.
     pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, Refused> {
+        if let Some(why) = self.read_only.load_full() {
+            return Err(Refused::ReadOnly(Arc::clone(&why)));
+        }
         let (answer, answered) = oneshot::channel();
         self.jobs.try_send(Job { request, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Busy,
-            mpsc::error::TrySendError::Closed(_) => Refused::Ended,
+            TrySendError::Full(_) => Refused::Busy,
+            TrySendError::Closed(_) => Refused::Ended,
         })?;
-        answered.await.map_err(|_| Refused::Ended)
+        answered.await.unwrap_or(Err(Refused::Ended))
     }
 
     /// How many requests wait.
     pub(crate) fn waiting(&self) -> usize {
         MAX_WAITING - self.jobs.capacity()
     }
+
+    /// Whether the store takes pushes.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.read_only.load().is_none()
+    }
 }
 
 /// What the writer's thread has in hand.
 struct Thread {
     log: Arc<ChangeLog>,
-    store: Arc<Store>,
+    committer: Committer,
     metrics: Arc<Metrics>,
+    waiting: mpsc::Receiver<Job>,
+    read_only: Arc<ArcSwapOption<Arc<str>>>,
+    /// How long to wait before the next look whether the disk takes something.
+    next_probe: Duration,
+}
+
+/// How the commit of a group went.
+enum Outcome {
+    /// It is on disk.
+    Committed,
+    /// Nothing of it is on disk.
+    Refused(Arc<str>),
+    /// The server is stopping, and it is not known.
+    Stopping,
+}
+
+/// Whether there is more to come.
+enum Goes {
+    On,
+    /// Nobody can push any more.
+    Ending,
 }
 
 impl Thread {
-    fn run(&self, mut waiting: mpsc::Receiver<Job>) -> Result<(), redb::Error> {
+    fn run(mut self) -> Result<(), StoreError> {
         let mut group = Vec::new();
         loop {
             if group.is_empty() {
-                match waiting.blocking_recv() {
+                match self.waiting.blocking_recv() {
                     Some(job) => group.push(job),
                     None => return Ok(()),
                 }
             }
             let mut changes: usize = group.iter().map(|job: &Job| job.request.changes.len()).sum();
             while changes < MAX_GROUP_CHANGES
-                && let Ok(job) = waiting.try_recv()
+                && let Ok(job) = self.waiting.try_recv()
             {
                 changes += job.request.changes.len();
                 group.push(job);
             }
             crash::point("grouped");
             group = self.serve(group)?;
+            if !self.read_only.load().is_none() {
+                refuse(group.drain(..).map(|job| job.answer), &self.reason());
+                if let Goes::Ending = self.wait_for_room()? {
+                    return Ok(());
+                }
+            }
         }
     }
 
     /// Applies and answers a group. Gives back those that are put off.
-    fn serve(&self, group: Vec<Job>) -> Result<Vec<Job>, redb::Error> {
-        let answers = self.apply(&group)?;
+    fn serve(&mut self, group: Vec<Job>) -> Result<Vec<Job>, StoreError> {
+        let (requests, mut answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|job| (job.request, Some(job.answer))).unzip();
+        let responses = self.apply(&requests, &mut answers)?;
         crash::point("appended");
         let mut put_off = Vec::new();
-        for (job, answer) in group.into_iter().zip(answers) {
-            match answer {
-                // Who does not wait for it any more can push again.
-                Some(answer) => drop(job.answer.send(answer)),
-                None => put_off.push(job),
+        for ((request, answer), response) in requests.into_iter().zip(answers).zip(responses) {
+            match (answer, response) {
+                // A client that does not wait for it any more can push again.
+                (Some(answer), Some(response)) => drop(answer.send(response)),
+                (Some(answer), None) => put_off.push(Job { request, answer }),
+                // It was told that the outcome is not known.
+                (None, _) => {}
             }
             crash::point("answered");
         }
         Ok(put_off)
     }
 
-    /// Steps 1 to 3. No answer for what is put off.
-    fn apply(&self, group: &[Job]) -> Result<Vec<Option<PushResponse>>, redb::Error> {
-        let claims: Vec<_> = group.iter().map(|job| self.log.claim_push(&job.request)).collect();
+    /// Steps 1 to 3. No response for what is put off.
+    fn apply(
+        &mut self,
+        requests: &[PushRequest],
+        answers: &mut [Option<Answer>],
+    ) -> Result<Vec<Option<Result<PushResponse, Refused>>>, StoreError> {
+        // Not of `self`, which the commit needs.
+        let log = Arc::clone(&self.log);
+        let claims: Vec<_> = requests.iter().map(|request| log.claim_push(request)).collect();
         crash::point("claimed");
-        let mut next = self.log.last_seq() + 1;
         let changes: usize = claims.iter().flatten().map(|claim| claim.changes().len()).sum();
-        if changes > 0 {
-            let start = Instant::now();
-            self.store.commit(next, claims.iter().flatten())?;
-            self.metrics.committed(changes, start);
-        }
-        let mut answers = Vec::with_capacity(claims.len());
+        let outcome = if changes > 0 { self.commit(&claims, changes, answers)? } else { Outcome::Committed };
+        let mut responses = Vec::with_capacity(claims.len());
+        let mut next = log.last_seq() + 1;
         for claim in claims {
-            answers.push(match claim {
-                Ok(claim) => {
-                    next += claim.changes().len() as u64;
-                    self.metrics.appending(next - 1);
-                    let answer = claim.publish();
-                    assert_eq!(
-                        self.log.last_seq(),
-                        next - 1,
-                        "somebody else appends: what is on disk has other seqs"
-                    );
-                    crash::point("claim_appended");
-                    Some(answer)
+            responses.push(match (claim, &outcome) {
+                (Ok(_), Outcome::Stopping) => Some(Err(Refused::Ended)),
+                // What it was to apply is not on disk; a repetition alone is answered.
+                (Ok(claim), Outcome::Refused(why)) if !claim.changes().is_empty() => {
+                    Some(Err(Refused::ReadOnly(Arc::clone(why))))
                 }
-                Err(answer) if is_pending(&answer) => None,
-                Err(answer) => Some(answer),
+                (Ok(claim), _) => Some(Ok(self.publish(claim, &mut next))),
+                (Err(response), _) if is_pending(&response) => None,
+                (Err(response), _) => Some(Ok(response)),
             });
         }
-        Ok(answers)
+        Ok(responses)
+    }
+
+    /// Step 3 for one claim.
+    fn publish(&self, claim: PushClaim<'_>, next: &mut u64) -> PushResponse {
+        *next += claim.changes().len() as u64;
+        self.metrics.appending(*next - 1);
+        let response = claim.publish();
+        assert_eq!(self.log.last_seq(), *next - 1, "somebody else appends: what is on disk has other seqs");
+        crash::point("claim_appended");
+        response
+    }
+
+    /// Step 2, and 5 if it fails.
+    fn commit(
+        &mut self,
+        claims: &[Result<PushClaim<'_>, PushResponse>],
+        changes: usize,
+        answers: &mut [Option<Answer>],
+    ) -> Result<Outcome, StoreError> {
+        let (start, first) = (Instant::now(), self.log.last_seq() + 1);
+        match self.committer.commit(first, claims.iter().flatten()) {
+            Ok(()) => {
+                self.next_probe = FIRST_PROBE;
+                self.metrics.committed(changes, start);
+                Ok(Outcome::Committed)
+            }
+            Err(failure) => {
+                crash::point("failed");
+                self.find_out(first + changes as u64 - 1, &failure, answers)
+            }
+        }
+    }
+
+    /// Step 5. Ends when it is known whether the group, whose last seq is `last`, is on disk.
+    fn find_out(
+        &mut self,
+        last: u64,
+        failure: &Failure,
+        answers: &mut [Option<Answer>],
+    ) -> Result<Outcome, StoreError> {
+        tracing::error!(error = %failure.error, "a commit failed: pushes are refused until the store takes them again");
+        let why: Arc<str> = format!("the store takes nothing: {}", failure.error).into();
+        self.read_only.store(Some(Arc::new(Arc::clone(&why))));
+        loop {
+            match self.committer.reopen() {
+                Ok(found) if found >= last => {
+                    tracing::warn!("the commit is on disk all the same");
+                    self.committer.committed(found);
+                    return Ok(Outcome::Committed);
+                }
+                Ok(_) => return Ok(Outcome::Refused(why)),
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Format { .. })) => return Err(error),
+                Err(error) if failure.is_known => {
+                    tracing::error!(%error, "the store cannot be opened");
+                    return Ok(Outcome::Refused(why));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be opened: whether the commit is on disk is not known")
+                }
+            }
+            // They are told that the outcome is not known.
+            answers.iter_mut().for_each(|answer| drop(answer.take()));
+            if let Goes::Ending = self.pause() {
+                return Ok(Outcome::Stopping);
+            }
+        }
+    }
+
+    /// Step 6.
+    fn wait_for_room(&mut self) -> Result<Goes, StoreError> {
+        loop {
+            if let Goes::Ending = self.pause() {
+                return Ok(Goes::Ending);
+            }
+            match self.committer.probe() {
+                Ok(()) => {
+                    tracing::info!("the store takes pushes again");
+                    self.read_only.store(None);
+                    return Ok(Goes::On);
+                }
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Format { .. })) => return Err(error),
+                Err(error) => tracing::debug!(%error, "there is no room yet"),
+            }
+        }
+    }
+
+    /// Refuses all pushes until it is time for the next look, each time for twice as long.
+    fn pause(&mut self) -> Goes {
+        let until = Instant::now() + self.next_probe;
+        self.next_probe = (self.next_probe * 2).min(LAST_PROBE);
+        let why = self.reason();
+        while Instant::now() < until {
+            match self.waiting.try_recv() {
+                Ok(job) => refuse([job.answer], &why),
+                Err(TryRecvError::Empty) => std::thread::sleep(REFUSING),
+                Err(TryRecvError::Disconnected) => return Goes::Ending,
+            }
+        }
+        Goes::On
+    }
+
+    /// Why pushes are refused.
+    fn reason(&self) -> Arc<str> {
+        self.read_only.load().as_deref().map_or_else(|| "the store takes nothing".into(), Arc::clone)
+    }
+}
+
+fn refuse(answers: impl IntoIterator<Item = Answer>, why: &Arc<str>) {
+    for answer in answers {
+        drop(answer.send(Err(Refused::ReadOnly(Arc::clone(why)))));
     }
 }
 

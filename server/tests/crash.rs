@@ -16,8 +16,17 @@ use tokio::sync::watch;
 
 /// The points at which the server can be made to end, in the order in which it comes by.
 const WHILE_MAKING: [&str; 4] = ["created", "made", "renamed", "verified"];
-const WHILE_WRITING: [&str; 8] =
-    ["grouped", "claimed", "claim_written", "written", "committed", "claim_appended", "appended", "answered"];
+const WHILE_WRITING: [&str; 9] = [
+    "grouped",
+    "claimed",
+    "claim_written",
+    "written",
+    "committed",
+    "marked",
+    "claim_appended",
+    "appended",
+    "answered",
+];
 
 fn deep() -> bool {
     std::env::var_os("RINGLOG_SERVER_DEEP").is_some()

@@ -1,5 +1,6 @@
 //! The routes, one file each, and what lies around them.
 
+mod backup;
 mod gate;
 mod health;
 mod live;

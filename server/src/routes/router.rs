@@ -1,6 +1,6 @@
 //! Which path leads where, through what.
 
-use super::{health, live, page, pull, push, snapshot, socket, stats};
+use super::{backup, health, live, page, pull, push, snapshot, socket, stats};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
@@ -44,8 +44,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let writing = Router::new()
         .route("/api/sync/push", post(push::push))
         .route_layer(middleware::from_fn_with_state(state(), deadline))
+        .route("/api/admin/backup", get(backup::backup))
         .route_layer(middleware::from_fn_with_state(state(), auth::writer));
-    let compressed = SizeAbove::new(MIN_COMPRESSED).and(NotForContentType::SSE);
+    let compressed = SizeAbove::new(MIN_COMPRESSED)
+        .and(NotForContentType::SSE)
+        .and(NotForContentType::const_new("application/gzip"));
     reading
         .merge(writing)
         .merge(page::routes())

@@ -1,6 +1,6 @@
 //! What can be wrong with a store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a store cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -9,7 +9,7 @@ pub enum StoreError {
     /// Another server is running on it.
     #[error("{} is in use by another server: stop that one, or give another --data", .0.display())]
     InUse(PathBuf),
-    /// A folder or a file cannot be made, read or locked.
+    /// A folder or a file cannot be made, read, written or locked.
     #[error("{}: {source}", path.display())]
     Io {
         /// Which.
@@ -29,16 +29,59 @@ pub enum StoreError {
         reason: String,
     },
     /// It was written by another version of this server.
-    #[error("{} has format {found}, and this server reads format {expected}: use the server that wrote it", path.display())]
+    #[error("{} has format {found}, and this server reads formats up to {expected}: use the server that wrote it", path.display())]
     Format {
         /// Which file.
         path: PathBuf,
         /// What it says of itself.
         found: u64,
-        /// What is understood.
+        /// The latest that is understood.
         expected: u64,
     },
+    /// `--adopt` for a store that is older than its folder.
+    #[error(
+        "{} cannot be adopted: it ends at seq {last_seq}, and seq {seen} was committed in this folder. \
+         Start without --adopt: it becomes another log, and clients load their rows anew", path.display()
+    )]
+    Older {
+        /// Which file.
+        path: PathBuf,
+        /// Its last seq.
+        last_seq: u64,
+        /// The highest seq that was committed.
+        seen: u64,
+    },
+    /// A store is there where one is to be made.
+    #[error("{} is there already: restore into a folder without a store", .0.display())]
+    Exists(PathBuf),
+    /// A backup is not whole.
+    #[error("{} is no whole backup: {reason}", path.display())]
+    Backup {
+        /// Which file, or where it comes from.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// The database failed while it was used.
-    #[error("the store failed: {0}")]
-    Failed(#[from] redb::Error),
+    #[error("{}: {source}", path.display())]
+    Failed {
+        /// Which file.
+        path: PathBuf,
+        /// What the database says.
+        source: redb::Error,
+    },
+}
+
+pub(super) fn io(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Io { path: path.to_owned(), source }
+}
+
+/// What the database says of a file.
+pub(super) fn failed(path: &Path, source: impl Into<redb::Error>) -> StoreError {
+    match source.into() {
+        redb::Error::Io(source) => io(path, source),
+        redb::Error::Corrupted(reason) => StoreError::Damaged { path: path.to_owned(), reason },
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        source => StoreError::Failed { path: path.to_owned(), source },
+    }
 }

@@ -1,11 +1,14 @@
-//! What is kept on disk: rows, the window of events, the op ids, and which log it is. One file, `ringlog.redb`, beside a lock.
+//! What is kept on disk: rows, the window of events, the op ids, and which log it is. One file, `ringlog.redb`, beside a lock
+//! and a watermark.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `format`, `incarnation`, `last_seq` | 8, 16 and 8 bytes, the most significant first |
+//! | `meta` | `format`, `incarnation`, `last_seq`, `identity` | 8, 16, 8 and 16 bytes, the most significant first |
 //! | `rows` | entity, row id | seq of its last change, data |
-//! | `events` | seq | timestamp, kind, entity, row id, data; the last `capacity` |
-//! | `op_ids` | seq of the operation's event | client id, op id; the last `op_ids` |
+//! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
+//! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |
+//!
+//! This is format 2. Format 1 has no `identity`, and a table `op_ids` without fingerprints; it is converted when it is opened.
 //!
 //! # Opening
 //!
@@ -13,19 +16,27 @@
 //!
 //! A store that is there is first opened through an [`Overlay`](overlay::Overlay), which keeps in memory what redb would write to
 //! repair it. There all checksums are verified and all of the window is read. Only if nothing is wrong is the file opened for writing:
-//! whatever else is found, the server refuses to start and the file is as it was.
+//! whatever else is found, the server refuses to start and the file is as it was. Nothing of the store is served before all of
+//! it is verified; the server listens meanwhile, and says so.
 //!
 //! Commits are made in two phases (redb's word: the pages are synced before the header names them). So a header that
 //! names a broken page means that the file was damaged, never that a commit was torn, and redb does not fall back silently to
 //! the commit before, which would lose what was acknowledged.
+//!
+//! Whether it is the store that was in use last or a copy, which becomes another log, is told in [`identity`].
 
+mod backup;
 mod disk;
 mod error;
+mod folder;
+mod identity;
 mod open;
 mod overlay;
 mod tables;
 mod view;
 
-pub(crate) use disk::Store;
+pub use backup::BackupSummary;
+pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};
+pub(crate) use disk::{Committer, Failure, Store};
 pub use error::StoreError;
 pub(crate) use view::StoredRows;

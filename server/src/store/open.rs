@@ -1,104 +1,180 @@
 //! Making a store, and opening one that is there.
 
-use super::disk::Store;
-use super::error::StoreError;
+use super::disk::{Committer, Opener, Store, Window};
+use super::error::{StoreError, failed, io};
+use super::folder::{Folder, has_store, store_in};
+use super::identity::{Identity, Origin, Watermark};
 use super::overlay::Overlay;
 use super::tables::{
-    EVENTS, FORMAT, FORMAT_KEY, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, create, kind_from_byte,
+    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS,
+    OP_IDS_1, create, kind_from_byte, text_len,
 };
+use super::view::StoredRows;
 use crate::config::Config;
 use crate::crash;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
-use ringlog::{Builder, Change, ChangeLog, Incarnation};
+use redb::{
+    ConcurrencyMode, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
+    WriteTransaction,
+};
+use ringlog::{Builder, Change, ChangeLog, Fingerprint, Incarnation};
 use serde_json::value::RawValue;
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-const FILE: &str = "ringlog.redb";
-/// What a store is called until it is whole.
-const NEW_FILE: &str = "ringlog.redb.new";
-const LOCK_FILE: &str = "ringlog.lock";
+/// What opening a store gives: what requests read from, what the writer commits with, and the log.
+pub(crate) type Opened = (Arc<Store>, Committer, ChangeLog);
 
 impl Store {
     /// Opens the store in the configured folder, makes one if there is none, and restores the log from it.
-    pub(crate) fn open(config: &Config, log: Builder) -> Result<(Self, ChangeLog), StoreError> {
-        let folder = &config.data;
-        fs::create_dir_all(folder).map_err(|source| io(folder, source))?;
-        let lock = lock(folder)?;
-        let path = folder.join(FILE);
-        if !path.try_exists().map_err(|source| io(&path, source))? {
-            make(folder, &path)?;
+    pub(crate) fn open(config: &Config, log: Builder) -> Result<Opened, StoreError> {
+        let cache = cache_size(config);
+        let opener = move |path: &Path| builder(cache / 2).open(path);
+        Self::open_with(config, log, Box::new(opener))
+    }
+
+    /// As [`open`](Self::open), by a given way to open the file for writing.
+    pub(super) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
+        let folder = Folder::lock(&config.data)?;
+        let path = folder.store();
+        if !folder.has_store()? {
+            make(&folder)?;
         }
-        let log = verify(&path, log)?;
+        let seen = Watermark::highest(folder.path())?;
+        let found = verify(&path, cache_size(config), |transaction| {
+            Reader { transaction, path: &path }.read(config, seen, log)
+        })?;
         crash::point("verified");
-        let database = Database::builder()
-            .set_cache_size(config.store_cache << 20)
-            .open(&path)
-            .map_err(|error| StoreError::Failed(error.into()))?;
-        Ok((Self::new(database, lock, config), log))
+        let database = opener(&path).map_err(|error| failed(&path, error))?;
+        if found.is_outdated {
+            settle(&database, &found).map_err(|error| failed(&path, error))?;
+            crash::point("settled");
+        }
+        let watermark = Watermark::begin(folder.path(), found.log.last_seq())?;
+        let reader =
+            builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
+        let store = Arc::new(Store::new(path, reader));
+        let window = Window {
+            capacity: config.capacity as u64,
+            max_bytes: config.window_bytes as u64,
+            bytes: found.window_bytes,
+        };
+        let committer =
+            Committer::new((Arc::clone(&store), folder), (database, opener), watermark, window, config);
+        Ok((store, committer, found.log))
     }
 }
 
-fn io(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io { path: path.to_owned(), source }
+fn cache_size(config: &Config) -> usize {
+    config.store_cache << 20
 }
 
-/// Takes the folder for this process, until the file is closed.
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|source| io(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(source)) => Err(io(&path, source)),
+/// Opens files so that another handle can read what this one writes, or is read from what another one writes.
+fn builder(cache: usize) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache).set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder
+}
+
+/// Reads one moment of the store in a folder, be a server running on it or not.
+pub(super) fn with_view<T>(
+    folder: &Path,
+    read: impl FnOnce(&StoredRows) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    const CACHE: usize = 64 << 20;
+    let path = store_in(folder);
+    if !has_store(&path)? {
+        return Err(io(&path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store")));
     }
+    let read = |transaction: &ReadTransaction| {
+        check_format(transaction, &path)?;
+        read(&StoredRows::new(transaction).map_err(|error| failed(&path, error))?)
+    };
+    match builder(CACHE).open_read_only(&path) {
+        Ok(database) => {
+            let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
+            read(&transaction)
+        }
+        // Its last server was killed; what it would need for repair stays in memory.
+        Err(DatabaseError::RepairAborted) => verify(&path, CACHE, |transaction| Ok(read(&transaction))),
+        Err(error) => Err(failed(&path, error)),
+    }
+}
+
+fn check_format(transaction: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
+    let found = meta(transaction, FORMAT_KEY).map(u64::from_be_bytes);
+    let found = found.map_err(|reason| StoreError::Damaged { path: path.to_owned(), reason })?;
+    if found == FORMAT {
+        return Ok(());
+    }
+    Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT })
 }
 
 /// Makes an empty store with an incarnation of its own.
-fn make(folder: &Path, path: &Path) -> Result<(), StoreError> {
-    let new = folder.join(NEW_FILE);
-    match fs::remove_file(&new) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io(&new, source)),
-        _ => {}
-    }
-    fill(&new, Incarnation::random())?;
+fn make(folder: &Folder) -> Result<(), StoreError> {
+    // Of a store that is gone; they say nothing about this one.
+    Watermark::clear(folder.path())?;
+    fill(folder, |_| Ok(0))?;
     crash::point("made");
-    fs::rename(&new, path).map_err(|source| io(path, source))?;
-    // The name is on disk before anything is acknowledged.
-    #[cfg(unix)]
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io(folder, source))?;
+    folder.name_new_store()?;
     crash::point("renamed");
     Ok(())
 }
 
-fn fill(path: &Path, incarnation: Incarnation) -> Result<(), StoreError> {
-    let make = || -> Result<(), redb::Error> {
-        let mut transaction = {
-            let database = Database::create(path)?;
-            crash::point("created");
-            database.begin_write()?
-        };
+/// Makes a store under another name: `rows` writes what is in it, and answers with its last seq. On any error nothing stays.
+pub(super) fn fill(
+    folder: &Folder,
+    contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
+) -> Result<(), StoreError> {
+    let path = folder.new_store()?;
+    let filled = fill_at(&path, contents);
+    if filled.is_err() {
+        let _ = std::fs::remove_file(&path);
+    }
+    filled
+}
+
+fn fill_at(
+    path: &Path,
+    contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
+) -> Result<(), StoreError> {
+    const CACHE: usize = 64 << 20;
+    let identity = Identity::of(path)?;
+    let begin = || -> Result<(Database, WriteTransaction), redb::Error> {
+        let database = Database::builder().set_cache_size(CACHE).create(path)?;
+        crash::point("created");
+        let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
         create(&transaction)?;
+        Ok((database, transaction))
+    };
+    let (database, transaction) = begin().map_err(|error| failed(path, error))?;
+    let last_seq = contents(&transaction)?;
+    let finish = || -> Result<(), redb::Error> {
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
-            meta.insert(INCARNATION_KEY, &incarnation.to_bytes()[..])?;
-            meta.insert(LAST_SEQ_KEY, &0_u64.to_be_bytes()[..])?;
+            meta.insert(INCARNATION_KEY, &Incarnation::random().to_bytes()[..])?;
+            meta.insert(LAST_SEQ_KEY, &last_seq.to_be_bytes()[..])?;
+            meta.insert(IDENTITY_KEY, &identity.to_bytes()[..])?;
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(database.close()?)
     };
-    Ok(make()?)
+    finish().map_err(|error| failed(path, error))
 }
 
-/// Checks every page of a store, and reads the log out of it. Writes nothing, whatever is found.
-fn verify(path: &Path, log: Builder) -> Result<ChangeLog, StoreError> {
+/// What is found in a store whose pages are whole: something, or what is refused for a reason of its own; else, what is
+/// wrong with it.
+pub(super) type Checked<T> = Result<Result<T, StoreError>, String>;
+
+/// Checks every page of a store, then reads it. Writes nothing, whatever is found.
+pub(super) fn verify<T>(
+    path: &Path,
+    cache: usize,
+    read: impl FnOnce(ReadTransaction) -> Checked<T>,
+) -> Result<T, StoreError> {
     let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|source| io(path, source))?;
     let overlay = Overlay::new(file).map_err(|source| io(path, source))?;
@@ -107,22 +183,60 @@ fn verify(path: &Path, log: Builder) -> Result<ChangeLog, StoreError> {
     }
     // On some damages redb panics rather than to return an error.
     let checked = catch_unwind(AssertUnwindSafe(|| {
-        let mut database =
-            Database::builder().create_with_backend(overlay).map_err(|error| error.to_string())?;
-        match database.check_integrity() {
-            Ok(true) => {}
-            Ok(false) => return Err("its pages do not agree".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        }
-        let transaction = database.begin_read().map_err(|error| error.to_string())?;
-        Reader { transaction, path }.log(log)
+        let database = Database::builder()
+            .set_cache_size(cache)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(overlay)
+            .map_err(|error| error.to_string())?;
+        read(database.begin_read().map_err(|error| error.to_string())?)
     }));
     match checked {
-        Ok(Ok(Ok(log))) => Ok(log),
+        Ok(Ok(Ok(found))) => Ok(found),
         Ok(Ok(Err(error))) => Err(error),
         Ok(Err(reason)) => Err(damaged(reason)),
         Err(_) => Err(damaged("reading it panics".into())),
     }
+}
+
+/// A store that was read.
+struct Found {
+    log: ChangeLog,
+    identity: Identity,
+    /// How many bytes of text the window has on disk.
+    window_bytes: u64,
+    /// Whether format, incarnation or identity on disk are not those that hold from now on.
+    is_outdated: bool,
+}
+
+/// Brings a store up to date in one transaction: its format, its incarnation, its identity.
+fn settle(database: &Database, found: &Found) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    {
+        let mut meta = transaction.open_table(META)?;
+        let format = meta.get(FORMAT_KEY)?.map(|bytes| bytes.value().to_vec());
+        if format.as_deref() == Some(&FORMAT_1.to_be_bytes()[..]) {
+            convert(&transaction)?;
+        }
+        meta.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
+        meta.insert(INCARNATION_KEY, &found.log.incarnation().to_bytes()[..])?;
+        meta.insert(IDENTITY_KEY, &found.identity.to_bytes()[..])?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// The op ids of format 1 have no fingerprints.
+fn convert(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    {
+        let (before, mut after) = (transaction.open_table(OP_IDS_1)?, transaction.open_table(OP_IDS)?);
+        for entry in before.iter()? {
+            let (seq, id) = entry?;
+            let (client_id, op_id) = id.value();
+            after.insert(seq.value(), (client_id, op_id, None))?;
+        }
+    }
+    transaction.delete_table(OP_IDS_1)?;
+    Ok(())
 }
 
 /// Reads a log out of a store whose pages are known to be whole.
@@ -131,62 +245,128 @@ struct Reader<'a> {
     path: &'a Path,
 }
 
-/// What was found there: a log, or something that is refused for a reason of its own; else, what is wrong with it.
-type Found = Result<Result<ChangeLog, StoreError>, String>;
-
 impl Reader<'_> {
-    fn log(&self, builder: Builder) -> Found {
-        let format = u64::from_be_bytes(self.meta(FORMAT_KEY)?);
-        if format != FORMAT {
-            let path: PathBuf = self.path.to_owned();
+    /// `seen` is what the watermarks beside the store say.
+    fn read(&self, config: &Config, seen: u64, builder: Builder) -> Checked<Found> {
+        let format = u64::from_be_bytes(meta(&self.transaction, FORMAT_KEY)?);
+        if ![FORMAT_1, FORMAT].contains(&format) {
+            let path = self.path.to_owned();
             return Ok(Err(StoreError::Format { path, found: format, expected: FORMAT }));
         }
-        let incarnation = Incarnation::from_bytes(self.meta(INCARNATION_KEY)?);
-        let last_seq = u64::from_be_bytes(self.meta(LAST_SEQ_KEY)?);
+        let last_seq = u64::from_be_bytes(meta(&self.transaction, LAST_SEQ_KEY)?);
+        let kept = Incarnation::from_bytes(meta(&self.transaction, INCARNATION_KEY)?);
+        let identity = match Identity::of(self.path) {
+            Ok(identity) => identity,
+            Err(error) => return Ok(Err(error)),
+        };
+        let known = if format == FORMAT_1 {
+            None
+        } else {
+            Some(Identity::from_bytes(meta(&self.transaction, IDENTITY_KEY)?))
+        };
+        let origin = Origin::of(known, identity, last_seq, seen);
+        let incarnation = match self.incarnation(config, kept, origin, last_seq) {
+            Ok(incarnation) => incarnation,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut log, window_bytes) = self.log(builder.incarnation(incarnation), last_seq)?;
+        self.restore_op_ids(format, &mut log)?;
+        let is_outdated = format != FORMAT || incarnation != kept || known != Some(identity);
+        Ok(Ok(Found { log, identity, window_bytes, is_outdated }))
+    }
+
+    /// The incarnation of this log from now on: what is a copy is another log.
+    fn incarnation(
+        &self,
+        config: &Config,
+        kept: Incarnation,
+        origin: Origin,
+        last_seq: u64,
+    ) -> Result<Incarnation, StoreError> {
+        let store = self.path.display();
+        let new = || Incarnation::random();
+        Ok(match origin {
+            Origin::Older { seen } if config.adopt => {
+                return Err(StoreError::Older { path: self.path.to_owned(), last_seq, seen });
+            }
+            Origin::Older { seen } => {
+                tracing::warn!(%store, last_seq, seen, "an old copy of the store was put back: it is another log from here on, \
+                    and clients load their rows anew");
+                new()
+            }
+            _ if config.new_incarnation => {
+                tracing::info!(%store, "--new-incarnation: it is another log from here on, and clients load their rows anew");
+                new()
+            }
+            Origin::Copied if config.adopt => {
+                tracing::info!(%store, "--adopt: a copy of the store goes on as the same log; the original must not");
+                kept
+            }
+            Origin::Copied => {
+                tracing::warn!(%store, "this is a copy of the store: it is another log from here on, and clients load their rows \
+                    anew (if it was moved here and the original is not used again, start a fresh copy with --adopt)");
+                new()
+            }
+            Origin::Same => kept,
+        })
+    }
+
+    /// The events, and how many bytes of text they have.
+    fn log(&self, builder: Builder, last_seq: u64) -> Result<(ChangeLog, u64), String> {
         let events = self.transaction.open_table(EVENTS).map_err(text)?;
         let oldest = events.first().map_err(text)?.map_or(last_seq + 1, |(seq, _)| seq.value());
         let base_seq = oldest.checked_sub(1).ok_or("an event has seq 0")?;
-        let mut log =
-            builder.incarnation(incarnation).base_seq(base_seq).build().map_err(|error| error.to_string())?;
+        let mut log = builder.base_seq(base_seq).build().map_err(text)?;
+        let mut bytes = 0;
         for entry in events.iter().map_err(text)? {
             let (seq, event) = entry.map_err(text)?;
             let (timestamp, kind, entity, row_id, data) = event.value();
             let kind = kind_from_byte(kind).ok_or("an event is of an unknown kind")?;
             let mut change = Change::new(kind, entity, row_id);
             if let Some(data) = data {
-                let raw: &RawValue = serde_json::from_str(data).map_err(|error| error.to_string())?;
+                let raw: &RawValue = serde_json::from_str(data).map_err(text)?;
                 change = change.raw(raw);
             }
-            log.restore(seq.value(), timestamp, &change).map_err(|error| error.to_string())?;
+            log.restore(seq.value(), timestamp, &change).map_err(text)?;
+            bytes += text_len(entity, row_id, data);
         }
         if log.last_seq() != last_seq {
             return Err(format!("its events end at {}, not at {last_seq}", log.last_seq()));
         }
-        self.restore_op_ids(&mut log)?;
-        Ok(Ok(log))
+        Ok((log, bytes))
     }
 
-    fn restore_op_ids(&self, log: &mut ChangeLog) -> Result<(), String> {
-        let op_ids = self.transaction.open_table(OP_IDS).map_err(text)?;
-        for entry in op_ids.iter().map_err(text)? {
-            let (seq, id) = entry.map_err(text)?;
-            let (client_id, op_id) = id.value();
-            if seq.value() > log.last_seq() {
-                return Err(format!("an op id has seq {}, after the last", seq.value()));
+    fn restore_op_ids(&self, format: u64, log: &mut ChangeLog) -> Result<(), String> {
+        let last_seq = log.last_seq();
+        let mut restore = |seq: u64, client_id: Option<&str>, op_id: &str, fingerprint: Option<u64>| {
+            if seq > last_seq {
+                return Err(format!("an op id has seq {seq}, after the last"));
             }
-            log.restore_op_id(client_id, op_id, seq.value(), None);
+            log.restore_op_id(client_id, op_id, seq, fingerprint.and_then(Fingerprint::from_bits));
+            Ok(())
+        };
+        if format == FORMAT_1 {
+            for entry in self.transaction.open_table(OP_IDS_1).map_err(text)?.iter().map_err(text)? {
+                let (seq, id) = entry.map_err(text)?;
+                let (client_id, op_id) = id.value();
+                restore(seq.value(), client_id, op_id, None)?;
+            }
+            return Ok(());
+        }
+        for entry in self.transaction.open_table(OP_IDS).map_err(text)?.iter().map_err(text)? {
+            let (seq, id) = entry.map_err(text)?;
+            let (client_id, op_id, fingerprint) = id.value();
+            restore(seq.value(), client_id, op_id, fingerprint)?;
         }
         Ok(())
     }
+}
 
-    fn meta<const N: usize>(&self, key: &str) -> Result<[u8; N], String> {
-        let meta = self.transaction.open_table(META).map_err(text)?;
-        let value = meta.get(key).map_err(text)?.ok_or_else(|| format!("it has no `{key}`"))?;
-        value
-            .value()
-            .try_into()
-            .map_err(|_| format!("its `{key}` has {} bytes, not {N}", value.value().len()))
-    }
+/// A value of the table `meta`, of just so many bytes.
+fn meta<const N: usize>(transaction: &ReadTransaction, key: &str) -> Result<[u8; N], String> {
+    let meta = transaction.open_table(META).map_err(text)?;
+    let value = meta.get(key).map_err(text)?.ok_or_else(|| format!("it has no `{key}`"))?;
+    value.value().try_into().map_err(|_| format!("its `{key}` has {} bytes, not {N}", value.value().len()))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

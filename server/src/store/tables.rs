@@ -4,11 +4,15 @@ use redb::{TableDefinition, TableError, WriteTransaction};
 use ringlog::ChangeKind;
 
 /// What `meta` says under [`FORMAT_KEY`].
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
+
+/// The format without [`IDENTITY_KEY`] and with [`OP_IDS_1`]. It is read, and converted when it is opened for writing.
+pub(super) const FORMAT_1: u64 = 1;
 
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const INCARNATION_KEY: &str = "incarnation";
 pub(super) const LAST_SEQ_KEY: &str = "last_seq";
+pub(super) const IDENTITY_KEY: &str = "identity";
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -18,12 +22,16 @@ pub(super) type RowValue = (u64, Option<&'static str>);
 pub(super) const ROWS: TableDefinition<'_, RowKey, RowValue> = TableDefinition::new("rows");
 
 /// seq → (timestamp, kind, entity, row id, data)
-type EventValue = (u64, u8, &'static str, &'static str, Option<&'static str>);
+pub(super) type EventValue = (u64, u8, &'static str, &'static str, Option<&'static str>);
 pub(super) const EVENTS: TableDefinition<'_, u64, EventValue> = TableDefinition::new("events");
 
-/// seq → (client id, op id)
-type OpIdValue = (Option<&'static str>, &'static str);
-pub(super) const OP_IDS: TableDefinition<'_, u64, OpIdValue> = TableDefinition::new("op_ids");
+/// seq → (client id, op id, fingerprint of the change)
+pub(super) type OpIdValue = (Option<&'static str>, &'static str, Option<u64>);
+pub(super) const OP_IDS: TableDefinition<'_, u64, OpIdValue> = TableDefinition::new("operations");
+
+/// The op ids of format 1: seq → (client id, op id)
+type OpIdValue1 = (Option<&'static str>, &'static str);
+pub(super) const OP_IDS_1: TableDefinition<'_, u64, OpIdValue1> = TableDefinition::new("op_ids");
 
 /// Makes all tables, empty.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
@@ -32,6 +40,11 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(EVENTS)?;
     transaction.open_table(OP_IDS)?;
     Ok(())
+}
+
+/// How many bytes of text an event holds: what the window's limit of bytes counts.
+pub(super) fn text_len(entity: &str, row_id: &str, data: Option<&str>) -> u64 {
+    entity.len() as u64 + row_id.len() as u64 + data.map_or(0, |data| data.len() as u64)
 }
 
 pub(super) fn kind_to_byte(kind: ChangeKind) -> u8 {

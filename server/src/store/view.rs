@@ -1,27 +1,62 @@
-//! The rows of one moment.
+//! The store as it was at one moment.
 
-use super::tables::{LAST_SEQ_KEY, META, ROWS, RowKey, RowValue};
+use super::tables::{
+    EVENTS, EventValue, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, OpIdValue, ROWS, RowKey, RowValue,
+};
 use redb::{ReadOnlyTable, ReadTransaction};
+use ringlog::Incarnation;
 use std::ops::Bound;
+use std::sync::Arc;
 
-/// The rows of one transaction. While it is held, the store keeps their pages.
+/// The tables of one transaction. While a clone of it is held, the store keeps their pages.
+#[derive(Clone)]
 pub(crate) struct StoredRows {
+    tables: Arc<Tables>,
+}
+
+struct Tables {
     rows: ReadOnlyTable<RowKey, RowValue>,
+    events: ReadOnlyTable<u64, EventValue>,
+    op_ids: ReadOnlyTable<u64, OpIdValue>,
+    incarnation: Incarnation,
     last_seq: u64,
 }
 
 impl StoredRows {
     pub(super) fn new(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
-        let last_seq = meta.get(LAST_SEQ_KEY)?;
-        let last_seq = last_seq.and_then(|bytes| Some(u64::from_be_bytes(bytes.value().try_into().ok()?)));
-        let last_seq = last_seq.ok_or_else(|| redb::Error::Corrupted("no last_seq".into()))?;
-        Ok(Self { rows: transaction.open_table(ROWS)?, last_seq })
+        let missing = |key: &str| redb::Error::Corrupted(format!("no {key}"));
+        let last_seq = meta.get(LAST_SEQ_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
+        let incarnation = meta.get(INCARNATION_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
+        let tables = Tables {
+            rows: transaction.open_table(ROWS)?,
+            events: transaction.open_table(EVENTS)?,
+            op_ids: transaction.open_table(OP_IDS)?,
+            incarnation: Incarnation::from_bytes(incarnation.ok_or_else(|| missing(INCARNATION_KEY))?),
+            last_seq: u64::from_be_bytes(last_seq.ok_or_else(|| missing(LAST_SEQ_KEY))?),
+        };
+        Ok(Self { tables: Arc::new(tables) })
     }
 
     /// The seq of the last change in them.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.last_seq
+        self.tables.last_seq
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.tables.incarnation
+    }
+
+    pub(super) fn rows(&self) -> &ReadOnlyTable<RowKey, RowValue> {
+        &self.tables.rows
+    }
+
+    pub(super) fn events(&self) -> &ReadOnlyTable<u64, EventValue> {
+        &self.tables.events
+    }
+
+    pub(super) fn op_ids(&self) -> &ReadOnlyTable<u64, OpIdValue> {
+        &self.tables.op_ids
     }
 
     /// Calls `each` with entity, row id, seq and data of the rows after a key, in the order of the keys, until it says to stop.
@@ -31,7 +66,7 @@ impl StoredRows {
         mut each: impl FnMut(&str, &str, u64, Option<&str>) -> bool,
     ) -> Result<(), redb::Error> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for entry in self.rows.range::<(&str, &str)>((from, Bound::Unbounded))? {
+        for entry in self.tables.rows.range::<(&str, &str)>((from, Bound::Unbounded))? {
             let (key, value) = entry?;
             let ((entity, row_id), (seq, data)) = (key.value(), value.value());
             if !each(entity, row_id, seq, data) {

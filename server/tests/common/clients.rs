@@ -145,6 +145,9 @@ impl Replica {
             self.resync(server).await;
             return Some(());
         }
+        if answer.status().as_u16() == 503 {
+            return None;
+        }
         assert_eq!(answer.status().as_u16(), 200);
         let token = answer.headers()["ringlog-resume"].to_str().unwrap().to_owned();
         let page: Value = answer.json().await.ok()?;
@@ -159,7 +162,11 @@ impl Replica {
         if let Some(token) = &self.token {
             request = request.header("Last-Event-ID", token);
         }
-        let mut stream = Sse::new(request.send().await.ok()?);
+        let answer = request.send().await.ok()?;
+        if answer.status().as_u16() == 503 {
+            return None;
+        }
+        let mut stream = Sse::new(answer);
         while until.borrow().is_none_or(|last| self.last_seq < last) {
             let event = tokio::time::timeout(Duration::from_millis(500), stream.next()).await;
             let Ok(event) = event else { continue };

@@ -120,7 +120,7 @@ pub async fn snapshot(server: &str, limit: usize) -> Option<(Rows, String)> {
     let mut path = format!("/api/sync/snapshot?limit={limit}");
     loop {
         let page = Answer::try_of(reqwest::Client::new().get(format!("{server}{path}"))).await?;
-        if page.status == 410 {
+        if page.status == 410 || page.status == 503 {
             return None;
         }
         assert_eq!(page.status, 200, "{}", page.body);

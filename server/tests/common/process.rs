@@ -91,6 +91,11 @@ impl Process {
         format!("http://127.0.0.1:{}", self.port.lock().unwrap().expect("it was started"))
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().expect("it was started").id()
+    }
+
     /// Ends it on the spot, as `kill -9`.
     pub fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {

@@ -1,0 +1,206 @@
+//! What the program does besides serving: backups.
+
+use crate::config::Config;
+use crate::store::{self, BackupSummary, StoreError};
+use axum::http::{StatusCode, Uri, header};
+use clap::{Parser, Subcommand};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a server may send nothing while a backup is taken from it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest message of a refusal that is repeated.
+const MAX_MESSAGE: usize = 4096;
+
+/// The command line: a server's configuration, or a command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringlog-server",
+    version,
+    about = "A sync server: push, pull, snapshot and live streams over HTTP",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What can be done instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Consistent copy of a store, also of a running server's, without stopping pushes
+    Backup {
+        /// Data folder, or address of a server (http://HOST:PORT, with its write token)
+        #[arg(value_name = "DIR|URL")]
+        from: String,
+        /// File to be written; it must not exist, and is complete once it has its name
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Bearer token for a server
+        #[arg(long, env = "RINGLOG_WRITE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+        write_token: Option<String>,
+    },
+    /// New store from a backup; clients load their rows anew
+    Restore {
+        /// Backup
+        file: PathBuf,
+        /// Data folder without a store; made if missing
+        #[arg(long, env = "RINGLOG_DATA", value_name = "DIR", default_value = "ringlog-data")]
+        data: PathBuf,
+    },
+    /// Check of a backup, from its first byte to its last
+    VerifyBackup {
+        /// Backup
+        file: PathBuf,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// A store or a file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server cannot be asked, or refuses.
+    #[error("{url}: {reason}")]
+    Server {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl Command {
+    /// Does it, and answers with what there is to say. Called on a runtime.
+    ///
+    /// # Errors
+    /// [`CommandError`] says what could not be used. Nothing is left half done.
+    pub async fn run(self) -> Result<String, CommandError> {
+        match self {
+            Self::Backup { from, to, write_token } => {
+                let summary = if from.contains("://") {
+                    fetch(&from, write_token.as_deref(), &to).await?
+                } else {
+                    store::backup_folder(Path::new(&from), &to)?
+                };
+                Ok(format!("{} holds {}", to.display(), described(summary)))
+            }
+            Self::Restore { file, data } => {
+                let summary = store::restore(&file, &data)?;
+                Ok(format!(
+                    "{} holds {}, as a new log: clients load their rows anew",
+                    data.display(),
+                    described(summary)
+                ))
+            }
+            Self::VerifyBackup { file } => {
+                let summary = store::verify_backup(&file)?;
+                Ok(format!("{} is whole and holds {}", file.display(), described(summary)))
+            }
+        }
+    }
+}
+
+fn described(summary: BackupSummary) -> String {
+    let BackupSummary { last_seq, rows, events, op_ids } = summary;
+    format!("{rows} rows, {events} events and {op_ids} op ids up to seq {last_seq}")
+}
+
+/// Takes a backup from a server.
+async fn fetch(server: &str, token: Option<&str>, to: &Path) -> Result<BackupSummary, CommandError> {
+    let url = format!("{}/api/admin/backup", server.trim_end_matches('/'));
+    let failed = |reason: String| CommandError::Server { url: url.clone(), reason };
+    let response = ask(&url, token).await.map_err(failed)?;
+    if response.status() != StatusCode::OK {
+        return Err(failed(refusal(response).await));
+    }
+    let mut body = response.into_body();
+    let mut broken = None;
+    let written = tokio::task::block_in_place(|| {
+        store::write_file(to, |file, partial| {
+            let copied = tokio::runtime::Handle::current().block_on(copy(&mut body, file));
+            copied.map_err(|error| {
+                let source = std::io::Error::other(error.to_string());
+                broken = Some(error);
+                StoreError::Io { path: partial.to_owned(), source }
+            })
+        })
+    });
+    match broken {
+        Some(CopyError::Server(reason)) => Err(failed(reason)),
+        Some(CopyError::File(_)) | None => Ok(written?),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error("{0}")]
+    Server(String),
+    #[error("{0}")]
+    File(std::io::Error),
+}
+
+async fn copy(body: &mut Incoming, mut file: &File) -> Result<(), CopyError> {
+    loop {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
+        let frame = frame.map_err(|_| CopyError::Server(format!("nothing came for {PATIENCE:?}")))?;
+        let Some(frame) = frame else { return Ok(()) };
+        let frame = frame.map_err(|error| CopyError::Server(format!("the backup broke off: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            file.write_all(&data).map_err(CopyError::File)?;
+        }
+    }
+}
+
+async fn ask(url: &str, token: Option<&str>) -> Result<Response<Incoming>, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("no address: {error}"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(
+            "only http:// is spoken here: take it by `curl -f -o FILE` where there is TLS in front, and \
+                    check it by `ringlog-server verify-backup FILE`"
+                .into(),
+        );
+    }
+    let authority = uri.authority().ok_or("no host in the address")?;
+    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+    let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // Its errors come out of the body.
+    tokio::spawn(connection);
+    let mut request = Request::get(uri.path()).header(header::HOST, authority.as_str());
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+    response.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())
+}
+
+/// What a server says when it refuses.
+async fn refusal(response: Response<Incoming>) -> String {
+    let status = response.status();
+    let body = http_body_util::Limited::new(response.into_body(), MAX_MESSAGE).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    match json["error"]["message"].as_str() {
+        Some(message) => format!("{status}: {message}"),
+        None => status.to_string(),
+    }
+}

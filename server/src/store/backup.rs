@@ -1,0 +1,318 @@
+//! Backups: one moment of a store as a stream, and a store made of such a stream.
+//!
+//! A backup is gzip of lines of JSON: first which store it is of, then rows, events and op ids in the order of their keys,
+//! and at last how many there were. It is written and read from front to back, in memory that does not grow with it. One that
+//! was cut or damaged is known by the checksum of gzip and by its last line.
+
+use super::error::{StoreError, failed, io};
+use super::folder::{Folder, private, sync_folder};
+use super::identity::Watermark;
+use super::open::{fill, verify, with_view};
+use super::tables::{EVENTS, OP_IDS, ROWS, kind_from_byte};
+use super::view::StoredRows;
+use flate2::Compression;
+use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
+use redb::{ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self as stdio, BufRead, BufReader, BufWriter, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The version of the stream.
+const FORMAT: u32 = 1;
+
+/// What a file is called until it is whole: its name and this.
+const PARTIAL: &str = ".partial";
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Line<'a> {
+    Backup {
+        format: u32,
+        incarnation: Cow<'a, str>,
+        last_seq: u64,
+    },
+    /// Entity, row id, seq, data.
+    Row(Cow<'a, str>, Cow<'a, str>, u64, Option<Cow<'a, str>>),
+    /// Seq, timestamp, kind, entity, row id, data.
+    Event(u64, u64, u8, Cow<'a, str>, Cow<'a, str>, Option<Cow<'a, str>>),
+    /// Seq, client id, op id, fingerprint.
+    OpId(u64, Option<Cow<'a, str>>, Cow<'a, str>, Option<u64>),
+    End(BackupSummary),
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSummary {
+    /// The seq of the last change in it.
+    pub last_seq: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// How many events of the window.
+    pub events: u64,
+    /// How many op ids.
+    pub op_ids: u64,
+}
+
+/// Writes one moment of a store.
+///
+/// # Errors
+/// Those of the writer, as they are; those of the store.
+pub(crate) fn write_backup(view: &StoredRows, out: impl Write) -> stdio::Result<BackupSummary> {
+    // On a damaged page redb may panic rather than to return an error.
+    catch_unwind(AssertUnwindSafe(|| write_lines(view, out)))
+        .unwrap_or_else(|_| Err(stdio::Error::other("the store is damaged: reading it panics")))
+}
+
+fn write_lines(view: &StoredRows, out: impl Write) -> stdio::Result<BackupSummary> {
+    let mut lines =
+        Lines { out: BufWriter::with_capacity(1 << 16, GzEncoder::new(out, Compression::fast())) };
+    let mut summary = BackupSummary { last_seq: view.last_seq(), ..BackupSummary::default() };
+    lines.write(&Line::Backup {
+        format: FORMAT,
+        incarnation: view.incarnation().to_string().into(),
+        last_seq: summary.last_seq,
+    })?;
+    for entry in view.rows().iter().map_err(store)? {
+        let (key, value) = entry.map_err(store)?;
+        let ((entity, row_id), (seq, data)) = (key.value(), value.value());
+        lines.write(&Line::Row(entity.into(), row_id.into(), seq, data.map(Into::into)))?;
+        summary.rows += 1;
+    }
+    for entry in view.events().iter().map_err(store)? {
+        let (seq, event) = entry.map_err(store)?;
+        let (timestamp, kind, entity, row_id, data) = event.value();
+        let (entity, row_id, data) = (entity.into(), row_id.into(), data.map(Into::into));
+        lines.write(&Line::Event(seq.value(), timestamp, kind, entity, row_id, data))?;
+        summary.events += 1;
+    }
+    for entry in view.op_ids().iter().map_err(store)? {
+        let (seq, id) = entry.map_err(store)?;
+        let (client_id, op_id, fingerprint) = id.value();
+        lines.write(&Line::OpId(seq.value(), client_id.map(Into::into), op_id.into(), fingerprint))?;
+        summary.op_ids += 1;
+    }
+    lines.write(&Line::End(summary))?;
+    let encoder = lines.out.into_inner().map_err(stdio::IntoInnerError::into_error)?;
+    encoder.finish()?.flush()?;
+    Ok(summary)
+}
+
+fn store(error: impl Into<redb::Error>) -> stdio::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        error => stdio::Error::other(error),
+    }
+}
+
+struct Lines<W: Write> {
+    out: BufWriter<W>,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, line: &Line<'_>) -> stdio::Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
+        self.out.write_all(b"\n")
+    }
+}
+
+/// Writes a backup of the store in a folder to a file that is not there yet, be a server running on that store or not. The file
+/// is read back and checked before it gets its name.
+///
+/// # Errors
+/// [`StoreError`] if there is no store, or the file is there or cannot be written. No file is left then.
+pub(crate) fn backup_folder(folder: &Path, to: &Path) -> Result<BackupSummary, StoreError> {
+    write_file(to, |file, partial| {
+        with_view(folder, |view| write_backup(view, file).map(drop).map_err(|source| io(partial, source)))
+    })
+}
+
+/// Makes a file that is a backup: `fill` writes it under another name, then it is checked, synced and renamed.
+pub(crate) fn write_file(
+    to: &Path,
+    fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
+) -> Result<BackupSummary, StoreError> {
+    if fs::symlink_metadata(to).is_ok() {
+        let taken =
+            stdio::Error::new(stdio::ErrorKind::AlreadyExists, "it is there already: give another name");
+        return Err(io(to, taken));
+    }
+    let mut name = to.as_os_str().to_owned();
+    name.push(PARTIAL);
+    let partial = PathBuf::from(name);
+    let written = write_partial(&partial, fill).and_then(|summary| {
+        fs::rename(&partial, to).map_err(|source| io(to, source))?;
+        let folder = to.parent().unwrap_or(Path::new(""));
+        sync_folder(folder).map_err(|source| io(folder, source))?;
+        Ok(summary)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+fn write_partial(
+    partial: &Path,
+    fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
+) -> Result<BackupSummary, StoreError> {
+    let open = private().create(true).truncate(true).write(true).open(partial);
+    let file = open.map_err(|source| io(partial, source))?;
+    fill(&file, partial)?;
+    file.sync_all().map_err(|source| io(partial, source))?;
+    verify_backup(partial)
+}
+
+/// Reads a backup from front to back, and answers with what it holds.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be read, or is not whole.
+pub(crate) fn verify_backup(file: &Path) -> Result<BackupSummary, StoreError> {
+    read_backup(file, |_| Ok(()))
+}
+
+/// Makes a store of a backup, in a folder that has none. It is another log than the one that the backup was taken of: clients
+/// are told to load their rows anew.
+///
+/// # Errors
+/// [`StoreError`] if the folder has a store or is in use, or if the backup is not whole. No store is made then.
+pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreError> {
+    let folder = Folder::lock(data)?;
+    if folder.has_store()? {
+        return Err(StoreError::Exists(folder.store()));
+    }
+    let mut summary = BackupSummary::default();
+    fill(&folder, |transaction| {
+        summary = restore_into(file, transaction)?;
+        Ok(summary.last_seq)
+    })?;
+    // A disk that takes it and gives back something else is noticed now rather than at the start.
+    verify(&folder.new_path(), 64 << 20, |_| Ok(Ok(())))?;
+    Watermark::clear(folder.path())?;
+    folder.name_new_store()?;
+    Ok(summary)
+}
+
+fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSummary, StoreError> {
+    let failed = |error| failed(file, error);
+    let open = || -> Result<_, redb::Error> {
+        Ok((transaction.open_table(ROWS)?, transaction.open_table(EVENTS)?, transaction.open_table(OP_IDS)?))
+    };
+    let (mut rows, mut events, mut op_ids) = open().map_err(failed)?;
+    let mut insert = |line: Line<'_>| -> Result<(), redb::Error> {
+        match line {
+            Line::Row(entity, row_id, seq, data) => {
+                rows.insert((&*entity, &*row_id), (seq, data.as_deref()))?;
+            }
+            Line::Event(seq, timestamp, kind, entity, row_id, data) => {
+                events.insert(seq, (timestamp, kind, &*entity, &*row_id, data.as_deref()))?;
+            }
+            Line::OpId(seq, client_id, op_id, fingerprint) => {
+                op_ids.insert(seq, (client_id.as_deref(), &*op_id, fingerprint))?;
+            }
+            Line::Backup { .. } | Line::End(_) => {}
+        }
+        Ok(())
+    };
+    read_backup(file, |line| insert(line).map_err(|error| failed(error)))
+}
+
+/// Calls `each` for every row, event and op id. What it holds is known to be whole only at the end.
+fn read_backup(
+    file: &Path,
+    mut each: impl FnMut(Line<'_>) -> Result<(), StoreError>,
+) -> Result<BackupSummary, StoreError> {
+    let refused = |reason: String| StoreError::Backup { path: file.to_owned(), reason };
+    let opened = File::open(file).map_err(|source| io(file, source))?;
+    let mut input = BufReader::with_capacity(1 << 16, GzDecoder::new(BufReader::new(opened)));
+    let mut buffer = Vec::new();
+    let mut counter = Counter::default();
+    for number in 1_u64.. {
+        buffer.clear();
+        let read = input.read_until(b'\n', &mut buffer);
+        if read.map_err(|error| refused(format!("at line {number}: {error}")))? == 0 {
+            break;
+        }
+        let line =
+            serde_json::from_slice(&buffer).map_err(|error| refused(format!("line {number}: {error}")))?;
+        counter.count(&line).map_err(|reason| refused(format!("line {number}: {reason}")))?;
+        each(line)?;
+    }
+    // What follows the stream of gzip would be lost unseen.
+    let rest = input.into_inner().into_inner().fill_buf().map_err(|source| io(file, source))?.len();
+    if rest > 0 {
+        return Err(refused("something follows its end".into()));
+    }
+    counter.end.ok_or_else(|| refused("its last line is missing".into()))
+}
+
+/// Checks that lines come in their order, and are as many as the last one says.
+#[derive(Default)]
+struct Counter {
+    counted: BackupSummary,
+    begun: bool,
+    last_event: Option<u64>,
+    end: Option<BackupSummary>,
+}
+
+impl Counter {
+    fn count(&mut self, line: &Line<'_>) -> Result<(), String> {
+        if self.end.is_some() {
+            return Err("it follows the last one".into());
+        }
+        if self.begun == matches!(line, Line::Backup { .. }) {
+            return Err("a backup begins with one line that says so".into());
+        }
+        match line {
+            Line::Backup { format, .. } if *format != FORMAT => {
+                return Err(format!("a backup of format {format}, and this server reads format {FORMAT}"));
+            }
+            Line::Backup { last_seq, .. } => {
+                self.begun = true;
+                self.counted.last_seq = *last_seq;
+            }
+            Line::Row(_, _, seq, data) => {
+                self.counted.rows += 1;
+                self.check(*seq, data.as_deref())?;
+            }
+            Line::Event(seq, _, kind, _, _, data) => {
+                self.counted.events += 1;
+                self.check(*seq, data.as_deref())?;
+                kind_from_byte(*kind).ok_or("an event of an unknown kind")?;
+                if self.last_event.is_some_and(|last| last + 1 != *seq) {
+                    return Err("events are missing before it".into());
+                }
+                self.last_event = Some(*seq);
+            }
+            Line::OpId(seq, ..) => {
+                self.counted.op_ids += 1;
+                self.check(*seq, None)?;
+            }
+            Line::End(end) if *end != self.counted => {
+                return Err(format!("it says {end:?}, and there are {:?}", self.counted));
+            }
+            Line::End(end) if self.last_event.is_some_and(|last| last != end.last_seq) => {
+                return Err("the last events are missing".into());
+            }
+            Line::End(end) => self.end = Some(*end),
+        }
+        Ok(())
+    }
+
+    fn check(&self, seq: u64, data: Option<&str>) -> Result<(), String> {
+        if !(1..=self.counted.last_seq).contains(&seq) {
+            return Err(format!("seq {seq} is none of 1 to {}", self.counted.last_seq));
+        }
+        if let Some(data) = data {
+            serde_json::from_str::<&RawValue>(data)
+                .map_err(|error| format!("data that is no JSON: {error}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! The folder that holds a store: its files, who may read them, and the lock that keeps a second server out.
+
+use super::error::{StoreError, io};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "ringlog.redb";
+/// What a store is called until it is whole.
+const NEW_FILE: &str = "ringlog.redb.new";
+const LOCK_FILE: &str = "ringlog.lock";
+
+/// A data folder that no other server uses, for as long as this is kept.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there (for its owner only), and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
+        make_folder(path).map_err(|source| io(path, source))?;
+        let lock = path.join(LOCK_FILE);
+        let file = private().create(true).truncate(false).write(true).open(&lock);
+        let file = file.map_err(|source| io(&lock, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(io(&lock, source)),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store's file.
+    pub(super) fn store(&self) -> PathBuf {
+        store_in(&self.path)
+    }
+
+    /// Where a store is made.
+    pub(super) fn new_path(&self) -> PathBuf {
+        self.path.join(NEW_FILE)
+    }
+
+    /// An empty file to make a store in. What an earlier attempt left there is removed.
+    pub(super) fn new_store(&self) -> Result<PathBuf, StoreError> {
+        let path = self.new_path();
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(&path, source)),
+            _ => {}
+        }
+        private().create_new(true).write(true).open(&path).map_err(|source| io(&path, source))?;
+        Ok(path)
+    }
+
+    /// Gives a store that is whole its name.
+    pub(super) fn name_new_store(&self) -> Result<(), StoreError> {
+        let path = self.store();
+        fs::rename(self.new_path(), &path).map_err(|source| io(&path, source))?;
+        // The name is on disk before anything is acknowledged.
+        sync_folder(&self.path).map_err(|source| io(&self.path, source))
+    }
+
+    /// Whether there is a store.
+    pub(super) fn has_store(&self) -> Result<bool, StoreError> {
+        has_store(&self.store())
+    }
+}
+
+/// The store's file in a folder.
+pub(super) fn store_in(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+/// Whether a store has this name. A link that leads nowhere is an error: the disk that it leads to may not be mounted, and an
+/// empty store in its place would hide that.
+pub(super) fn has_store(path: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(path) {
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(io(path, source)),
+        Ok(found) => match fs::metadata(path) {
+            Ok(_) => Ok(true),
+            Err(source) if found.is_symlink() => {
+                let target = fs::read_link(path).unwrap_or_default();
+                let said = format!("a symbolic link to {}, which cannot be used: {source}", target.display());
+                Err(io(path, std::io::Error::new(source.kind(), said)))
+            }
+            Err(source) => Err(io(path, source)),
+        },
+    }
+}
+
+/// Makes a folder for its owner only. Folders above it that are not there either are made as usual.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+/// Opens files; those that it makes are for their owner only.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Puts the names in a folder on disk.
+pub(super) fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    // `parent` of a bare name is empty.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}

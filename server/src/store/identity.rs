@@ -1,0 +1,273 @@
+//! Whether a store is the one that was in use last, or a copy.
+//!
+//! A copy that goes on under the same incarnation loses events in silence: it hands out seqs that the original handed out as
+//! well, for other events, and clients cannot tell. So a copy must be recognised, and becomes another log. Two things tell:
+//!
+//! 1. **The file's identity**, kept inside the store: its inode number and its time of birth. Both belong to the file, not to its
+//!    contents: a copy has others, wherever it is put and whatever is preserved, since no system call sets a time of birth. The
+//!    inode number alone would not do: file systems reuse those of deleted files at once. The device does not count: its
+//!    number changes when a machine starts again.
+//! 2. **Watermarks** beside the store: `ringlog.seen.<random>` holds the highest seq that was committed. A store that ends before
+//!    a watermark is older than its folder. This tells where a copy was written *into* the original file, which keeps inode and
+//!    birth. The mark has another name after each start and each stop: a copy of the whole folder that is written over
+//!    the folder brings its own marks, and leaves the later one.
+//!
+//! | what happens to the data folder | identity | watermark | it is |
+//! | --- | --- | --- | --- |
+//! | restart, `kill -9`, power loss | same | not above | the same log |
+//! | `mv` within a volume; a container on its volume | same | not above | the same log |
+//! | `mv` to another volume; `cp -a`, `rsync`, `tar`, restored by these | other | | another log |
+//! | a copy put back after the original was deleted | other | | another log |
+//! | a server on the original, one on a copy | same; other | | the same log; another log |
+//! | `cp copy original`, into the same file, events committed since | same | above | another log |
+//! | the same, nothing committed since | same | not above | the same log, nothing is missing |
+//! | hard links | same | as their folder's | the same log; two servers cannot open one file |
+//! | snapshots of a volume, clones of a disk (LVM, btrfs, ZFS, cloud) put back | same | not above | **not recognised** |
+//!
+//! A snapshot put back is the original in every respect. `--new-incarnation` says that it is another log; a backup made by
+//! `ringlog-server backup` needs no such word. Where a file system has no time of birth the inode number alone counts, and a copy
+//! that got the number of the deleted original is told by the watermarks only. What also goes unnoticed: a copy of the whole folder
+//! of a *running* server, written over the same files after a `kill -9` in the same run.
+//!
+//! # Why a crash at any point does no harm
+//!
+//! A mark is written after the commit that it speaks of, without a sync: after a power loss it may be older than the
+//! store, never younger. An older mark accuses nobody. A new mark is made before the old one is removed, so a crash between
+//! leaves both, and neither is above the store. A store found to be a copy gets its new incarnation and its identity in one
+//! transaction, before anything is served, and the marks that are above it are removed after that: a crash before the transaction
+//! finds the same copy again, a crash after it finds marks that are above the store and mints once more, which no client
+//! has seen the difference of.
+
+use super::error::{StoreError, io};
+use super::folder::{private, sync_folder};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+const MARK: &str = "ringlog.seen.";
+
+/// Digits of a seq, and the end of the line: a mark is replaced in place, by one write.
+const MARK_LEN: usize = 21;
+
+/// What a file has and a copy of it has not. As bytes in the store: inode number, nanoseconds since 1970 at its birth (0
+/// where the file system does not know), 8 bytes each, the most significant first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    inode: u64,
+    birth: u64,
+}
+
+impl Identity {
+    /// That of the file with this name, or that a link of this name leads to.
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        let metadata = fs::metadata(path).map_err(|source| io(path, source))?;
+        #[cfg(unix)]
+        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+        #[cfg(not(unix))]
+        let inode = 0;
+        let birth = metadata.created().ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
+        Ok(Self { inode, birth: birth.map_or(0, |birth| birth.as_nanos() as u64) })
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.inode) << 64 | u128::from(self.birth)).to_be_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        Self { inode: (both >> 64) as u64, birth: both as u64 }
+    }
+}
+
+/// What a store turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The one that was in use last.
+    Same,
+    /// A copy of it, or it itself on another volume.
+    Copied,
+    /// Older than what was committed in its folder, the last of which is this seq.
+    Older { seen: u64 },
+}
+
+impl Origin {
+    /// What is known of a store from what it says of itself and from what lies beside it. Stores of format 1 say nothing.
+    pub(super) fn of(kept: Option<Identity>, found: Identity, last_seq: u64, seen: u64) -> Self {
+        if seen > last_seq {
+            Self::Older { seen }
+        } else if kept.is_some_and(|kept| kept != found) {
+            Self::Copied
+        } else {
+            Self::Same
+        }
+    }
+}
+
+/// The watermark of this run.
+#[derive(Debug)]
+pub(super) struct Watermark {
+    /// None if none could be made, on a full disk for example: this run leaves no mark then.
+    file: Option<(File, PathBuf)>,
+    folder: PathBuf,
+}
+
+impl Watermark {
+    /// The highest seq that any mark in a folder speaks of.
+    pub(super) fn highest(folder: &Path) -> Result<u64, StoreError> {
+        let mut highest = 0;
+        for path in marks(folder)? {
+            let text = fs::read_to_string(&path).map_err(|source| io(&path, source))?;
+            // One that a power loss cut short says nothing.
+            highest = highest.max(text.trim_end().parse().unwrap_or(0));
+        }
+        Ok(highest)
+    }
+
+    /// A mark of a name of its own for a store that ends at `seq`; all others go. Without room for one, the youngest
+    /// other stays, unless it is above the store.
+    pub(super) fn begin(folder: &Path, seq: u64) -> Result<Self, StoreError> {
+        let before = marks(folder)?;
+        let file = match make_mark(folder, seq) {
+            Ok(made) => Some(made),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "no watermark can be made: an old copy of the store that is \
+                    written into its file may go unnoticed");
+                None
+            }
+        };
+        if file.is_some() || Self::highest(folder)? > seq {
+            for path in before {
+                fs::remove_file(&path).map_err(|source| io(&path, source))?;
+            }
+        }
+        Ok(Self { file, folder: folder.to_owned() })
+    }
+
+    /// Removes all marks: those of a store that is gone.
+    pub(super) fn clear(folder: &Path) -> Result<(), StoreError> {
+        marks(folder)?.iter().try_for_each(|path| fs::remove_file(path).map_err(|source| io(path, source)))
+    }
+
+    /// Notes that everything up to `seq` is on disk.
+    pub(super) fn note(&self, seq: u64) {
+        if let Some((file, path)) = &self.file
+            && let Err(error) = write_mark(file, seq)
+        {
+            tracing::debug!(path = %path.display(), %error, "the watermark cannot be written");
+        }
+    }
+}
+
+impl Drop for Watermark {
+    /// A clean stop gives the mark another name: see the head of this module.
+    fn drop(&mut self) {
+        if let Some((_, path)) = &self.file {
+            let renamed = new_name(&self.folder).and_then(|name| fs::rename(path, name));
+            if let Err(error) = renamed {
+                tracing::debug!(path = %path.display(), %error, "the watermark keeps its name");
+            }
+        }
+    }
+}
+
+/// All marks in a folder.
+fn marks(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut marks = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| io(folder, source))? {
+        let entry = entry.map_err(|source| io(folder, source))?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(MARK)) {
+            marks.push(entry.path());
+        }
+    }
+    Ok(marks)
+}
+
+fn make_mark(folder: &Path, seq: u64) -> std::io::Result<(File, PathBuf)> {
+    let path = new_name(folder)?;
+    let made = private().create_new(true).write(true).open(&path).and_then(|file| {
+        write_mark(&file, seq)?;
+        file.sync_all()?;
+        sync_folder(folder)?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok((file, path)),
+        Err(error) => {
+            // Half a mark says nothing; it need not stay.
+            let _ = fs::remove_file(&path);
+            Err(error)
+        }
+    }
+}
+
+fn new_name(folder: &Path) -> std::io::Result<PathBuf> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(folder.join(format!("{MARK}{:016x}", u64::from_be_bytes(bytes))))
+}
+
+fn write_mark(mut file: &File, seq: u64) -> std::io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+    let text = format!("{seq:020}\n");
+    debug_assert_eq!(text.len(), MARK_LEN);
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_identity_comes_back_from_its_bytes(inode: u64, birth: u64) {
+            let identity = Identity { inode, birth };
+            prop_assert_eq!(Identity::from_bytes(identity.to_bytes()), identity);
+        }
+    }
+
+    #[test]
+    fn a_mark_above_the_store_says_more_than_its_identity() {
+        let (kept, found) = (Identity { inode: 1, birth: 5 }, Identity { inode: 1, birth: 6 });
+        assert_eq!(Origin::of(None, found, 3, 3), Origin::Same);
+        assert_eq!(Origin::of(Some(found), found, 3, 3), Origin::Same);
+        assert_eq!(Origin::of(Some(kept), found, 3, 3), Origin::Copied);
+        assert_eq!(Origin::of(Some(kept), found, 3, 4), Origin::Older { seen: 4 });
+        assert_eq!(Origin::of(Some(found), found, 3, 4), Origin::Older { seen: 4 });
+    }
+
+    #[test]
+    fn a_copy_has_another_identity_and_a_renamed_file_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two, three) = (folder.path().join("1"), folder.path().join("2"), folder.path().join("3"));
+        fs::write(&one, "x").unwrap();
+        let identity = Identity::of(&one).unwrap();
+        fs::copy(&one, &two).unwrap();
+        assert_ne!(Identity::of(&two).unwrap(), identity);
+        fs::rename(&one, &three).unwrap();
+        assert_eq!(Identity::of(&three).unwrap(), identity);
+        // The number of a deleted file may be given to the next one.
+        fs::remove_file(&three).unwrap();
+        fs::copy(&two, &three).unwrap();
+        assert_ne!(Identity::of(&three).unwrap(), identity);
+    }
+
+    #[test]
+    fn a_mark_has_another_name_after_each_start_and_each_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Watermark::begin(folder.path(), 3).unwrap();
+        let names = || marks(folder.path()).unwrap();
+        let running = names();
+        first.note(7);
+        assert_eq!(Watermark::highest(folder.path()).unwrap(), 7);
+        drop(first);
+        let stopped = names();
+        assert_ne!(running, stopped);
+        assert_eq!(Watermark::highest(folder.path()).unwrap(), 7);
+        let _second = Watermark::begin(folder.path(), 8).unwrap();
+        assert!(names().len() == 1 && names() != stopped);
+        assert_eq!(Watermark::highest(folder.path()).unwrap(), 8);
+    }
+}

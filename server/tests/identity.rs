@@ -1,0 +1,345 @@
+//! A copy of a data folder is another log, wherever it is put, and clients of the old one are told; the folder itself stays the same
+//! log, wherever it is moved. Servers are processes of their own here.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::process::Process;
+use common::{Answer, get, push, todos};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder for data folders, and servers on them.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A server on a data folder.
+    fn server(&self, name: &str, args: &str) -> Process {
+        let server = Process::new(&self.path(name), args);
+        assert!(server.start(), "{}", server.said());
+        server
+    }
+
+    /// Runs a command of the system here.
+    fn run(&self, command: &str) {
+        let status =
+            Command::new("sh").args(["-ec", command]).current_dir(self.folder.path()).status().unwrap();
+        assert!(status.success(), "{command}");
+    }
+}
+
+async fn token(server: &Process) -> String {
+    get(&server.url(), "/api/sync/snapshot").await.header("ringlog-resume").unwrap().to_owned()
+}
+
+fn incarnation(token: &str) -> &str {
+    token.split_once('.').unwrap().0
+}
+
+async fn resumed(server: &Process, token: &str) -> Answer {
+    get(&server.url(), &format!("/api/sync/pull?resume={token}")).await
+}
+
+fn assert_other_log(answer: &Answer, what: &str) {
+    assert_eq!(
+        (answer.status, &answer.body["error"]["reason"]),
+        (410, &"other_log".into()),
+        "{what}: {}",
+        answer.body
+    );
+}
+
+/// Makes a log of 3 events that is stopped and copied to `copy`, and goes on to 5. Answers with the token of the end.
+async fn copied(place: &Place) -> String {
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    assert!(server.stop());
+    place.run("cp -a data copy");
+    assert!(server.start());
+    push(&server.url(), &todos(10, 2)).await;
+    let token = token(&server).await;
+    assert!(token.ends_with(".5"), "{token}");
+    assert!(server.stop());
+    token
+}
+
+/// Whichever way a copy is put back, a client of what came after the copy is told, and no page that it has is confirmed.
+#[tokio::test]
+async fn a_copy_that_is_put_back_is_another_log() {
+    for back in [
+        "rm -r data; cp -a copy data",
+        "rm -r data; mv copy data",
+        "rm -r data; mkdir data; tar -C copy -cf - . | tar -C data -xpf -",
+        "cp -a copy/. data",
+        "cat copy/ringlog.redb > data/ringlog.redb",
+        "cp copy/ringlog.redb data/ringlog.redb",
+        "rm data/ringlog.redb; cp -a copy/ringlog.redb data",
+        "cp -a copy/ringlog.redb data/x; mv data/x data/ringlog.redb",
+    ] {
+        let place = Place::new();
+        let server = place.server("data", "");
+        let pushed = push(&server.url(), &todos(0, 3)).await;
+        assert_eq!(pushed.status, 200);
+        assert!(server.stop());
+        place.run("cp -a data copy");
+        assert!(server.start());
+        push(&server.url(), &todos(10, 2)).await;
+        let token = token(&server).await;
+        let etag = get(&server.url(), "/api/sync/pull?since=0").await.header("etag").unwrap().to_owned();
+        assert!(server.stop());
+        place.run(back);
+        assert!(server.start(), "{back}: {}", server.said());
+        push(&server.url(), &todos(20, 3)).await;
+        assert_other_log(&resumed(&server, &token).await, back);
+        let request = reqwest::Client::new().get(format!("{}/api/sync/pull?since=0&limit=5", server.url()));
+        let known = Answer::of(request.header("If-None-Match", &etag)).await;
+        assert_eq!(known.status, 200, "{back}: the page is not the one that the client has");
+        assert!(server.said().contains("another log from here on"), "{back}: {}", server.said());
+        // From here on it is a log like any other.
+        let after = self::token(&server).await;
+        server.kill();
+        assert!(server.start());
+        push(&server.url(), &todos(30, 1)).await;
+        assert_eq!(resumed(&server, &after).await.seqs(), [7], "{back}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_misses_nothing_may_be_put_into_the_same_file() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let token = token(&server).await;
+    assert!(server.stop());
+    place.run("cp -a data copy; cp copy/ringlog.redb data/ringlog.redb");
+    assert!(server.start());
+    push(&server.url(), &todos(3, 1)).await;
+    assert_eq!(resumed(&server, &token).await.seqs(), [4]);
+}
+
+#[tokio::test]
+async fn a_folder_or_a_file_that_is_moved_within_a_volume_stays_the_same_log() {
+    for moved in [
+        "mv data other",
+        "mkdir other; mv data/ringlog.redb other",
+        "ln data/ringlog.redb x; rm -r data; mkdir other; mv x other/ringlog.redb",
+    ] {
+        let place = Place::new();
+        let server = place.server("data", "");
+        push(&server.url(), &todos(0, 3)).await;
+        let token = token(&server).await;
+        server.kill();
+        place.run(moved);
+        let server = place.server("other", "");
+        push(&server.url(), &todos(3, 1)).await;
+        assert_eq!(resumed(&server, &token).await.seqs(), [4], "{moved}");
+        assert!(!server.said().contains("WARN"), "{moved}: {}", server.said());
+    }
+}
+
+#[tokio::test]
+async fn servers_on_two_copies_do_not_take_each_others_tokens() {
+    let place = Place::new();
+    copied(&place).await;
+    let (one, two) = (place.server("data", ""), place.server("copy", ""));
+    push(&two.url(), &todos(20, 3)).await;
+    let (first, second) = (token(&one).await, token(&two).await);
+    assert_other_log(&resumed(&one, &second).await, "the copy's token at the original");
+    assert_other_log(&resumed(&two, &first).await, "the original's token at the copy");
+}
+
+#[tokio::test]
+async fn a_moved_folder_is_adopted_as_the_same_log_and_an_old_one_is_not() {
+    let place = Place::new();
+    let token = copied(&place).await;
+    place.run("cp -a data moved");
+    let server = place.server("moved", "--adopt");
+    push(&server.url(), &todos(20, 1)).await;
+    assert_eq!(resumed(&server, &token).await.seqs(), [6]);
+    assert!(server.stop());
+    // Adopted once, it needs no word any more.
+    let server = place.server("moved", "");
+    assert_eq!(incarnation(&self::token(&server).await), incarnation(&token));
+    assert!(server.stop());
+    place.run("cp copy/ringlog.redb moved/ringlog.redb");
+    let server = Process::new(&place.path("moved"), "--adopt");
+    assert!(!server.start());
+    assert!(
+        server.said().contains("ends at seq 3, and seq 6 was committed in this folder"),
+        "{}",
+        server.said()
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_of_the_disk_can_be_said_to_be_another_log() {
+    let place = Place::new();
+    let token = copied(&place).await;
+    let server = place.server("data", "--new-incarnation");
+    assert_other_log(&resumed(&server, &token).await, "--new-incarnation");
+    assert!(server.stop());
+}
+
+/// Mints once, wherever it is ended between two steps.
+#[tokio::test]
+async fn a_crash_while_a_copy_becomes_another_log_leaves_it_another_log() {
+    for point in ["verified", "settled"] {
+        let place = Place::new();
+        let token = copied(&place).await;
+        place.run("cp -a copy/. data");
+        let server = Process::new(&place.path("data"), "");
+        assert!(!server.start_with(&[("RINGLOG_TEST_CRASH_AT", point)]), "it ends at {point}");
+        assert!(server.start());
+        push(&server.url(), &todos(20, 3)).await;
+        assert_other_log(&resumed(&server, &token).await, point);
+    }
+}
+
+#[tokio::test]
+async fn data_is_for_its_owner_only_and_a_link_that_leads_nowhere_is_no_empty_store() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let server = place.server("data", "");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&place.path("data")), 0o700);
+    for entry in fs::read_dir(place.path("data")).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    assert!(server.stop());
+    place.run("mv data/ringlog.redb elsewhere; ln -s ../elsewhere data/ringlog.redb");
+    assert!(server.start(), "a link to the store is the store: {}", server.said());
+    assert!(server.stop());
+    place.run("mv elsewhere unmounted");
+    assert!(!server.start());
+    assert!(server.said().contains("ringlog.redb: a symbolic link to ../elsewhere"), "{}", server.said());
+    assert!(fs::symlink_metadata(place.path("data/ringlog.redb")).unwrap().is_symlink(), "it was left alone");
+}
+
+fn command(args: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringlog-server")).args(args).output().unwrap();
+    (
+        output.status.success(),
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+    )
+}
+
+/// While clients push, backups are taken from the folder and over HTTP; each is one moment of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_running_server_is_one_moment_and_is_restored_as_another_log() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let url = server.url();
+    let pushing = tokio::spawn(async move {
+        for turn in 0..200 {
+            assert_eq!(push(&url, &todos(turn * 5, 5)).await.status, 200, "pushes go on");
+        }
+    });
+    let data = place.path("data").display().to_string();
+    for (number, from) in [&data, &server.url(), &data, &server.url()].into_iter().enumerate() {
+        let file = place.path(&format!("{number}.backup")).display().to_string();
+        let (from, to) = (from.clone(), file.clone());
+        let (is_well, said) =
+            tokio::task::spawn_blocking(move || command(&["backup", &from, "--to", &to])).await.unwrap();
+        assert!(is_well, "{said}");
+        let restored = format!("restored-{number}");
+        let (is_well, said) =
+            command(&["restore", &file, "--data", &place.path(&restored).display().to_string()]);
+        assert!(is_well, "{said}");
+        let copy = place.server(&restored, "");
+        let (rows, token) = common::snapshot(&copy.url(), 1000).await.unwrap();
+        let mut folded = common::Rows::new();
+        for change in common::clients::pull_all(&copy.url(), 0).await {
+            common::fold(&mut folded, &change);
+        }
+        assert_eq!(rows, folded, "rows and events are of one moment");
+        assert_other_log(&resumed(&server, &token).await, "the restored store's token at the original");
+        assert_other_log(&resumed(&copy, &self::token(&server).await).await, "and the other way round");
+        let (is_well, said) =
+            command(&["restore", &file, "--data", &place.path(&restored).display().to_string()]);
+        assert!(!is_well && said.contains("in use by another server"), "{said}");
+        assert!(copy.stop());
+        let (is_well, said) =
+            command(&["restore", &file, "--data", &place.path(&restored).display().to_string()]);
+        assert!(!is_well && said.contains("is there already"), "{said}");
+        let (is_well, said) = command(&["backup", &data, "--to", &file]);
+        assert!(!is_well && said.contains("is there already"), "{said}");
+    }
+    pushing.await.unwrap();
+    // Of a server that was killed, too.
+    server.kill();
+    let file = place.path("killed.backup").display().to_string();
+    let (is_well, said) = command(&["backup", &data, "--to", &file]);
+    assert!(is_well && said.contains("up to seq 1003"), "{said}");
+    assert!(server.start(), "{}", server.said());
+}
+
+#[tokio::test]
+async fn a_torn_or_damaged_backup_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 300)).await;
+    let (data, file) = (place.path("data").display().to_string(), place.path("whole").display().to_string());
+    assert!(command(&["backup", &data, "--to", &file]).0);
+    let whole = fs::read(&file).unwrap();
+    let mut broken: Vec<Vec<u8>> =
+        [0, 1, 10, whole.len() / 2, whole.len() - 1].map(|cut| whole[..cut].to_vec()).into();
+    broken.push([&whole[..], &whole[..]].concat());
+    broken.extend((0..20).map(|n| {
+        let mut damaged = whole.clone();
+        let at = whole.len() * n / 20;
+        damaged[at] ^= 0x10;
+        damaged
+    }));
+    let torn = place.path("torn").display().to_string();
+    let target = place.path("restored");
+    for (number, bytes) in broken.iter().enumerate() {
+        fs::write(&torn, bytes).unwrap();
+        let (is_well, said) = command(&["restore", &torn, "--data", &target.display().to_string()]);
+        // A header's time and name are of no importance.
+        if is_well && number > 5 && number < 8 {
+            fs::remove_dir_all(&target).unwrap();
+            continue;
+        }
+        assert!(!is_well && said.contains("torn is no whole backup"), "{number}: {said}");
+        assert!(
+            !target.join("ringlog.redb").exists() && !target.join("ringlog.redb.new").exists(),
+            "{number}"
+        );
+        assert!(!command(&["verify-backup", &torn]).0);
+    }
+    let (is_well, said) = command(&["backup", &data, "--to", "/dev/full/x"]);
+    assert!(!is_well && said.contains("/dev/full"), "{said}");
+    let (is_well, said) =
+        command(&["backup", &server.url().replace("http", "https"), "--to", &torn.replace("torn", "t")]);
+    assert!(!is_well && said.contains("verify-backup"), "{said}");
+}
+
+#[tokio::test]
+async fn a_backup_wants_the_write_token() {
+    let place = Place::new();
+    let tokens = "--read-token read-read-read-read --write-token write-write-write";
+    let server = place.server("data", tokens);
+    let file = place.path("file").display().to_string();
+    for token in ["read-read-read-read", "wrong-wrong-wrong-wrong"] {
+        let (is_well, said) = command(&["backup", &server.url(), "--to", &file, "--write-token", token]);
+        assert!(!is_well && (said.contains("401") || said.contains("403")), "{said}");
+        assert!(!Path::new(&file).exists());
+    }
+    let (is_well, said) =
+        command(&["backup", &server.url(), "--to", &file, "--write-token", "write-write-write"]);
+    assert!(is_well, "{said}");
+}
