@@ -325,8 +325,9 @@ mod tests {
 
     #[test]
     fn each_figure_of_the_engine_is_a_counter_or_can_fall() {
-        const GAUGES: [&str; 11] = [
+        const GAUGES: [&str; 12] = [
             "retained",
+            "retained_bytes",
             "head",
             "oldest",
             "unpublished",
