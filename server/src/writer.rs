@@ -385,3 +385,6 @@ fn refuse(answers: impl IntoIterator<Item = Answer>, why: &Arc<str>) {
 fn is_pending(answer: &PushResponse) -> bool {
     answer.results.iter().any(|result| result.status == OpStatus::Pending)
 }
+
+#[cfg(test)]
+mod tests;

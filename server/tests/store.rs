@@ -262,3 +262,150 @@ async fn a_refused_store_frees_the_address() {
     starting.ready().await.unwrap_err();
     std::net::TcpListener::bind(address).unwrap();
 }
+
+/// Makes what format 1 was of a store that is stopped.
+fn to_format_1(file: &Path) {
+    use redb::{ReadableTable, TableDefinition};
+    type Id = (Option<&'static str>, &'static str);
+    type Operation = (Option<&'static str>, &'static str, Option<u64>);
+    let (meta, op_ids) =
+        (TableDefinition::<&str, &[u8]>::new("meta"), TableDefinition::<u64, Id>::new("op_ids"));
+    let operations = TableDefinition::<u64, Operation>::new("operations");
+    let database = redb::Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let (after, mut before) =
+            (transaction.open_table(operations).unwrap(), transaction.open_table(op_ids).unwrap());
+        for entry in after.iter().unwrap() {
+            let (seq, operation) = entry.unwrap();
+            let (client_id, op_id, _) = operation.value();
+            before.insert(seq.value(), (client_id, op_id)).unwrap();
+        }
+        let mut meta = transaction.open_table(meta).unwrap();
+        meta.insert("format", &1_u64.to_be_bytes()[..]).unwrap();
+        meta.remove("identity").unwrap();
+    }
+    transaction.delete_table(operations).unwrap();
+    transaction.commit().unwrap();
+}
+
+fn with_op_id(op_id: &str, n: usize) -> serde_json::Value {
+    let mut request = todos(n, 1);
+    request["client_id"] = "phone".into();
+    request["changes"][0]["op_id"] = op_id.into();
+    request
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_converted_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    for n in 0..40 {
+        common::push(&server.url(), &with_op_id(&n.to_string(), n)).await;
+    }
+    let (rows, token) = snapshot(&server.url(), 100).await.unwrap();
+    server.shutdown().await;
+    to_format_1(&folder.path().join(FILE));
+    for _ in 0..2 {
+        let server = start(folder.path()).await.unwrap();
+        assert_eq!(
+            snapshot(&server.url(), 100).await.unwrap(),
+            (rows.clone(), token.clone()),
+            "the same log"
+        );
+        let again = common::push(&server.url(), &with_op_id("39", 39)).await;
+        assert_eq!(again.body["deduped"], 1, "{}", again.body);
+        // What it was used for is not known.
+        let other = common::push(&server.url(), &with_op_id("38", 7)).await;
+        assert_eq!(other.body["deduped"], 1, "{}", other.body);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_op_id_that_comes_with_another_change_is_refused_after_a_restart_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    common::push(&server.url(), &with_op_id("1", 1)).await;
+    server.shutdown().await;
+    let server = start(folder.path()).await.unwrap();
+    let again = common::push(&server.url(), &with_op_id("1", 1)).await;
+    assert_eq!(again.body["deduped"], 1, "{}", again.body);
+    let other = common::push(&server.url(), &with_op_id("1", 2)).await;
+    assert_eq!(other.body["results"][0]["error"], "op_id `1` was used for another change (seq 1)");
+    assert_eq!(common::get(&server.url(), "/api/sync/pull").await.seqs(), [1]);
+    server.shutdown().await;
+}
+
+/// A row of so many bytes of text, all told.
+fn sized(n: usize, bytes: usize) -> serde_json::Value {
+    let row_id = format!("row-{n:04}");
+    // The entity, the row id, and the quotes of the data.
+    let data = "x".repeat(bytes - 4 - row_id.len() - 2);
+    serde_json::json!({"changes": [{"entity": "Todo", "row_id": row_id, "kind": "insert", "data": data}]})
+}
+
+#[tokio::test]
+async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = "--capacity 100 --max-changes 10 --max-body 2000 --window-bytes 4000";
+    let config = || Config { data: folder.path().to_owned(), ..config(args) };
+    let server = Server::start(config()).await.unwrap();
+    for n in 0..20 {
+        assert_eq!(common::push(&server.url(), &sized(n, 1000)).await.status, 200);
+    }
+    let kept = async |server: &Server, oldest: u64, last: u64| {
+        let url = server.url();
+        let pulled = common::get(&url, &format!("/api/sync/pull?since={}", oldest - 1)).await;
+        assert_eq!(pulled.seqs(), (oldest..=last).collect::<Vec<_>>());
+        let refused = common::get(&url, &format!("/api/sync/pull?since={}", oldest - 2)).await;
+        assert_eq!((refused.status, &refused.body["error"]["reason"]), (410, &"evicted".into()));
+    };
+    kept(&server, 17, 20).await;
+    server.shutdown().await;
+    let server = Server::start(config()).await.unwrap();
+    kept(&server, 17, 20).await;
+    // Five smaller ones have room.
+    for n in 20..25 {
+        common::push(&server.url(), &sized(n, 800)).await;
+    }
+    kept(&server, 21, 25).await;
+    server.shutdown().await;
+    {
+        use redb::ReadableTableMetadata;
+        let database = redb::Database::open(folder.path().join(FILE)).unwrap();
+        let transaction = redb::ReadableDatabase::begin_read(&database).unwrap();
+        let untyped =
+            transaction.open_untyped_table(redb::TableDefinition::<u64, u64>::new("events")).unwrap();
+        assert_eq!(untyped.len().unwrap(), 5);
+    }
+    // A narrower window takes the youngest of what is there.
+    let server = Server::start(Config { window_bytes: 2000, ..config() }).await.unwrap();
+    kept(&server, 24, 25).await;
+    server.shutdown().await;
+    let error = Server::start(Config { window_bytes: 1999, ..config() }).await.unwrap_err();
+    assert!(error.to_string().contains("--window-bytes must be at least --max-body (2000)"), "{error}");
+}
+
+/// Without a store the rows are folded from the log by a follower, which must not be lapped by bytes either.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_changes_do_not_outrun_the_rows_in_memory() {
+    let server = common::start_memory("--window-bytes 1048576 --max-wait 1").await;
+    let url = server.url();
+    let pushing: Vec<_> = (0..8)
+        .map(|client| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                for n in 0..40 {
+                    let pushed = common::push(&url, &sized(client * 40 + n, 500_000)).await;
+                    assert_eq!(pushed.status, 200, "{}", pushed.body);
+                }
+            })
+        })
+        .collect();
+    for one in pushing {
+        one.await.unwrap();
+    }
+    assert_eq!(snapshot(&url, 1000).await.unwrap().0.len(), 320, "no change was missed");
+    server.shutdown().await;
+}

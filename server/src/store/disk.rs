@@ -27,7 +27,7 @@ const PROBE: usize = 1 << 20;
 const PROBE_FILE: &str = "ringlog.probe";
 
 /// How a file is opened for writing, without making one.
-pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
+pub(crate) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
 
 /// What requests read from.
 pub(crate) struct Store {

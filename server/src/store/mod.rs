@@ -37,6 +37,8 @@ mod view;
 
 pub use backup::BackupSummary;
 pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};
+#[cfg(test)]
+pub(crate) use disk::Opener;
 pub(crate) use disk::{Committer, Failure, Store};
 pub use error::StoreError;
 pub(crate) use view::StoredRows;

@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// As [`open`](Self::open), by a given way to open the file for writing.
-    pub(super) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
+    pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
         let folder = Folder::lock(&config.data)?;
         let path = folder.store();
         if !folder.has_store()? {
