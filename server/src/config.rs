@@ -23,6 +23,7 @@ const MIN_TOKEN_LEN: usize = 16;
     version,
     about = "A sync server: push, pull, snapshot and live streams over HTTP"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Config {
     /// Where to listen; port 0 takes any free one. Another address than loopback requires both tokens
     #[arg(long, env = "RINGLOG_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:7070")]

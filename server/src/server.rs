@@ -258,7 +258,7 @@ async fn open(
     // A thread that the runtime does not wait for: asked to stop meanwhile, the process just ends.
     std::thread::Builder::new()
         .name("open".into())
-        .spawn(move || tell.send(Store::open(&opening, builder)))
+        .spawn(move || drop(tell.send(Store::open(&opening, builder))))
         .map_err(StartError::Thread)?;
     let opened =
         told.await.map_err(|_| StartError::Thread(std::io::Error::other("opening the store panicked")))?;

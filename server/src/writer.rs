@@ -4,39 +4,46 @@
 //!
 //! All requests that wait make a *group*. For each group:
 //!
-//! 1. **Claim.** [`ChangeLog::claim_push`] of each request: its op ids are claimed, those applied before are known as
-//!    replays, and what is to be applied is laid out. A request that shares an op id with another one of the group finds it in
-//!    flight; it is put off, to be the first of the next group, and is then a replay of the other.
-//! 2. **Commit.** One transaction holds, for all claims: the rows, the events with their seqs, the op ids with the same seqs,
-//!    the new last seq; what has left the window and the memory of op ids is dropped. It is on disk when the commit returns:
-//!    the whole group shares its syncs.
-//! 3. **Append.** The claims are published in the order of the transaction, each as a batch. Nobody else appends, so they get
-//!    the seqs that were written.
+//! 1. **Claim.** [`ChangeLog::claim_push`] of each request: its op ids are claimed, those applied
+//!    before are known as replays, and what is to be applied is laid out. A request that shares an
+//!    op id with another one of the group finds it in flight; it is put off, to be the first of the
+//!    next group, and is then a replay of the other.
+//! 2. **Commit.** One transaction holds, for all claims: the rows, the events with their seqs, the
+//!    op ids with the same seqs, the new last seq; what has left the window and the memory of op
+//!    ids is dropped. It is on disk when the commit returns: the whole group shares its syncs.
+//! 3. **Append.** The claims are published in the order of the transaction, each as a batch. Nobody
+//!    else appends, so they get the seqs that were written.
 //! 4. **Answer.** Each client gets its results, and the head.
 //!
-//! While a group is being committed the next one gathers. So the log's order is the order of commits, and a busy server syncs no
-//! more often than an idle one.
+//! While a group is being committed the next one gathers. So the log's order is the order of
+//! commits, and a busy server syncs no more often than an idle one.
 //!
 //! # Why nothing is lost, doubled or renumbered, wherever it stops
 //!
-//! On disk there is the state before a transaction or after it, never one between. So there are two cases.
+//! On disk there is the state before a transaction or after it, never one between. So there are two
+//! cases.
 //!
-//! - **It stopped before the commit was on disk**: in step 1, or in 2 before the header was written. Of this group nothing is on
-//!   disk, nothing was appended (3 comes after 2) and nothing was answered. No reader has seen these seqs, so they can be given to
-//!   others. The clients got no answer; they push again, the op ids are unknown, and the changes are applied for the first time.
-//! - **It stopped after that**: in 2 before it returned, in 3 or in 4. The rows, the events, the op ids and the last seq of the whole
-//!   group are on disk. The restored log goes on after them. Readers may have seen all, some or none of these events:
-//!   what they saw is what is on disk, under the same seqs, so their cursors are good and they go on. Who got no answer
-//!   pushes again, and is answered as a replay with the seq that was written. Who got one is not lied to.
+//! - **It stopped before the commit was on disk**: in step 1, or in 2 before the header was
+//!   written. Of this group nothing is on disk, nothing was appended (3 comes after 2) and nothing
+//!   was answered. No reader has seen these seqs, so they can be given to others. The clients got
+//!   no answer; they push again, the op ids are unknown, and the changes are applied for the first
+//!   time.
+//! - **It stopped after that**: in 2 before it returned, in 3 or in 4. The rows, the events, the op
+//!   ids and the last seq of the whole group are on disk. The restored log goes on after them.
+//!   Readers may have seen all, some or none of these events: what they saw is what is on disk,
+//!   under the same seqs, so their cursors are good and they go on. Who got no answer pushes again,
+//!   and is answered as a replay with the seq that was written. Who got one is not lied to.
 //!
-//! A seq is shown to anybody only in steps 3 and 4, when it is on disk with its event. That is why the commit comes first. The
-//! other way round, a reader could have seen an event that a crash takes back, and the seq would mean something else
-//! afterwards; it would have to resync, if it ever found out.
+//! A seq is shown to anybody only in steps 3 and 4, when it is on disk with its event. That is why
+//! the commit comes first. The other way round, a reader could have seen an event that a crash
+//! takes back, and the seq would mean something else afterwards; it would have to resync, if it
+//! ever found out.
 //!
 //! # A commit that fails
 //!
-//! A disk may be full, read-only, or broken. The process goes on then: reads come from the log, and snapshots through a handle of
-//! their own ([`Store`](crate::store::Store)), so neither notices. For the writer it is as if it had crashed and started again:
+//! A disk may be full, read-only, or broken. The process goes on then: reads come from the log, and
+//! snapshots through a handle of their own ([`Store`](crate::store::Store)), so neither notices.
+//! For the writer it is as if it had crashed and started again:
 //!
 //! | it failed | on disk is | what it does |
 //! | --- | --- | --- |
@@ -45,20 +52,24 @@
 //! | in the commit, its header was written or synced | either | opens, finds one of them; goes on to 3 if it is the one after |
 //! | at opening, after one of these | what it was | of the first case refuses the group; else the outcome is unknown: it holds the claims, and opens again later |
 //!
-//! 5. **Find out.** The failed handle is closed and the file opened, which repairs it as after a crash and *commits and
-//!    syncs* the state that it found. So what was found is on disk from then on, be it that the failed sync had left it in
-//!    the system's memory only. If its last seq is that of the group, the group is committed: on to step 3. If not, nothing of it is on disk,
-//!    the claims are dropped, and the clients get 503 `STORE_FULL`, which says that nothing was applied.
-//! 6. **Wait for room.** Pushes are refused at once; the store is not touched. After a second, then after twice as long each time
-//!    up to a minute, a file of 1 MiB is written, synced and removed. Once that works, pushes are taken again. What
-//!    passes this probe and fails all the same waits for twice as long again.
+//! 5. **Find out.** The failed handle is closed and the file opened, which repairs it as after a
+//!    crash and *commits and syncs* the state that it found. So what was found is on disk from then
+//!    on, be it that the failed sync had left it in the system's memory only. If its last seq is
+//!    that of the group, the group is committed: on to step 3. If not, nothing of it is on disk,
+//!    the claims are dropped, and the clients get 503 `STORE_FULL`, which says that nothing was
+//!    applied.
+//! 6. **Wait for room.** Pushes are refused at once; the store is not touched. After a second, then
+//!    after twice as long each time up to a minute, a file of 1 MiB is written, synced and removed.
+//!    Once that works, pushes are taken again. What passes this probe and fails all the same waits
+//!    for twice as long again.
 //!
-//! While the outcome is unknown the claims stay in hand, so no repetition of theirs can be applied: their clients are told to
-//! push again, and are answered when it is known. Nothing is appended in between, nobody gets their seqs. A crash in step 5
-//! or 6 is one of the two cases above. A store that is found damaged is not written to any more: the server ends.
+//! While the outcome is unknown the claims stay in hand, so no repetition of theirs can be applied:
+//! their clients are told to push again, and are answered when it is known. Nothing is appended in
+//! between, nobody gets their seqs. A crash in step 5 or 6 is one of the two cases above. A store
+//! that is found damaged is not written to any more: the server ends.
 //!
-//! A snapshot may read rows that are committed and not appended yet. Its cursor would lie ahead of the log; so it is
-//! held back until the log has got there.
+//! A snapshot may read rows that are committed and not appended yet. Its cursor would lie ahead of
+//! the log; so it is held back until the log has got there.
 
 use crate::crash;
 use crate::metrics::Metrics;
@@ -78,7 +89,8 @@ const MAX_GROUP_CHANGES: usize = 4096;
 /// How many requests wait at most; further ones are told to come back.
 const MAX_WAITING: usize = 4096;
 
-/// How long it waits before it looks whether the disk takes something again, the first time and at most.
+/// How long it waits before it looks whether the disk takes something again, the first time and at
+/// most.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 const LAST_PROBE: Duration = Duration::from_secs(60);
 
@@ -325,11 +337,13 @@ impl Thread {
                     return Ok(Outcome::Refused(why));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the store cannot be opened: whether the commit is on disk is not known")
+                    tracing::error!(%error, "the store cannot be opened: whether the commit is on disk is not known");
                 }
             }
             // They are told that the outcome is not known.
-            answers.iter_mut().for_each(|answer| drop(answer.take()));
+            for answer in answers.iter_mut() {
+                drop(answer.take());
+            }
             if let Goes::Ending = self.pause() {
                 return Ok(Outcome::Stopping);
             }

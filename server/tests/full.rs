@@ -1,4 +1,5 @@
-//! A disk that is full ends pushes and nothing else: they get 503 and come back, reads go on, and once there is room all goes on.
+//! A disk that is full ends pushes and nothing else: they get 503 and come back, reads go on, and
+//! once there is room all goes on.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -54,7 +55,8 @@ fn request(number: usize, bytes: usize) -> Value {
     }]})
 }
 
-/// Reads in every way, over and over, until it is told to stop. No read may fail. Answers with how many there were.
+/// Reads in every way, over and over, until it is told to stop. No read may fail. Answers with how
+/// many there were.
 async fn read_on(url: String, stop: Arc<AtomicBool>) -> usize {
     let mut reads = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -79,7 +81,8 @@ async fn push(url: &str, request: &Value) -> Answer {
     Answer::of(reqwest::Client::new().post(format!("{url}/api/sync/push")).json(request)).await
 }
 
-/// Pushes until the store takes no more. Answers with what was acknowledged, and the first request that was refused.
+/// Pushes until the store takes no more. Answers with what was acknowledged, and the first request
+/// that was refused.
 async fn fill(url: &str, acknowledged: &mut Acknowledged) -> usize {
     for number in 0..100_000 {
         let request = request(number, 40_000);
@@ -102,7 +105,8 @@ async fn fill(url: &str, acknowledged: &mut Acknowledged) -> usize {
     panic!("it is never full");
 }
 
-/// The room is used up, a client tries again and again, room is made, and all is as if nothing had been.
+/// The room is used up, a client tries again and again, room is made, and all is as if nothing had
+/// been.
 async fn full_and_not(server: Process, make_room: impl FnOnce()) {
     let url = server.url();
     let mut acknowledged = Acknowledged::new();

@@ -1,5 +1,6 @@
-//! A copy of a data folder is another log, wherever it is put, and clients of the old one are told; the folder itself stays the same
-//! log, wherever it is moved. Servers are processes of their own here.
+//! A copy of a data folder is another log, wherever it is put, and clients of the old one are told;
+//! the folder itself stays the same log, wherever it is moved. Servers are processes of their own
+//! here.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -61,7 +62,8 @@ fn assert_other_log(answer: &Answer, what: &str) {
     );
 }
 
-/// Makes a log of 3 events that is stopped and copied to `copy`, and goes on to 5. Answers with the token of the end.
+/// Makes a log of 3 events that is stopped and copied to `copy`, and goes on to 5. Answers with the
+/// token of the end.
 async fn copied(place: &Place) -> String {
     let server = place.server("data", "");
     push(&server.url(), &todos(0, 3)).await;
@@ -75,7 +77,8 @@ async fn copied(place: &Place) -> String {
     token
 }
 
-/// Whichever way a copy is put back, a client of what came after the copy is told, and no page that it has is confirmed.
+/// Whichever way a copy is put back, a client of what came after the copy is told, and no page that
+/// it has is confirmed.
 #[tokio::test]
 async fn a_copy_that_is_put_back_is_another_log() {
     for back in [
@@ -236,7 +239,8 @@ fn command(args: &[&str]) -> (bool, String) {
     )
 }
 
-/// While clients push, backups are taken from the folder and over HTTP; each is one moment of the log.
+/// While clients push, backups are taken from the folder and over HTTP; each is one moment of the
+/// log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_running_server_is_one_moment_and_is_restored_as_another_log() {
     let place = Place::new();

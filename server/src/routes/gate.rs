@@ -1,5 +1,5 @@
-//! The way from a connection to the routes: while the store is opened and verified there are none, and requests are told
-//! to come back.
+//! The way from a connection to the routes: while the store is opened and verified there are none,
+//! and requests are told to come back.
 
 use crate::error::ApiError;
 use arc_swap::ArcSwapOption;
@@ -12,7 +12,8 @@ use tower::ServiceExt;
 /// How many streams are taken to come back while the server starts: they are spread accordingly.
 const RETURNING: usize = 5000;
 
-/// Leads each request to the routes that are there when it comes, also on connections that are older.
+/// Leads each request to the routes that are there when it comes, also on connections that are
+/// older.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate {
     routes: Arc<ArcSwapOption<Router>>,

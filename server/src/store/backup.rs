@@ -1,8 +1,9 @@
 //! Backups: one moment of a store as a stream, and a store made of such a stream.
 //!
-//! A backup is gzip of lines of JSON: first which store it is of, then rows, events and op ids in the order of their keys,
-//! and at last how many there were. It is written and read from front to back, in memory that does not grow with it. One that
-//! was cut or damaged is known by the checksum of gzip and by its last line.
+//! A backup is gzip of lines of JSON: first which store it is of, then rows, events and op ids in
+//! the order of their keys, and at last how many there were. It is written and read from front to
+//! back, in memory that does not grow with it. One that was cut or damaged is known by the checksum
+//! of gzip and by its last line.
 
 use super::error::{StoreError, failed, io};
 use super::folder::{Folder, private, sync_folder};
@@ -122,18 +123,20 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Writes a backup of the store in a folder to a file that is not there yet, be a server running on that store or not. The file
-/// is read back and checked before it gets its name.
+/// Writes a backup of the store in a folder to a file that is not there yet, be a server running on
+/// that store or not. The file is read back and checked before it gets its name.
 ///
 /// # Errors
-/// [`StoreError`] if there is no store, or the file is there or cannot be written. No file is left then.
+/// [`StoreError`] if there is no store, or the file is there or cannot be written. No file is left
+/// then.
 pub(crate) fn backup_folder(folder: &Path, to: &Path) -> Result<BackupSummary, StoreError> {
     write_file(to, |file, partial| {
         with_view(folder, |view| write_backup(view, file).map(drop).map_err(|source| io(partial, source)))
     })
 }
 
-/// Makes a file that is a backup: `fill` writes it under another name, then it is checked, synced and renamed.
+/// Makes a file that is a backup: `fill` writes it under another name, then it is checked, synced
+/// and renamed.
 pub(crate) fn write_file(
     to: &Path,
     fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
@@ -162,8 +165,8 @@ fn write_partial(
     partial: &Path,
     fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
 ) -> Result<BackupSummary, StoreError> {
-    let open = private().create(true).truncate(true).write(true).open(partial);
-    let file = open.map_err(|source| io(partial, source))?;
+    let opened = private().create(true).truncate(true).write(true).open(partial);
+    let file = opened.map_err(|source| io(partial, source))?;
     fill(&file, partial)?;
     file.sync_all().map_err(|source| io(partial, source))?;
     verify_backup(partial)
@@ -177,11 +180,12 @@ pub(crate) fn verify_backup(file: &Path) -> Result<BackupSummary, StoreError> {
     read_backup(file, |_| Ok(()))
 }
 
-/// Makes a store of a backup, in a folder that has none. It is another log than the one that the backup was taken of: clients
-/// are told to load their rows anew.
+/// Makes a store of a backup, in a folder that has none. It is another log than the one that the
+/// backup was taken of: clients are told to load their rows anew.
 ///
 /// # Errors
-/// [`StoreError`] if the folder has a store or is in use, or if the backup is not whole. No store is made then.
+/// [`StoreError`] if the folder has a store or is in use, or if the backup is not whole. No store
+/// is made then.
 pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreError> {
     let folder = Folder::lock(data)?;
     if folder.has_store()? {
@@ -220,7 +224,7 @@ fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSum
         }
         Ok(())
     };
-    read_backup(file, |line| insert(line).map_err(|error| failed(error)))
+    read_backup(file, |line| insert(line).map_err(failed))
 }
 
 /// Calls `each` for every row, event and op id. What it holds is known to be whole only at the end.

@@ -1,9 +1,10 @@
 //! The store in use: commits by the one writer, views for those who load the rows.
 //!
-//! The file is open twice. The [`Committer`] has it for writing, the [`Store`] for reading, in redb's mode of one writer and many
-//! readers: a reader holds locks on the file that keep the pages of its moment, whichever handle writes. A handle on which
-//! a write failed is of no use any more, for reading neither; with two of them the one for reading does not notice, and
-//! the other one can be replaced.
+//! The file is open twice. The [`Committer`] has it for writing, the [`Store`] for reading, in
+//! redb's mode of one writer and many readers: a reader holds locks on the file that keep the pages
+//! of its moment, whichever handle writes. A handle on which a write failed is of no use any more,
+//! for reading neither; with two of them the one for reading does not notice, and the other one can
+//! be replaced.
 
 use super::error::{StoreError, failed};
 use super::folder::{Folder, private};
@@ -33,7 +34,8 @@ pub(crate) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + 
 pub(crate) struct Store {
     path: PathBuf,
     reader: ReadOnlyDatabase,
-    /// What is served while the committer's handle is being replaced: no transaction can begin then.
+    /// What is served while the committer's handle is being replaced: no transaction can begin
+    /// then.
     held: Mutex<Option<StoredRows>>,
     /// One backup is sent at a time.
     pub(crate) backups: Arc<Semaphore>,
@@ -124,8 +126,8 @@ impl Committer {
         }
     }
 
-    /// Writes what these claims hold, in one transaction that is on disk when this returns. The first event gets the seq
-    /// `first`, the others the next ones.
+    /// Writes what these claims hold, in one transaction that is on disk when this returns. The
+    /// first event gets the seq `first`, the others the next ones.
     pub(crate) fn commit<'a>(
         &mut self,
         first: u64,
@@ -149,7 +151,8 @@ impl Committer {
         crash::point("marked");
     }
 
-    /// A transaction with all that is to be committed, its last seq, and how many bytes of text the window then has.
+    /// A transaction with all that is to be committed, its last seq, and how many bytes of text the
+    /// window then has.
     fn prepare<'a>(
         &self,
         first: u64,
@@ -169,7 +172,8 @@ impl Committer {
         Ok((transaction, seq - 1, bytes))
     }
 
-    /// Notes the last seq, and drops what has left the window and the memory of op ids. Answers with the bytes that stay.
+    /// Notes the last seq, and drops what has left the window and the memory of op ids. Answers
+    /// with the bytes that stay.
     fn finish(
         &self,
         transaction: &WriteTransaction,
@@ -191,8 +195,9 @@ impl Committer {
         Ok(bytes)
     }
 
-    /// Opens the file anew, and answers with the last seq on disk: after a failed commit this tells what became of it. What is
-    /// found is on disk for good, since opening commits again. Readers go on as if nothing had happened.
+    /// Opens the file anew, and answers with the last seq on disk: after a failed commit this tells
+    /// what became of it. What is found is on disk for good, since opening commits again. Readers
+    /// go on as if nothing had happened.
     pub(crate) fn reopen(&mut self) -> Result<u64, StoreError> {
         self.store.hold();
         // Its locks go with it.
@@ -234,7 +239,8 @@ fn standing(database: &Database) -> Result<(u64, u64), redb::Error> {
     Ok((rows.last_seq(), bytes))
 }
 
-/// Writes one claim's changes: to the rows, as events, and the op ids. Answers with how many bytes of text the events have.
+/// Writes one claim's changes: to the rows, as events, and the op ids. Answers with how many bytes
+/// of text the events have.
 fn write(transaction: &WriteTransaction, first: u64, claim: &PushClaim<'_>) -> Result<u64, redb::Error> {
     let mut rows = transaction.open_table(ROWS)?;
     let mut events = transaction.open_table(EVENTS)?;

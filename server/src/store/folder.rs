@@ -1,4 +1,5 @@
-//! The folder that holds a store: its files, who may read them, and the lock that keeps a second server out.
+//! The folder that holds a store: its files, who may read them, and the lock that keeps a second
+//! server out.
 
 use super::error::{StoreError, io};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -75,8 +76,8 @@ pub(super) fn store_in(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// Whether a store has this name. A link that leads nowhere is an error: the disk that it leads to may not be mounted, and an
-/// empty store in its place would hide that.
+/// Whether a store has this name. A link that leads nowhere is an error: the disk that it leads to
+/// may not be mounted, and an empty store in its place would hide that.
 pub(super) fn has_store(path: &Path) -> Result<bool, StoreError> {
     match fs::symlink_metadata(path) {
         Err(source) if source.kind() == ErrorKind::NotFound => Ok(false),

@@ -1,16 +1,19 @@
 //! Whether a store is the one that was in use last, or a copy.
 //!
-//! A copy that goes on under the same incarnation loses events in silence: it hands out seqs that the original handed out as
-//! well, for other events, and clients cannot tell. So a copy must be recognised, and becomes another log. Two things tell:
+//! A copy that goes on under the same incarnation loses events in silence: it hands out seqs that
+//! the original handed out as well, for other events, and clients cannot tell. So a copy must be
+//! recognised, and becomes another log. Two things tell:
 //!
-//! 1. **The file's identity**, kept inside the store: its inode number and its time of birth. Both belong to the file, not to its
-//!    contents: a copy has others, wherever it is put and whatever is preserved, since no system call sets a time of birth. The
-//!    inode number alone would not do: file systems reuse those of deleted files at once. The device does not count: its
-//!    number changes when a machine starts again.
-//! 2. **Watermarks** beside the store: `ringlog.seen.<random>` holds the highest seq that was committed. A store that ends before
-//!    a watermark is older than its folder. This tells where a copy was written *into* the original file, which keeps inode and
-//!    birth. The mark has another name after each start and each stop: a copy of the whole folder that is written over
-//!    the folder brings its own marks, and leaves the later one.
+//! 1. **The file's identity**, kept inside the store: its inode number and its time of birth. Both
+//!    belong to the file, not to its contents: a copy has others, wherever it is put and whatever
+//!    is preserved, since no system call sets a time of birth. The inode number alone would not do:
+//!    file systems reuse those of deleted files at once. The device does not count: its number
+//!    changes when a machine starts again.
+//! 2. **Watermarks** beside the store: `ringlog.seen.<random>` holds the highest seq that was
+//!    committed. A store that ends before a watermark is older than its folder. This tells where a
+//!    copy was written *into* the original file, which keeps inode and birth. The mark has another
+//!    name after each start and each stop: a copy of the whole folder that is written over the
+//!    folder brings its own marks, and leaves the later one.
 //!
 //! | what happens to the data folder | identity | watermark | it is |
 //! | --- | --- | --- | --- |
@@ -24,19 +27,21 @@
 //! | hard links | same | as their folder's | the same log; two servers cannot open one file |
 //! | snapshots of a volume, clones of a disk (LVM, btrfs, ZFS, cloud) put back | same | not above | **not recognised** |
 //!
-//! A snapshot put back is the original in every respect. `--new-incarnation` says that it is another log; a backup made by
-//! `ringlog-server backup` needs no such word. Where a file system has no time of birth the inode number alone counts, and a copy
-//! that got the number of the deleted original is told by the watermarks only. What also goes unnoticed: a copy of the whole folder
-//! of a *running* server, written over the same files after a `kill -9` in the same run.
+//! A snapshot put back is the original in every respect. `--new-incarnation` says that it is
+//! another log; a backup made by `ringlog-server backup` needs no such word. Where a file system
+//! has no time of birth the inode number alone counts, and a copy that got the number of the
+//! deleted original is told by the watermarks only. What also goes unnoticed: a copy of the whole
+//! folder of a *running* server, written over the same files after a `kill -9` in the same run.
 //!
 //! # Why a crash at any point does no harm
 //!
-//! A mark is written after the commit that it speaks of, without a sync: after a power loss it may be older than the
-//! store, never younger. An older mark accuses nobody. A new mark is made before the old one is removed, so a crash between
-//! leaves both, and neither is above the store. A store found to be a copy gets its new incarnation and its identity in one
-//! transaction, before anything is served, and the marks that are above it are removed after that: a crash before the transaction
-//! finds the same copy again, a crash after it finds marks that are above the store and mints once more, which no client
-//! has seen the difference of.
+//! A mark is written after the commit that it speaks of, without a sync: after a power loss it may
+//! be older than the store, never younger. An older mark accuses nobody. A new mark is made before
+//! the old one is removed, so a crash between leaves both, and neither is above the store. A store
+//! found to be a copy gets its new incarnation and its identity in one transaction, before anything
+//! is served, and the marks that are above it are removed after that: a crash before the
+//! transaction finds the same copy again, a crash after it finds marks that are above the store and
+//! mints once more, which no client has seen the difference of.
 
 use super::error::{StoreError, io};
 use super::folder::{private, sync_folder};
@@ -49,8 +54,9 @@ const MARK: &str = "ringlog.seen.";
 /// Digits of a seq, and the end of the line: a mark is replaced in place, by one write.
 const MARK_LEN: usize = 21;
 
-/// What a file has and a copy of it has not. As bytes in the store: inode number, nanoseconds since 1970 at its birth (0
-/// where the file system does not know), 8 bytes each, the most significant first.
+/// What a file has and a copy of it has not. As bytes in the store: inode number, nanoseconds since
+/// 1970 at its birth (0 where the file system does not know), 8 bytes each, the most significant
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     inode: u64,
@@ -91,7 +97,8 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// What is known of a store from what it says of itself and from what lies beside it. Stores of format 1 say nothing.
+    /// What is known of a store from what it says of itself and from what lies beside it. Stores of
+    /// format 1 say nothing.
     pub(super) fn of(kept: Option<Identity>, found: Identity, last_seq: u64, seen: u64) -> Self {
         if seen > last_seq {
             Self::Older { seen }
@@ -123,8 +130,8 @@ impl Watermark {
         Ok(highest)
     }
 
-    /// A mark of a name of its own for a store that ends at `seq`; all others go. Without room for one, the youngest
-    /// other stays, unless it is above the store.
+    /// A mark of a name of its own for a store that ends at `seq`; all others go. Without room for
+    /// one, the youngest other stays, unless it is above the store.
     pub(super) fn begin(folder: &Path, seq: u64) -> Result<Self, StoreError> {
         let before = marks(folder)?;
         let file = match make_mark(folder, seq) {
@@ -215,7 +222,6 @@ fn write_mark(mut file: &File, seq: u64) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -27,7 +27,8 @@ use std::sync::Arc;
 pub(crate) type Opened = (Arc<Store>, Committer, ChangeLog);
 
 impl Store {
-    /// Opens the store in the configured folder, makes one if there is none, and restores the log from it.
+    /// Opens the store in the configured folder, makes one if there is none, and restores the log
+    /// from it.
     pub(crate) fn open(config: &Config, log: Builder) -> Result<Opened, StoreError> {
         let cache = cache_size(config);
         let opener = move |path: &Path| builder(cache / 2).open(path);
@@ -70,7 +71,8 @@ fn cache_size(config: &Config) -> usize {
     config.store_cache << 20
 }
 
-/// Opens files so that another handle can read what this one writes, or is read from what another one writes.
+/// Opens files so that another handle can read what this one writes, or is read from what another
+/// one writes.
 fn builder(cache: usize) -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_concurrency_mode(ConcurrencyMode::SingleWriter);
@@ -122,7 +124,8 @@ fn make(folder: &Folder) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a store under another name: `rows` writes what is in it, and answers with its last seq. On any error nothing stays.
+/// Makes a store under another name: `rows` writes what is in it, and answers with its last seq. On
+/// any error nothing stays.
 pub(super) fn fill(
     folder: &Folder,
     contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
@@ -165,8 +168,8 @@ fn fill_at(
     finish().map_err(|error| failed(path, error))
 }
 
-/// What is found in a store whose pages are whole: something, or what is refused for a reason of its own; else, what is
-/// wrong with it.
+/// What is found in a store whose pages are whole: something, or what is refused for a reason of
+/// its own; else, what is wrong with it.
 pub(super) type Checked<T> = Result<Result<T, StoreError>, String>;
 
 /// Checks every page of a store, then reads it. Writes nothing, whatever is found.

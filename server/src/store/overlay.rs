@@ -43,7 +43,8 @@ impl Overlay {
         read_exact_at(&self.file, from_file, offset)
     }
 
-    /// Calls `each` for every piece of a range: with its number, where in it the part begins, and where that lies in the range.
+    /// Calls `each` for every piece of a range: with its number, where in it the part begins, and
+    /// where that lies in the range.
     fn parts(
         offset: u64,
         len: usize,

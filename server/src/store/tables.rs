@@ -6,7 +6,8 @@ use ringlog::ChangeKind;
 /// What `meta` says under [`FORMAT_KEY`].
 pub(super) const FORMAT: u64 = 2;
 
-/// The format without [`IDENTITY_KEY`] and with [`OP_IDS_1`]. It is read, and converted when it is opened for writing.
+/// The format without [`IDENTITY_KEY`] and with [`OP_IDS_1`]. It is read, and converted when it is
+/// opened for writing.
 pub(super) const FORMAT_1: u64 = 1;
 
 pub(super) const FORMAT_KEY: &str = "format";

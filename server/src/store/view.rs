@@ -59,7 +59,8 @@ impl StoredRows {
         &self.tables.op_ids
     }
 
-    /// Calls `each` with entity, row id, seq and data of the rows after a key, in the order of the keys, until it says to stop.
+    /// Calls `each` with entity, row id, seq and data of the rows after a key, in the order of the
+    /// keys, until it says to stop.
     pub(crate) fn walk(
         &self,
         after: Option<(&str, &str)>,

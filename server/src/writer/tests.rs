@@ -1,5 +1,4 @@
 //! The writer on a disk that fails on command: at each call of a commit, with each error, once or until it is mended.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
 use crate::config::Config;
