@@ -186,4 +186,35 @@ mod tests {
             assert!(kept.iter().all(|bytes| (60 * 1024..=64 * 1024).contains(bytes)), "{kept:?}");
         });
     }
+    /// Short texts, values and long texts in every order, with and without a front that is never seen.
+    #[test]
+    fn each_change_of_a_batch_keeps_its_own_text() {
+        use crate::{Change, ChangeLog};
+        let (value, long) = (serde_json::json!({"n": 1}), "x".repeat(500));
+        let kinds = |n: usize| [n % 3, n / 3 % 3, n / 9 % 3, n / 27 % 3];
+        for kinds in (0..81).map(kinds) {
+            let names: Vec<_> =
+                (0..4).map(|n| format!("r{n}{}", if kinds[n] == 2 { &long } else { "" })).collect();
+            let changes: Vec<_> = names
+                .iter()
+                .zip(kinds)
+                .map(|(name, kind)| match kind {
+                    1 => Change::insert("Todo", name).value(&value),
+                    _ => Change::delete("Todo", name),
+                })
+                .collect();
+            for capacity in [3, 10] {
+                let log = ChangeLog::with_capacity(capacity);
+                assert_eq!(log.append_batch(&changes), 1..=4);
+                let unseen = 4_usize.saturating_sub(capacity);
+                let batch = log.read(unseen as u64, 100).expect("in the window");
+                let seen: Vec<_> = batch.iter().map(|event| (event.row_id(), event.data_json())).collect();
+                let data = |kind| (kind == 1).then_some(r#"{"n":1}"#);
+                let expected: Vec<_> =
+                    names.iter().zip(kinds).map(|(name, kind)| (&**name, data(kind))).collect();
+                assert_eq!(seen, expected[unseen..]);
+                assert_eq!(log.stats().superseded, unseen as u64);
+            }
+        }
+    }
 }

@@ -270,6 +270,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_at_the_beginning_has_a_token_and_an_incarnation_its_bytes() {
+        assert_eq!("-.0".parse(), Ok(Cursor::from(0)));
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+        let incarnation = Incarnation::from_bytes(bytes);
+        assert_eq!(incarnation.to_bytes(), bytes);
+        assert_eq!(incarnation.to_string(), "0102030405060708090a0b0c0d0e0f10");
+    }
+
+    #[test]
     fn an_error_calls_the_cursor_invalid_and_says_where() {
         let words = |text: &str| text.parse::<Cursor>().expect_err("not a cursor").to_string();
         assert_eq!(words("12"), "invalid cursor: expected `<incarnation>.<seq>`, found no dot");

@@ -268,6 +268,30 @@ mod tests {
     use crate::{Change, ChangeLog, Filter, Query};
     use proptest::prelude::*;
 
+    /// In texts of every length that is looked at in another way, and where two looks overlap.
+    #[test]
+    fn an_escape_is_found_wherever_it_stands_alone_or_with_another() {
+        for len in 1..50 {
+            for (one, other) in (0..len).flat_map(|one| (one..len).map(move |other| (one, other))) {
+                for byte in [b'"', b'\\', b'\n'] {
+                    let mut text = vec![b'a'; len];
+                    (text[one], text[other]) = (byte, byte);
+                    assert!(!is_plain(str::from_utf8(&text).expect("ASCII")), "{one} and {other} of {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_its_kind_and_its_time() {
+        for kind in [ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete] {
+            for time in [0, 1, 1_795_331_340_123, LAST_MILLISECOND] {
+                let meta = Meta::new(kind, time);
+                assert_eq!((meta.kind(), meta.timestamp()), (kind, time));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_value_is_written_as_serde_json_writes_it(value in value()) {

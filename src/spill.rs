@@ -120,6 +120,7 @@ mod tests {
         let mut spares = Spares::default();
         spares.keep(Block::with_capacity(KEPT));
         spares.keep(Block::with_capacity(KEPT + 1));
+        assert_eq!((spares.blocks.len(), spares.bytes), (1, KEPT));
         assert_eq!(spares.take(KEPT).capacity(), KEPT);
     }
 

@@ -164,6 +164,7 @@ pub(crate) mod tests {
             log.append_change(&Change::update("Todo", "t1").raw(&text));
         }
         let response = log.pull(&SyncCursor::beginning(), 100).expect("in the window");
+        assert_eq!(response.changes.len(), 2 * values.len());
         for (events, value) in response.changes.chunks(2).zip(&values) {
             assert_eq!(events.iter().map(|event| event.data.as_ref()).collect::<Vec<_>>(), [Some(value); 2]);
         }
@@ -181,6 +182,15 @@ pub(crate) mod tests {
     fn that_key_may_be_spelled_with_escapes() {
         let text = r#"{"\u0024serde_json::\u0070rivate::RawValue":"[1]"}"#;
         assert_eq!(parse(text), Some(json!({"$serde_json::private::RawValue": "[1]"})));
+    }
+
+    #[test]
+    fn data_of_each_kind_comes_out_of_a_value_as_it_went_in() {
+        for data in [json!("a text"), json!(["a", null, true]), json!({"a": {"b": -1}}), json!(0.5)] {
+            let change = json!({"entity": "Todo", "row_id": "t1", "kind": "insert", "data": data});
+            let change: ClientChange = serde_json::from_value(change).expect("a change");
+            assert_eq!(change.data, Some(data));
+        }
     }
 
     #[test]
