@@ -50,8 +50,12 @@ impl Replica {
             stepped(self, "loaded the snapshot");
         }
         // What came since, in pages; the live stream would send it as well.
-        while self.pull(server).await? {
+        loop {
+            let has_more = self.pull(server).await?;
             stepped(self, "pulled");
+            if !has_more {
+                break;
+            }
         }
         let Some(token) = &self.token else { return Ok(()) };
         let stream = get(&format!("{server}/api/sync/live?resume={token}"));

@@ -21,8 +21,10 @@ enum Mode {
 pub struct Relay {
     address: SocketAddr,
     server: SocketAddr,
-    /// Of the connections that are there; those that come after a cut have another.
+    /// Of the connections that are there; those that come after a change have another.
     mode: watch::Sender<Mode>,
+    /// What the next connection listens to.
+    next: Arc<Mutex<watch::Receiver<Mode>>>,
     accepting: Option<JoinHandle<()>>,
     heads: Arc<Mutex<Vec<String>>>,
 }
@@ -31,17 +33,19 @@ impl Relay {
     /// A relay to a server.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, mode) = (listener.local_addr().unwrap(), watch::channel(Mode::Passing).0);
-        let mut relay = Self { address, server, mode, accepting: None, heads: Arc::default() };
+        let (mode, next) = watch::channel(Mode::Passing);
+        let (address, next) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(next)));
+        let mut relay = Self { address, server, mode, next, accepting: None, heads: Arc::default() };
         relay.accept(listener);
         relay
     }
 
     fn accept(&mut self, listener: TcpListener) {
-        let (server, mode, heads) = (self.server, self.mode.subscribe(), Arc::clone(&self.heads));
+        let (server, next, heads) = (self.server, Arc::clone(&self.next), Arc::clone(&self.heads));
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, mode.clone(), Arc::clone(&heads)));
+                let mode = next.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                tokio::spawn(carry(client, server, mode, Arc::clone(&heads)));
             }
         }));
     }
@@ -67,14 +71,21 @@ impl Relay {
 
     /// Takes connections again.
     pub async fn open(&mut self) {
-        self.mode = watch::channel(Mode::Passing).0;
+        self.renew();
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.accept(listener);
     }
 
+    /// Has the next connections pass; answers with the mode of those that are there.
+    fn renew(&mut self) -> watch::Sender<Mode> {
+        let (mode, next) = watch::channel(Mode::Passing);
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        std::mem::replace(&mut self.mode, mode)
+    }
+
     /// Passes nothing on any more of the connections whose last request had this in it. Those that come later are passed.
     pub fn silence(&mut self, request: &'static str) {
-        let silent = std::mem::replace(&mut self.mode, watch::channel(Mode::Passing).0);
+        let silent = self.renew();
         silent.send_replace(Mode::Silent(request));
         // The connections end when their mode does: it must be there as long as they are.
         std::mem::forget(silent);
