@@ -3,7 +3,7 @@
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
-use crate::ring::{Block, Ring, Text, Writing};
+use crate::ring::{Block, Ring, Text, Writing, total};
 use crate::spill;
 use std::cell::Cell;
 use std::ops::Range;
@@ -65,7 +65,7 @@ pub(crate) fn one(
             claim.publish_last(meta, spill::spill([entity, row_id, json]));
             return claim.finish();
         }
-        let (seq, spare) = if ring.fits(entity.len() + row_id.len() + json.len()) {
+        let (seq, spare) = if ring.fits(total([entity.len(), row_id.len(), json.len()])) {
             ring.append(enter(), meta, [entity, row_id, json])
         } else {
             spilled(ring, meta, entity, row_id, json, enter)
@@ -120,7 +120,7 @@ pub(crate) fn batch(
         }
         for (index, change) in seen.iter().enumerate() {
             match change.data.text() {
-                Ok(json) if ring.fits(change.entity.len() + change.row_id.len() + json.len()) => {}
+                Ok(json) if ring.fits(total([change.entity.len(), change.row_id.len(), json.len()])) => {}
                 _ => apart.push((index, set_apart(ring, change, written))),
             }
         }
@@ -156,7 +156,7 @@ fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Ap
         write_value(written, value);
     }
     let json_len = change.data.text().map_or(written.len() - start, str::len);
-    if ring.fits(change.entity.len() + change.row_id.len() + json_len) {
+    if ring.fits(total([change.entity.len(), change.row_id.len(), json_len])) {
         return Apart::Written(start..written.len());
     }
     let json = change.data.text().unwrap_or(&written[start..]);

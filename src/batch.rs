@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 /// Consecutive events of a log, read in place, without a copy.
 ///
-/// A batch is *pinned*: while it lives, memory that the log gives up is not used again, by this log or another of the process. It
+/// A batch is *pinned*: while it lives, memory that the log gives up is not used again. Other logs are not concerned. It
 /// holds up nobody's appends and nobody's reads, and costs memory only: drop it when you are done, before
 /// waiting for anything. It stays on its thread (`!Send`).
 ///

@@ -11,8 +11,9 @@ use std::sync::Arc;
 /// The most events that a log can keep, and the most op ids that it can remember.
 pub const MAX_CAPACITY: usize = 1 << 28;
 
-/// The highest seq that a log can start after: JavaScript clients count exactly up to 2^53 - 1.
-pub const MAX_BASE_SEQ: u64 = (1 << 53) - 1;
+/// The highest seq that a log can start after, 2^52. JavaScript clients count exactly up to 2^53 - 1: that leaves 142 years of
+/// a million appends a second.
+pub const MAX_BASE_SEQ: u64 = 1 << 52;
 
 /// The largest slot, in bytes.
 pub(crate) const MAX_SLOT_SIZE: usize = 4096;

@@ -276,7 +276,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "slot_size must be in {MIN_SLOT_SIZE}..={MAX_SLOT_SIZE} bytes, not {given}")
             }
             Self::BaseSeq { given } => {
-                write!(f, "base_seq must be in 0..={MAX_BASE_SEQ} (below 2^53), not {given}")
+                write!(f, "base_seq must be in 0..={MAX_BASE_SEQ} (2^52), not {given}")
             }
         }
     }

@@ -14,9 +14,8 @@ use crate::fingerprint::Fingerprint;
 use crate::profile::{Operation, Profile};
 use crate::query::Query;
 use crate::record::Meta;
-use crate::ring::{Missed, Ring, Writing};
+use crate::ring::{Missed, Ring};
 use crate::stats::Stats;
-use crate::sync::epoch;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait::{WaitQueue, Watched};
 use crate::wire::{PullResponse, PullSummary};
@@ -155,7 +154,7 @@ impl ChangeLog {
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        let seq = append::one(&self.ring, change, self.clock.now(), Writing::enter);
+        let seq = append::one(&self.ring, change, self.clock.now(), || self.ring.enter());
         self.wait_queue.published(self);
         seq
     }
@@ -194,14 +193,14 @@ impl ChangeLog {
     pub(crate) fn append_unannounced(&self, change: &Change<'_>, timestamp: u64) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        append::one(&self.ring, change, timestamp, Writing::enter)
+        append::one(&self.ring, change, timestamp, || self.ring.enter())
     }
 
     /// As [`append_unannounced`](Self::append_unannounced), of changes as one batch. Returns their seqs.
     pub(crate) fn append_batch_unannounced(&self, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
-        append::batch(&self.ring, changes, timestamp, Writing::enter)
+        append::batch(&self.ring, changes, timestamp, || self.ring.enter())
     }
 
     /// Wakes waiters for what was just appended. Runs foreign code, wakers, and does not panic.
@@ -262,7 +261,7 @@ impl ChangeLog {
         }
         let timestamp = timestamp_millis.min(LAST_MILLISECOND);
         // Nobody can be waiting on a log that is borrowed as `&mut`.
-        append::one(&self.ring, change, timestamp, Writing::enter);
+        append::one(&self.ring, change, timestamp, || self.ring.enter());
         Ok(())
     }
 
@@ -333,11 +332,11 @@ impl ChangeLog {
         // empty.
         let fresh = cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail;
         let mut incarnation = Some(self.incarnation);
-        let run = match self.ring.read(epoch::pin(), cursor.seq, limit) {
+        let run = match self.ring.read(self.ring.pin(), cursor.seq, limit) {
             Err(Missed::Evicted(_)) if fresh => {
                 // A reader that asks for nothing has seen nothing, and stays fresh.
                 incarnation = incarnation.filter(|_| limit > 0);
-                Ok(self.ring.read_tail(limit, epoch::pin))
+                Ok(self.ring.read_tail(limit))
             }
             result => result,
         };
@@ -443,7 +442,7 @@ impl ChangeLog {
     /// # Complexity
     /// Proportional to the events published since anyone last asked, at most the capacity.
     pub fn head(&self) -> u64 {
-        self.ring.head(&epoch::pin())
+        self.ring.head(&self.ring.pin())
     }
 
     /// Where a reader stands that has read everything: [`head`](Self::head), and the log's incarnation.

@@ -5,7 +5,7 @@
 //! before. Each thread keeps a few such blocks for its next long texts.
 
 use crate::record::MAX_RECORD_LEN;
-use crate::ring::{Block, Parts};
+use crate::ring::{Block, Parts, total};
 use std::cell::Cell;
 
 /// A thread keeps so many bytes at most.
@@ -68,13 +68,12 @@ fn with_spares<R>(work: impl FnOnce(&mut Spares) -> R) -> R {
 #[cold]
 pub(crate) fn spill(parts: Parts<'_>) -> Block {
     let [entity, row_id, data] = parts.map(str::len);
-    // Lengths of `str`s in memory: the sum of three cannot overflow.
-    let len = entity + row_id + data;
+    let len = total([entity, row_id, data]);
     assert!(
-        len <= MAX_RECORD_LEN,
+        len <= MAX_RECORD_LEN as u64,
         "a record can hold {MAX_RECORD_LEN} bytes (MAX_RECORD_LEN): entity has {entity}, row_id {row_id}, data {data}"
     );
-    let mut block = with_spares(|spares| spares.take(len));
+    let mut block = with_spares(|spares| spares.take(len as usize));
     block.fill(parts);
     block
 }

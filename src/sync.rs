@@ -221,15 +221,16 @@ mod imp {
 /// Epoch-based reclamation on a collector of our own.
 ///
 /// `crossbeam-epoch`'s default collector is shared by every crate of the process: a pin that some other
-/// library holds for long would hold our memory too. All logs of a process share this one collector, and
-/// a thread registers with it once.
+/// library holds for long would hold our memory too. Nor do logs share one: a batch of one log that is
+/// kept, or forgotten, would hold the memory of all others. Each log has a [`Domain`](epoch::Domain) of its own, with
+/// which a thread registers when it first uses the log.
 pub(crate) mod epoch {
     use std::ops::Deref;
 
-    /// Proof that the current thread is pinned to *our* collector.
+    /// Proof that the current thread is pinned in a [`Domain`].
     ///
-    /// [`pin`] is the only way to get one in an ordinary build, so holding a `&Guard` is what makes a
-    /// segment's pointer, loaded under it, safe to follow (invariant R4).
+    /// [`Domain::pin`] is the only way to get one in an ordinary build, so holding a `&Guard` of a ring's domain is what
+    /// makes a segment's pointer, loaded under it, safe to follow (invariant R4).
     pub(crate) struct Guard(Inner);
 
     #[cfg(not(loom))]
@@ -270,21 +271,81 @@ pub(crate) mod epoch {
     mod collector {
         use super::Guard;
         use crossbeam_epoch::{Collector, LocalHandle};
-        use std::sync::LazyLock;
+        use std::cell::RefCell;
+        use std::sync::atomic::{AtomicU64, Ordering};
 
-        static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
-
-        thread_local! {
-            static HANDLE: LocalHandle = COLLECTOR.register();
+        /// A collector of its own, and a number by which threads find their registration with it.
+        #[derive(Debug)]
+        pub(crate) struct Domain {
+            number: u64,
+            collector: Collector,
         }
 
-        /// Pins the current thread: no memory retired from now on is reused until the guard is gone.
-        ///
-        /// Costs one full fence. A pin inside a pin costs a counter.
-        #[inline]
-        pub(crate) fn pin() -> Guard {
-            // A thread that is being torn down has no thread-locals left; it registers anew.
-            Guard(HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin()))
+        /// A thread keeps so many registrations. A domain's place is its number modulo this, so that logs made one
+        /// after the other have places of their own.
+        const KEPT: usize = 16;
+
+        thread_local! {
+            static REGISTERED: [RefCell<Option<(u64, LocalHandle)>>; KEPT] =
+                const { [const { RefCell::new(None) }; KEPT] };
+        }
+
+        impl Domain {
+            pub(crate) fn new() -> Self {
+                static NUMBER: AtomicU64 = AtomicU64::new(0);
+                Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), collector: Collector::new() }
+            }
+
+            /// Pins the current thread: no memory retired here from now on is reused until the guard is gone.
+            ///
+            /// Costs one full fence. A pin inside a pin costs a counter.
+            #[inline]
+            pub(crate) fn pin(&self) -> Guard {
+                let pinned = REGISTERED.try_with(|registered| {
+                    let place = registered[self.place()].try_borrow().ok()?;
+                    place
+                        .as_ref()
+                        .filter(|(number, _)| *number == self.number)
+                        .map(|(_, handle)| handle.pin())
+                });
+                Guard(pinned.ok().flatten().unwrap_or_else(|| self.register()))
+            }
+
+            /// Registers the thread, and pins it. A thread that is being torn down keeps no registration.
+            #[cold]
+            fn register(&self) -> crossbeam_epoch::Guard {
+                let handle = self.collector.register();
+                let guard = handle.pin();
+                self.keep(Some((self.number, handle)));
+                guard
+            }
+
+            /// Puts a registration in the domain's place. The one that was there may be the last use of its domain, so it is
+            /// dropped when the place is free for what that runs.
+            fn keep(&self, registration: Option<(u64, LocalHandle)>) {
+                let _ = REGISTERED.try_with(|registered| {
+                    let place = registered[self.place()].try_borrow_mut();
+                    place.map(|mut place| std::mem::replace(&mut *place, registration)).ok()
+                });
+            }
+
+            #[inline]
+            fn place(&self) -> usize {
+                self.number as usize % KEPT
+            }
+        }
+
+        /// The thread that drops a log does not stay registered with it. Others do until their place is needed.
+        impl Drop for Domain {
+            fn drop(&mut self) {
+                let is_ours = REGISTERED.try_with(|registered| {
+                    let place = registered[self.place()].try_borrow();
+                    place.is_ok_and(|place| place.as_ref().is_some_and(|(number, _)| *number == self.number))
+                });
+                if is_ours == Ok(true) {
+                    self.keep(None);
+                }
+            }
         }
     }
 
@@ -292,7 +353,21 @@ pub(crate) mod epoch {
     mod collector {
         use super::Guard;
 
-        /// A model brings its own collector: it starts from fewer states than the process-wide one.
+        /// A model brings its own collector: it starts from fewer states.
+        #[derive(Debug)]
+        pub(crate) struct Domain;
+
+        impl Domain {
+            pub(crate) fn new() -> Self {
+                Self
+            }
+
+            /// No pin: a model that is about the epoch brings a collector.
+            pub(crate) fn pin(&self) -> Guard {
+                unpinned()
+            }
+        }
+
         pub(crate) fn pin_to(handle: &crossbeam_epoch::LocalHandle) -> Guard {
             Guard(Some(handle.pin()))
         }
@@ -301,11 +376,6 @@ pub(crate) mod epoch {
         /// protocol alone. What is retired under it comes back at once.
         pub(crate) fn unpinned() -> Guard {
             Guard(None)
-        }
-
-        /// No pin either: a model that is about the epoch brings a collector.
-        pub(crate) fn pin() -> Guard {
-            unpinned()
         }
     }
 

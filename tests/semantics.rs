@@ -3,7 +3,7 @@
 
 use ringlog::{
     Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, FreshCursor, Incarnation,
-    MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, SyncCursor,
+    MAX_BASE_SEQ, MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, SyncCursor,
 };
 use serde_json::json;
 use std::cell::RefCell;
@@ -464,6 +464,13 @@ fn a_capacity_beyond_the_limit_is_refused_by_name() {
 }
 
 #[test]
+fn an_op_id_capacity_beyond_the_limit_is_refused_by_name() {
+    let words = refusal(ChangeLog::builder().op_id_capacity(MAX_CAPACITY + 1).build());
+    assert!(words.contains("op_id_capacity") && words.contains(&MAX_CAPACITY.to_string()), "{words}");
+    assert!(ChangeLog::builder().op_id_capacity(MAX_CAPACITY).build().is_ok());
+}
+
+#[test]
 fn with_capacity_panics_with_the_words_of_the_builder() {
     let words = refusal(ChangeLog::builder().capacity(MAX_CAPACITY + 1).build());
     let panic = std::panic::catch_unwind(|| ChangeLog::with_capacity(MAX_CAPACITY + 1)).err().unwrap();
@@ -473,13 +480,16 @@ fn with_capacity_panics_with_the_words_of_the_builder() {
 
 #[test]
 fn a_base_seq_beyond_what_javascript_can_hold_is_refused_by_name() {
-    let limit = 1 << 53;
-    for seq in [limit, limit + 1, u64::MAX] {
+    for seq in [MAX_BASE_SEQ + 1, (1 << 53) - 1, 1 << 53, u64::MAX] {
         let words = refusal(ChangeLog::builder().base_seq(seq).build());
         assert!(words.contains("base_seq") && words.contains(&seq.to_string()), "{words}");
-        assert!(words.contains(&(limit - 1).to_string()) || words.contains("2^53"), "{words}");
+        assert!(words.contains(&MAX_BASE_SEQ.to_string()) && words.contains("2^52"), "{words}");
     }
-    assert!(ChangeLog::builder().base_seq(limit - 1).build().is_ok());
+    let log = ChangeLog::builder().base_seq(MAX_BASE_SEQ).build().unwrap();
+    append(&log, 1_000);
+    assert_eq!((log.oldest_seq(), log.last_seq()), (MAX_BASE_SEQ + 1, MAX_BASE_SEQ + 1_000));
+    assert!(log.last_seq() < 1 << 53, "JavaScript counts these");
+    assert_eq!(log.read(MAX_BASE_SEQ, usize::MAX).unwrap().len(), 1_000);
 }
 
 #[test]
@@ -488,7 +498,14 @@ fn a_slot_size_out_of_range_is_refused_by_name() {
         let words = refusal(ChangeLog::builder().slot_size(size).build());
         assert!(words.contains("slot_size") && words.contains(&size.to_string()), "{words}");
     }
-    assert!(ChangeLog::builder().slot_size(256).build().is_ok());
+    for size in [63, 4097] {
+        refusal(ChangeLog::builder().slot_size(size).build());
+    }
+    for size in [64, 65, 256, 4095, 4096] {
+        let log = ChangeLog::builder().slot_size(size).build().unwrap();
+        append(&log, 10);
+        assert_eq!(log.read(0, 100).unwrap().len(), 10, "slots of {size} bytes");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crossbeam_epoch::LocalHandle;
 use loom::sync::Arc;
 use loom::thread;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A record's fixed part here is its value; its text is the value's digits.
 fn ring(capacity: usize, segment_len: usize) -> Arc<Ring<u64>> {
@@ -196,31 +197,19 @@ fn a_reader_against_a_lap() {
 /// Catches `leave_block`, `spill_unsaid`.
 #[test]
 fn a_block_changes_hands() {
-    const LONG: usize = 200;
-    fn long(value: u64) -> String {
-        format!("{value:0>LONG$}")
-    }
-    fn append_long(ring: &Ring<u64>, guard: Guard, value: u64) -> Option<Block> {
-        let mut block = Block::with_capacity(LONG);
-        block.fill([&long(value), "", ""]);
-        let mut claim = ring.claim(Writing::pinned(guard), 1);
-        let spare = claim.publish_last(value, block);
-        claim.finish();
-        spare
-    }
     explore("a_block_changes_hands", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        assert!(append_long(&ring, pin_to(&handle), 1).is_none());
+        assert!(append_long(&ring, Writing::pinned(pin_to(&handle)), 1).is_none());
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 for value in 2..=4 {
-                    assert!(append_long(&ring, pin_to(&handle), value).is_none());
+                    assert!(append_long(&ring, Writing::pinned(pin_to(&handle)), value).is_none());
                 }
                 reclaim(&handle);
-                let spare = append_long(&ring, pin_to(&handle), 5);
+                let spare = append_long(&ring, Writing::pinned(pin_to(&handle)), 5);
                 spare.map(|mut block| block.fill([&long(6), "", ""])).is_some()
             })
         };
@@ -335,8 +324,8 @@ fn a_late_writer_on_its_seat() {
         let late = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                append(&ring, Writing::enter(), 10);
-                drop(Writing::enter());
+                append(&ring, ring.enter(), 10);
+                drop(ring.enter());
             })
         };
         // Three positions: the fourth seq after the late writer's would be put into its segment.
@@ -361,7 +350,7 @@ fn a_writer_that_only_looks() {
         drop(ring.claim(anyone(), 3));
         let looker = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, Writing::enter(), 10))
+            thread::spawn(move || append(&ring, ring.enter(), 10))
         };
         append(&ring, anyone(), 20);
         third.publish_last(2, ["2", "", ""]);
@@ -380,13 +369,151 @@ fn a_seat_changes_hands() {
         let ring = ring(1, 1);
         let first = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, Writing::enter(), 10))
+            thread::spawn(move || append(&ring, ring.enter(), 10))
         };
-        let second = thread::spawn(|| drop(Writing::enter()));
+        let second = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || drop(ring.enter()))
+        };
         for value in 1..=4 {
             append(&ring, anyone(), value);
         }
         first.join().expect("the first ends");
         second.join().expect("the second ends");
+    });
+}
+
+/// R2, R4: an append in one call is lapped between its claim and its look at the position, where a newer segment lies by
+/// then: it drops its record, and the newer one stays. 2 threads, bound 3.
+///
+/// Catches `base_unchecked`.
+#[test]
+fn a_lapped_append() {
+    static LAPPED: AtomicU64 = AtomicU64::new(0);
+    explore("a_lapped_append", 3, || {
+        let ring = ring(1, 1);
+        let late = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, ring.enter(), 10))
+        };
+        let seqs = [20, 30, 40, 50].map(|value| append(&ring, anyone(), value));
+        let late = late.join().expect("the late writer ends");
+        let superseded = ring.superseded();
+        LAPPED.fetch_add(superseded, Ordering::Relaxed);
+        assert_eq!(seqs.iter().sum::<u64>() + late, 15, "seqs 1 to 5, once each");
+        assert!(superseded <= u64::from(late <= 3), "lapped by three at least");
+        assert_eq!(read(&ring, unpinned(), 4), Ok(vec![if late == 5 { 10 } else { 50 }]));
+    });
+    assert!(LAPPED.load(Ordering::Relaxed) > 0, "a newer segment was found in some execution");
+}
+
+/// The bound in bytes: two writers meet at the lock of the count, and when both have returned, the bound is exact.
+/// 2 threads, bound 4.
+///
+/// Catches `count_publish_fence`, `count_look_fence`, `count_once`.
+#[test]
+fn whoever_publishes_is_counted() {
+    explore("whoever_publishes_is_counted", 4, || {
+        let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(1));
+        let ring = Arc::new(Ring::<u64>::new(geometry));
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, anyone(), 1))
+        };
+        append(&ring, anyone(), 2);
+        writer.join().expect("the writer ends");
+        assert_eq!((ring.window().oldest, ring.retained_bytes()), (2, Some(1)));
+        assert_eq!(read(&ring, unpinned(), 1).expect("in the window").len(), 1);
+    });
+}
+
+/// The floor is seen with what was counted: the window's start is never beyond its end. 2 threads, bound 4.
+///
+/// Catches `floor_a_relaxed`, `floor_b_relaxed`.
+#[test]
+fn the_window_starts_before_it_ends() {
+    explore("the_window_starts_before_it_ends", 4, || {
+        let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(0));
+        let ring = Arc::new(Ring::<u64>::new(geometry));
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append(&ring, anyone(), 1))
+        };
+        let window = ring.window();
+        assert!(window.oldest <= window.last + 1, "{window:?}");
+        writer.join().expect("the writer ends");
+    });
+}
+
+/// A text that takes a block.
+const LONG: usize = 200;
+
+/// Appends a text in a block. Returns a block that is needed no more.
+fn append_long(ring: &Ring<u64>, writing: Writing, value: u64) -> Option<Block> {
+    let mut block = Block::with_capacity(LONG);
+    block.fill([&long(value), "", ""]);
+    let mut claim = ring.claim(writing, 1);
+    let spare = claim.publish_last(value, block);
+    claim.finish();
+    spare
+}
+
+fn long(value: u64) -> String {
+    format!("{value:0>LONG$}")
+}
+
+/// Two floors come back from the epoch at once: when both threads have returned, the blocks below both are taken.
+/// 2 threads, bound 4. What is handed to an unpinned epoch comes back at once.
+///
+/// Catches `reap_hand_fence`, `reap_look_fence`, `reap_once`.
+#[test]
+fn two_floors_come_back_at_once() {
+    explore("two_floors_come_back_at_once", 2, || {
+        let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(0));
+        let ring = Arc::new(Ring::<u64>::new(geometry));
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || append_long(&ring, anyone(), 1))
+        };
+        append_long(&ring, anyone(), 2);
+        writer.join().expect("the writer ends");
+        assert_eq!(ring.window().oldest, 3);
+        assert_eq!(ring.memory().spilled_bytes, 0, "a block was left behind");
+    });
+}
+
+/// R4: the block of an evicted record is taken when no reader can reach it, and no sooner. 2 threads, the real epoch, bound 3.
+///
+/// Catches `reap_at_once`, `place_after_stamp`.
+#[test]
+fn an_evicted_block_against_its_reader() {
+    explore("an_evicted_block_against_its_reader", 2, || {
+        let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(LONG as u64));
+        let ring = Arc::new(Ring::<u64>::new(geometry));
+        let epoch = Arc::new(Epoch::new());
+        let handle = epoch.register();
+        append_long(&ring, Writing::pinned(pin_to(&handle)), 1);
+        let writer = {
+            let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
+            thread::spawn(move || {
+                let handle = epoch.register();
+                append_long(&ring, Writing::pinned(pin_to(&handle)), 2);
+                reclaim(&handle);
+            })
+        };
+        match ring.read(pin_to(&handle), 0, 2) {
+            Ok(run) => {
+                // loom switches threads here, between taking the run and looking at it.
+                ring.last();
+                for index in 0..run.len() {
+                    assert_eq!(run.get(index).2.concat(), long(index as u64 + 1), "torn");
+                }
+            }
+            Err(missed) => assert!(matches!(missed, Missed::Evicted(window) if window.oldest == 2)),
+        }
+        writer.join().expect("the writer ends");
+        assert_eq!(ring.window().oldest, 2);
+        reclaim(&handle);
+        assert_eq!(ring.memory().spilled_bytes, LONG as u64, "the block of 1 is taken, that of 2 is not");
     });
 }

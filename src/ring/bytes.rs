@@ -66,6 +66,9 @@ const GRAIN: u64 = if cfg!(loom) { 1 } else { 64 * 1024 };
 /// How often the epoch is asked to move on. Two advances free what was handed to it.
 const ROUNDS: usize = 3;
 
+/// How often at most, after a reader that was pinned for long: each time frees what was handed to it eight times.
+const MOST_ROUNDS: usize = if cfg!(loom) { ROUNDS } else { 64 };
+
 /// The bound of a ring's window in bytes.
 pub(super) struct ByteBound<M: Copy + Send + Sync> {
     max_bytes: u64,
@@ -199,10 +202,21 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
             }
         }
         if handed_over {
-            for _ in 0..ROUNDS {
-                guard.flush();
-                guard.repin();
+            self.flush(ring, &mut guard);
+        }
+    }
+
+    /// Asks the epoch to move on, and goes on as long as that frees blocks beyond the bound, for a while.
+    fn flush(&self, ring: &Ring<M>, guard: &mut Guard) {
+        let mut spilled = u64::MAX;
+        for round in 0..MOST_ROUNDS {
+            guard.flush();
+            guard.repin();
+            let now = ring.depot.spilled_bytes();
+            if round + 1 >= ROUNDS && (now >= spilled || now <= self.max_bytes.saturating_add(GRAIN)) {
+                break;
             }
+            spilled = now;
         }
     }
 

@@ -135,6 +135,7 @@
 
 mod block;
 mod bytes;
+mod chain;
 mod geometry;
 mod pool;
 mod reader;
@@ -144,14 +145,14 @@ mod segment;
 mod slot;
 mod writer;
 
-pub(crate) use block::{Block, Parts};
+pub(crate) use block::{Block, Parts, total};
 pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
 pub(crate) use seats::Writing;
 pub(crate) use slot::MIN_SLOT_SIZE;
 pub(crate) use writer::Text;
 
-use crate::sync::epoch;
+use crate::sync::epoch::{Domain, Guard};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};
 use bytes::ByteBound;
 use crossbeam_utils::CachePadded;
@@ -194,8 +195,8 @@ mod order {
     pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
     pub(super) const FLOOR_A: Ordering = unless(cfg!(ringlog_fault = "floor_a_relaxed"), Ordering::Release);
     pub(super) const FLOOR_B: Ordering = unless(cfg!(ringlog_fault = "floor_b_relaxed"), Ordering::Acquire);
-    pub(super) const REAP_A: Ordering = unless(cfg!(ringlog_fault = "reap_a_relaxed"), Ordering::Release);
-    pub(super) const REAP_B: Ordering = unless(cfg!(ringlog_fault = "reap_b_relaxed"), Ordering::Acquire);
+    pub(super) const REAP_A: Ordering = Ordering::Release;
+    pub(super) const REAP_B: Ordering = Ordering::Acquire;
 }
 
 /// The window of the latest records. See the module's essay.
@@ -206,9 +207,11 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     settled: CachePadded<AtomicU64>,
     geometry: Geometry,
     /// The longest text that a slot holds itself.
-    inline: usize,
+    inline: u64,
     positions: Positions<M>,
     depot: Arc<Depot<M>>,
+    /// Where its readers pin, and what they may look at waits.
+    domain: std::sync::Arc<Domain>,
     /// The bound in bytes, if the window has one.
     bytes: Option<ByteBound<M>>,
 }
@@ -230,21 +233,35 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// An empty ring. Its segments are allocated as the window fills.
     pub(crate) fn new(geometry: Geometry) -> Self {
         let depot = Arc::new(Depot::new(&geometry));
+        let domain = std::sync::Arc::new(Domain::new());
         let positions: Positions<M> =
             (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
         let bytes = geometry.max_bytes().map(|max_bytes| {
-            let reaper = Reaper::new(&positions, &geometry, &depot);
+            let reaper = Reaper::new(&positions, &geometry, &depot, &domain);
             ByteBound::new(max_bytes, geometry.base_seq() + 1, depot.inline(), reaper)
         });
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             positions,
+            domain,
             bytes,
-            inline: depot.inline(),
+            inline: depot.inline() as u64,
             depot,
             geometry,
         }
+    }
+
+    /// Pins the calling thread: no memory that this ring retires from now on is used again until the guard is gone.
+    #[inline]
+    pub(crate) fn pin(&self) -> Guard {
+        self.domain.pin()
+    }
+
+    /// Says that the calling thread is about to claim seqs.
+    #[inline]
+    pub(crate) fn enter(&self) -> Writing {
+        Writing::enter(&self.domain)
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
@@ -285,10 +302,10 @@ impl<M: Copy + Send + Sync> Drop for Ring<M> {
                 drop(unsafe { Box::from_raw(segment) });
             }
         }
-        // Retired segments are with the epoch, which moves on only when somebody pins: do so now, so that a
-        // dropped ring's memory does not wait for the next one's use. Two advances make garbage free to go.
+        // Retired segments are with the epoch, which moves on only when a thread pins. What is still there when the
+        // last thread lets go of the domain is freed then. Two advances make garbage free to go.
         for _ in 0..3 {
-            epoch::pin().flush();
+            self.pin().flush();
         }
     }
 }

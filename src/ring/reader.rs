@@ -85,14 +85,14 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// Writers that go round the whole window between one look and the next make it start over, a
     /// few times; then it returns an empty run where the window starts now, to be read on from.
     /// With a limit of 0 the run stands before seq 1, as its reader does.
-    pub(crate) fn read_tail(&self, limit: usize, pin: impl Fn() -> Guard) -> Run<'_, M> {
+    pub(crate) fn read_tail(&self, limit: usize) -> Run<'_, M> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
-            if let Ok(run) = self.read(pin(), self.window().oldest - 1, limit) {
+            if let Ok(run) = self.read(self.pin(), self.window().oldest - 1, limit) {
                 return if limit == 0 { Run::empty(self, 1, run.more, run.guard) } else { run };
             }
         }
-        Run::empty(self, self.window().oldest, true, pin())
+        Run::empty(self, self.window().oldest, true, self.pin())
     }
 
     /// The published records from `first`, at most `limit` of them and none after `last`.
@@ -182,7 +182,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
-                // What has left the window counts as settled, and so does all before it.
+                // What has left the window counts as settled, and so does all before it. Not to stop here keeps the answer in
+                // the window: a cursor made of it can be read on from.
                 Found::Newer => seq = seq.max(self.window().oldest - 1),
                 _ => break,
             }

@@ -3,8 +3,10 @@
 use super::geometry::Geometry;
 use super::order;
 use super::segment::{Depot, Segment};
-use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering, epoch, fence};
+use crate::sync::epoch::Domain;
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering, fence};
 use std::ops::Range;
+use std::sync::Weak;
 
 /// The positions of a ring. The allocation is shared with what is handed to the epoch; what the
 /// positions point to is the ring's.
@@ -17,6 +19,8 @@ pub(super) struct Reaper<M: Copy + Send + Sync> {
     positions: Positions<M>,
     geometry: Geometry,
     depot: Arc<Depot<M>>,
+    /// The ring's. It holds what waits for the epoch, and that holds the reaper.
+    domain: Weak<Domain>,
     /// No reader can reach a record below this seq.
     reapable: AtomicU64,
     /// The blocks below this seq are taken. Written under the lock.
@@ -26,12 +30,18 @@ pub(super) struct Reaper<M: Copy + Send + Sync> {
 }
 
 impl<M: Copy + Send + Sync> Reaper<M> {
-    pub(super) fn new(positions: &Positions<M>, geometry: &Geometry, depot: &Arc<Depot<M>>) -> Self {
+    pub(super) fn new(
+        positions: &Positions<M>,
+        geometry: &Geometry,
+        depot: &Arc<Depot<M>>,
+        domain: &std::sync::Arc<Domain>,
+    ) -> Self {
         let first_seq = geometry.base_seq() + 1;
         Self {
             positions: Positions::clone(positions),
             geometry: geometry.clone(),
             depot: Arc::clone(depot),
+            domain: std::sync::Arc::downgrade(domain),
             reapable: AtomicU64::new(first_seq),
             reaped: AtomicU64::new(first_seq),
             closed: Mutex::new(false),
@@ -71,7 +81,8 @@ impl<M: Copy + Send + Sync> Reaper<M> {
 
     /// Takes the blocks of these seqs. The caller holds the lock.
     fn take_blocks(&self, seqs: Range<u64>) {
-        let _guard = epoch::pin();
+        let Some(domain) = self.domain.upgrade() else { return };
+        let _guard = domain.pin();
         let segment_len = self.geometry.segment_len() as u64;
         // What lies further back than the ring is long went with its segment.
         let span = self.positions.len() as u64 * segment_len;

@@ -7,7 +7,7 @@
 //! writer sees that the segment is gone, or it is seen. See *announce* in the ring's essay.
 
 use super::order;
-use crate::sync::epoch::{self, Guard};
+use crate::sync::epoch::{Domain, Guard};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, load_own, process_wide, thread_local};
 use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
@@ -22,12 +22,8 @@ process_wide! {
 }
 
 thread_local! {
-    /// The thread's own. The thread is made known to the epoch as well: a writer that installs a segment pins it in
-    /// mid-claim, which is no time for that.
-    static SEAT: Taken = {
-        drop(epoch::pin());
-        SEATS.take()
-    };
+    /// The thread's own.
+    static SEAT: Taken = SEATS.take();
 }
 
 /// On an empty seat: later than every moment.
@@ -77,13 +73,13 @@ impl Writing {
     /// Wait-free, and without a fence: what makes it known is the claim that follows. A thread's first looks for a seat
     /// that nobody has, or adds one.
     #[inline]
-    pub(crate) fn enter() -> Self {
+    pub(crate) fn enter(domain: &Domain) -> Self {
         match SEAT.try_with(|seat| seat.0) {
             Ok(seat) if load_own(&seat.since) == EMPTY => {
                 seat.since.store(SEATS.now.load(Ordering::Relaxed), order::ENTER_A);
                 Self::at(Place::Seat(Seated(seat)))
             }
-            _ => Self::pinned(epoch::pin()),
+            _ => Self::pinned(domain.pin()),
         }
     }
 
@@ -97,20 +93,12 @@ impl Writing {
         Self { place, not_send: PhantomData }
     }
 
-    /// Lends a guard of the epoch, under which to retire what readers may look at.
-    pub(super) fn with_guard(&self, retire: impl FnOnce(&Guard)) {
-        match &self.place {
-            Place::Seat(_) => retire(&epoch::pin()),
-            Place::Pin(guard) => retire(guard),
-        }
-    }
-
     /// Leaves the seat, and pins the epoch instead.
-    pub(super) fn into_guard(self) -> Guard {
+    pub(super) fn into_guard(self, domain: &Domain) -> Guard {
         match self.place {
             Place::Seat(seated) => {
                 drop(seated);
-                epoch::pin()
+                domain.pin()
             }
             Place::Pin(guard) => guard,
         }

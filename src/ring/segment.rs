@@ -2,11 +2,12 @@
 
 use super::Memory;
 use super::block::{Block, Parts};
+use super::chain::{Chain, SharedChain};
 use super::geometry::Geometry;
 use super::pool::Pool;
 use super::seats::Unlinked;
 use super::slot::{CACHE_LINE, Slot};
-use crate::sync::epoch::{self, Guard};
+use crate::sync::epoch::Guard;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -20,6 +21,8 @@ use std::ptr::NonNull;
 /// seq (R1).
 pub(super) struct Segment<M: Copy> {
     base: UnsafeCell<u64>,
+    /// The next in the chain that holds the segment, if one does. Only the holder of the chain looks at it.
+    next: UnsafeCell<Option<NonNull<Self>>>,
     unlinked: Unlinked,
     /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the essay.
     spills: AtomicBool,
@@ -42,6 +45,7 @@ impl<M: Copy> Segment<M> {
         let Some(slots) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         let segment = Self {
             base: UnsafeCell::new(0),
+            next: UnsafeCell::new(None),
             unlinked: Unlinked::never(),
             spills: AtomicBool::new(false),
             slots,
@@ -70,6 +74,24 @@ impl<M: Copy> Segment<M> {
     pub(super) unsafe fn base(&self) -> u64 {
         // SAFETY: R2: not written while reachable; install carries the value that was written before.
         self.base.with(|base| unsafe { *base })
+    }
+
+    /// The next segment in the chain that holds this one.
+    ///
+    /// # Safety
+    /// The chain is the caller's.
+    pub(super) unsafe fn next(&self) -> Option<NonNull<Self>> {
+        // SAFETY: the caller's.
+        self.next.with(|next| unsafe { *next })
+    }
+
+    /// Links the segment to the next one of a chain.
+    ///
+    /// # Safety
+    /// The chain is the caller's.
+    pub(super) unsafe fn set_next(&self, to: Option<NonNull<Self>>) {
+        // SAFETY: the caller's.
+        self.next.with_mut(|next| unsafe { *next = to });
     }
 
     /// Whether `seq`'s record is here.
@@ -138,7 +160,7 @@ impl<M: Copy> Segment<M> {
     /// Asks for the slot of `seq`, to be written soon with a text of about `len` bytes. A hint: a seq of another segment does no
     /// harm.
     #[inline]
-    pub(super) fn prefetch(&self, seq: u64, len: usize) {
+    pub(super) fn prefetch(&self, seq: u64, len: u64) {
         self.slot(seq).prefetch(len);
     }
 
@@ -178,14 +200,15 @@ impl<M: Copy> Drop for Segment<M> {
     }
 }
 
-/// So many segments are pooled in the smallest ring. More in a model, where there is no epoch that a surplus segment could wait
-/// with for its writers.
-const MIN_POOLED: usize = if cfg!(loom) { 4 } else { 3 };
+/// So many segments are pooled in the smallest ring.
+const MIN_POOLED: usize = 3;
 
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books. They are on cache lines that an
 /// append does not look at: whoever keeps them holds up nobody else.
 pub(super) struct Depot<M: Copy> {
     pool: Pool<M>,
+    /// What found no place in the pool while a late writer could reach it.
+    late: SharedChain<M>,
     segment_len: usize,
     stride: usize,
     /// Whether segments give their blocks up when they are retired: the window is bounded in bytes.
@@ -203,6 +226,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
         Self {
             // Segments come back in bursts, when the epoch moves: enough for a burst, little beside the window.
             pool: Pool::new((geometry.positions() / 16).clamp(MIN_POOLED, 64)),
+            late: SharedChain::new(),
             segment_len: geometry.segment_len(),
             stride: Slot::<M>::stride(geometry.slot_size()),
             empties: geometry.max_bytes().is_some(),
@@ -224,10 +248,12 @@ impl<M: Copy + Send + Sync> Depot<M> {
         clippy::unnecessary_box_returns,
         reason = "it lives in its box, from one installation to the next"
     )]
-    pub(super) fn take(depot: &Arc<Self>, base: u64) -> Box<Segment<M>> {
-        let segment = Self::take_pooled(depot).unwrap_or_else(|| {
-            depot.allocated.fetch_add(1, Ordering::Relaxed);
-            Box::new(Segment::new(depot.segment_len, depot.stride))
+    ///
+    /// One of the pool that a late writer can still reach is put aside, for the caller to give back.
+    pub(super) fn take(&self, base: u64, aside: &mut Chain<M>) -> Box<Segment<M>> {
+        let segment = self.take_pooled(aside).unwrap_or_else(|| {
+            self.allocated.fetch_add(1, Ordering::Relaxed);
+            Box::new(Segment::new(self.segment_len, self.stride))
         });
         // SAFETY: ours alone: fresh, or reclaimed after the last guard that could have seen it (R4).
         segment.base.with_mut(|old| unsafe { *old = base });
@@ -235,37 +261,50 @@ impl<M: Copy + Send + Sync> Depot<M> {
     }
 
     /// A segment of the pool, if there is one that no writer can reach.
-    fn take_pooled(depot: &Arc<Self>) -> Option<Box<Segment<M>>> {
-        let segment = depot.pool.take()?;
+    fn take_pooled(&self, aside: &mut Chain<M>) -> Option<Box<Segment<M>>> {
+        let segment = self.pool.take()?;
         // SAFETY: out of the pool, and not freed.
         if unsafe { segment.as_ref() }.unlinked.is_over() {
             // SAFETY: it was made by `Box`. Its readers had gone when it came to the pool, its writers have now (R4).
             let mut segment = unsafe { Box::from_raw(segment.as_ptr()) };
-            depot.empty(&mut segment);
+            self.empty(&mut segment);
             return Some(segment);
         }
-        Self::give_back(depot, segment);
+        // SAFETY: out of the pool, and not freed.
+        unsafe { aside.push(segment) };
         None
     }
 
     /// Takes a segment back that no reader can reach, though a late writer may.
-    pub(super) fn give_back(depot: &Arc<Self>, mut segment: NonNull<Segment<M>>) {
+    pub(super) fn give_back(&self, segment: NonNull<Segment<M>>) {
+        // What came before it may be free to go by now.
+        let mut late = self.late.take();
+        while let Some(segment) = late.pop() {
+            self.reclaimed.fetch_add(1, Ordering::Relaxed);
+            self.put(segment);
+        }
+        self.put(segment);
+    }
+
+    /// Puts a segment into the pool, or frees it if there is no place, or has it wait if a late writer can reach it.
+    fn put(&self, mut segment: NonNull<Segment<M>>) {
         // SAFETY: not in the pool, and not freed.
-        if depot.empties && unsafe { segment.as_ref() }.unlinked.is_over() {
+        let is_over = unsafe { segment.as_ref() }.unlinked.is_over();
+        if is_over {
             // SAFETY: no reader and no writer can reach it (R4).
-            depot.empty(unsafe { segment.as_mut() });
+            self.empty(unsafe { segment.as_mut() });
         }
-        let Err(surplus) = depot.pool.put(segment) else { return };
-        // SAFETY: not in the pool, and not freed.
-        if !unsafe { surplus.as_ref() }.unlinked.is_over() {
-            // The next round of the epoch comes back to it.
-            return Self::retire(depot, surplus, &epoch::pin());
+        let Err(mut surplus) = self.pool.put(segment) else { return };
+        if !is_over {
+            self.reclaimed.fetch_sub(1, Ordering::Relaxed);
+            // SAFETY: not in the pool, and not freed.
+            return unsafe { self.late.push(surplus) };
         }
-        // SAFETY: it was made by `Box`, and nobody can reach it (R4).
-        let mut surplus = unsafe { Box::from_raw(surplus.as_ptr()) };
-        depot.count_spilled(0, surplus.free_blocks());
-        drop(surplus);
-        depot.allocated.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: no reader and no writer can reach it (R4).
+        self.count_spilled(0, unsafe { surplus.as_mut() }.free_blocks());
+        // SAFETY: as above, and it was made by `Box`.
+        drop(unsafe { Box::from_raw(surplus.as_ptr()) });
+        self.allocated.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Frees the blocks of a segment that nothing can reach, if this ring's segments are to have none then.
@@ -279,20 +318,15 @@ impl<M: Copy + Send + Sync> Depot<M> {
     /// guard that could have loaded its pointer is gone (R4).
     ///
     /// # Safety
-    /// The caller unlinked it, once, and is still writing.
-    pub(super) unsafe fn end(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
-        // SAFETY: the caller could reach it, and is still writing (R4).
+    /// The caller unlinked it, and retires it once.
+    pub(super) unsafe fn retire(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
+        // SAFETY: not freed before it is retired.
         unsafe { segment.as_ref() }.unlinked.mark();
-        Self::retire(depot, segment, guard);
-    }
-
-    /// Hands a segment to the epoch, to be given back when no reader can reach it.
-    fn retire(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
         depot.retired.fetch_add(1, Ordering::Relaxed);
         let depot = Arc::clone(depot);
         let reclaim = move || {
             depot.reclaimed.fetch_add(1, Ordering::Relaxed);
-            Self::give_back(&depot, segment);
+            depot.give_back(segment);
         };
         if cfg!(ringlog_fault = "reclaim_at_once") {
             return reclaim();
@@ -324,6 +358,11 @@ impl<M: Copy + Send + Sync> Depot<M> {
         self.superseded.load(Ordering::Relaxed)
     }
 
+    /// The bytes of all blocks that slots hold.
+    pub(super) fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn memory(&self) -> Memory {
         // Reclaimed before retired: the difference never shows below zero.
         let reclaimed = self.reclaimed.load(Ordering::Relaxed);
@@ -332,7 +371,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
             pooled: self.pool.len() as u64,
             awaiting: self.retired.load(Ordering::Relaxed).saturating_sub(reclaimed),
             segment_bytes: (self.segment_len * self.stride) as u64,
-            spilled_bytes: self.spilled_bytes.load(Ordering::Relaxed),
+            spilled_bytes: self.spilled_bytes(),
         }
     }
 }

@@ -33,6 +33,8 @@ const SPILLED: u16 = u16::MAX;
 struct Head<M> {
     stamp: AtomicU64,
     body: UnsafeCell<Body<M>>,
+    /// Stands for the bytes that follow, so that a model sees who is at them. Takes no room.
+    text: UnsafeCell<()>,
 }
 
 #[repr(C)]
@@ -72,11 +74,11 @@ impl<M: Copy> Slot<M> {
 
     /// Asks for the lines that a text of `len` bytes takes here, to be written soon: for two always, and for three at most.
     #[inline]
-    pub(super) fn prefetch(&self, len: usize) {
+    pub(super) fn prefetch(&self, len: u64) {
         let ask = |line| prefetch_for_write(self.0.as_ptr().wrapping_byte_add(line * CACHE_LINE).cast());
         ask(0);
         ask(1);
-        if size_of::<Head<M>>() + len > 2 * CACHE_LINE {
+        if len > (2 * CACHE_LINE - size_of::<Head<M>>()) as u64 {
             ask(2);
         }
     }
@@ -87,7 +89,7 @@ impl<M: Copy> Slot<M> {
     /// The memory is nobody else's, and holds no slot yet.
     pub(super) unsafe fn init(self) {
         let body = Body { fixed: MaybeUninit::uninit(), ends: [0; 3] };
-        let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body) };
+        let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body), text: UnsafeCell::new(()) };
         // SAFETY: the caller's; a head fits a stride and needs no more than a cache line's alignment.
         unsafe { self.0.write(head) };
     }
@@ -144,8 +146,15 @@ impl<M: Copy> Slot<M> {
         let body = Body { fixed: MaybeUninit::new(fixed), ends: [SPILLED; 3] };
         // SAFETY: the caller's.
         let before = unsafe { self.begin(seq, body, true) };
-        // SAFETY: nobody else may use the slot until it is published; a stride has room for a pointer behind the head.
-        unsafe { self.place().write(block.into_raw()) };
+        if cfg!(ringlog_fault = "place_after_stamp") {
+            // SAFETY: it is not whole, which is the fault.
+            unsafe { self.publish(seq) };
+        }
+        // SAFETY: alive, says the caller.
+        unsafe { self.0.as_ref() }.text.with_mut(|_| {
+            // SAFETY: nobody else may use the slot until it is published; a stride has room for a pointer after the head.
+            unsafe { self.place().write(block.into_raw()) };
+        });
         // SAFETY: the record is whole.
         unsafe { self.publish(seq) };
         before
@@ -193,12 +202,15 @@ impl<M: Copy> Slot<M> {
     )]
     unsafe fn copy_in(&self, parts: Parts<'_>) {
         let mut to = self.text_area();
-        for part in parts {
-            // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may read yet.
-            unsafe { copy(part.as_bytes(), to) };
-            // SAFETY: within the text area, or one past its end.
-            to = unsafe { to.add(part.len()) };
-        }
+        // SAFETY: alive, says the caller.
+        unsafe { self.0.as_ref() }.text.with_mut(|_| {
+            for part in parts {
+                // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may read yet.
+                unsafe { copy(part.as_bytes(), to) };
+                // SAFETY: within the text area, or one past its end.
+                to = unsafe { to.add(part.len()) };
+            }
+        });
     }
 
     /// The record.
@@ -213,12 +225,12 @@ impl<M: Copy> Slot<M> {
             // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not written again in this life.
             let body = unsafe { &*body };
             let (text, ends) = if body.ends[2] == SPILLED {
-                // SAFETY: `write_spilled` put its block's pointer here.
-                let block = unsafe { *self.place() };
+                // SAFETY: the ends say that there is one.
+                let block = unsafe { self.block() };
                 // SAFETY: the slot owns the block, and nobody changes it in this life.
                 unsafe { &*block }.text_and_ends()
             } else {
-                (self.text_area().as_ptr().cast_const(), body.ends.map(u32::from))
+                head.text.with(|_| (self.text_area().as_ptr().cast_const(), body.ends.map(u32::from)))
             };
             let [a, b, c] = ends.map(|end| end as usize);
             let part = |from: usize, end: usize| {
@@ -244,8 +256,8 @@ impl<M: Copy> Slot<M> {
             // SAFETY: R3, as in `read`.
             let [.., end] = unsafe { (*body).ends };
             if end == SPILLED {
-                // SAFETY: `write_spilled` put its block's pointer here.
-                let block = unsafe { *self.place() };
+                // SAFETY: the ends say that there is one.
+                let block = unsafe { self.block() };
                 // SAFETY: the slot owns the block, and it is not changed in this life.
                 unsafe { &*block }.text_and_ends().1[2]
             } else {
@@ -277,10 +289,22 @@ impl<M: Copy> Slot<M> {
             return None;
         }
         *ends = [0; 3];
-        // SAFETY: `write_spilled` put its block's pointer here.
-        let block = unsafe { *self.place() };
+        // SAFETY: the ends said that there is one.
+        let block = unsafe { self.block() };
         // SAFETY: the ends forget it, so that it comes out once.
         Some(unsafe { Block::from_raw(block) })
+    }
+
+    /// The block that the text area points to.
+    ///
+    /// # Safety
+    /// The slot is alive, and its ends say that there is one.
+    unsafe fn block(&self) -> *mut Contents {
+        // SAFETY: alive, says the caller.
+        unsafe { self.0.as_ref() }.text.with(|_| {
+            // SAFETY: `write_spilled` put its block's pointer here.
+            unsafe { *self.place() }
+        })
     }
 
     /// Where the pointer of a block is put. Aligned: a head is a number of words.

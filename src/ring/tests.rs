@@ -1,7 +1,7 @@
 //! The ring alone, with writers stopped at any point: claiming and publishing are two calls here.
 
 use super::*;
-use crate::sync::epoch::pin;
+use std::cell::Cell;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn ring(capacity: usize, segment_len: usize) -> Ring<u64> {
 }
 
 fn append(ring: &Ring<u64>, value: u64) -> u64 {
-    ring.append(Writing::enter(), value, text(&value.to_string())).0
+    ring.append(ring.enter(), value, text(&value.to_string())).0
 }
 
 /// A text in three parts.
@@ -24,7 +24,7 @@ fn text(text: &str) -> Parts<'_> {
 
 /// What a reader after `after` gets: seqs and values, checked against each other's text.
 fn read(ring: &Ring<u64>, after: u64, limit: usize) -> Result<Vec<(u64, u64)>, Missed> {
-    let run = ring.read(pin(), after, limit)?;
+    let run = ring.read(ring.pin(), after, limit)?;
     let records = (0..run.len()).map(|index| {
         let (seq, value, text) = run.get(index);
         assert_eq!(text.concat(), value.to_string(), "the record of seq {seq} is torn");
@@ -71,21 +71,21 @@ fn the_window_is_exact_whatever_the_segments_hold() {
 fn a_stalled_writer_holds_back_what_comes_after_it_and_nothing_else() {
     let ring = ring(8, 4);
     append(&ring, 1);
-    let mut stalled = ring.claim(Writing::enter(), 1);
+    let mut stalled = ring.claim(ring.enter(), 1);
     for value in 3..=5 {
         append(&ring, value);
     }
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "readers stop before the gap");
-    assert_eq!((ring.head(&pin()), ring.last()), (1, 5));
+    assert_eq!((ring.head(&ring.pin()), ring.last()), (1, 5));
     stalled.publish_last(2, text("2"));
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=5)));
-    assert_eq!(ring.head(&pin()), 5);
+    assert_eq!(ring.head(&ring.pin()), 5);
 }
 
 #[test]
 fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
     let ring = ring(4, 2);
-    let mut stalled = ring.claim(Writing::enter(), 1);
+    let mut stalled = ring.claim(ring.enter(), 1);
     let laps = 10 * ring.geometry().positions() as u64 * 2;
     for value in 2..=laps {
         append(&ring, value);
@@ -95,13 +95,13 @@ fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
     assert_eq!(ring.superseded(), 1);
     assert_eq!(read(&ring, laps - 4, 100), before);
     assert_eq!(before, Ok(numbered(laps - 3, laps - 3..=laps)));
-    assert_eq!(ring.head(&pin()), laps, "a gap that left the window holds nobody back");
+    assert_eq!(ring.head(&ring.pin()), laps, "a gap that left the window holds nobody back");
 }
 
 #[test]
 fn a_lapped_batch_is_superseded_whole_and_gives_its_block_back() {
     let ring = ring(4, 2);
-    let mut stalled = ring.claim(Writing::enter(), 3);
+    let mut stalled = ring.claim(ring.enter(), 3);
     for value in 4..=40 {
         append(&ring, value);
     }
@@ -117,7 +117,7 @@ fn a_lapped_batch_is_superseded_whole_and_gives_its_block_back() {
 #[test]
 fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
     let ring = ring(2, 1);
-    let mut stalled = ring.claim(Writing::enter(), 1);
+    let mut stalled = ring.claim(ring.enter(), 1);
     // A claim asks for a record when it has a segment for it.
     let record = std::iter::once_with(|| {
         for value in 2..=41 {
@@ -133,7 +133,7 @@ fn a_writer_lapped_while_it_holds_its_segment_writes_into_that_one() {
 fn a_batch_is_seen_whole_or_not_at_all() {
     let ring = ring(16, 4);
     append(&ring, 1);
-    let mut claim = ring.claim(Writing::enter(), 6);
+    let mut claim = ring.claim(ring.enter(), 6);
     for value in (2..=7).rev() {
         assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "before {value} is published");
         claim.publish_last(value, text(&value.to_string()));
@@ -148,7 +148,7 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
     for value in 1..=4 {
         append(&ring, value);
     }
-    let run = ring.read(pin(), 0, 100).expect("in the window");
+    let run = ring.read(ring.pin(), 0, 100).expect("in the window");
     for value in 5..=1000 {
         append(&ring, value);
     }
@@ -165,9 +165,9 @@ fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
     for gap in [1, 5, 6] {
         let ring = ring(32, 4);
         (1..gap).for_each(|value| assert_eq!(append(&ring, value), value));
-        let mut stalled = ring.claim(Writing::enter(), 1);
+        let mut stalled = ring.claim(ring.enter(), 1);
         append(&ring, gap + 1);
-        let mut run = ring.read(pin(), 0, 100).expect("in the window");
+        let mut run = ring.read(ring.pin(), 0, 100).expect("in the window");
         assert_eq!((run.len() as u64, run.has_more()), (gap - 1, false));
         run.extend(100);
         assert_eq!(run.len() as u64, gap - 1, "the gap is still there");
@@ -183,13 +183,13 @@ fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
 /// Appends a text, spilled if it has to be, in a block that the caller has at hand if it is large enough.
 fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, spare: &mut Option<Block>) {
     let len = parts.concat().len();
-    if ring.fits(len) {
-        *spare = ring.append(Writing::enter(), value, parts).1.or(spare.take());
+    if ring.fits(len as u64) {
+        *spare = ring.append(ring.enter(), value, parts).1.or(spare.take());
         return;
     }
     let mut block = spare.take().unwrap_or_else(|| Block::with_capacity(len));
     block.fill(parts);
-    let mut claim = ring.claim(Writing::enter(), 1);
+    let mut claim = ring.claim(ring.enter(), 1);
     *spare = claim.publish_last(value, block);
     claim.finish();
 }
@@ -202,7 +202,7 @@ fn long_texts_come_back_in_their_parts() {
         let parts = ["<", if value % 3 == 0 { &long } else { "short" }, ">"];
         append_text(&ring, value, parts, &mut None);
     }
-    let run = ring.read(pin(), 97, 100).expect("in the window");
+    let run = ring.read(ring.pin(), 97, 100).expect("in the window");
     assert_eq!(run.get(0).2, ["<", "short", ">"]);
     assert_eq!(run.get(2).2, ["<", &long, ">"]);
 }
@@ -222,7 +222,7 @@ fn a_slot_gives_its_block_to_its_next_writer() {
     let held = ring.memory().spilled_bytes;
     assert!(held < appended * 1000, "{held} bytes after {appended} appends");
     // Short records take the blocks out one by one.
-    let given_up = patience().find_map(|value| ring.append(Writing::enter(), value, text("short")).1);
+    let given_up = patience().find_map(|value| ring.append(ring.enter(), value, text("short")).1);
     assert_eq!(given_up.expect("a short record finds a block").capacity(), 1000);
     assert!(ring.memory().spilled_bytes <= held - 1000);
 }
@@ -231,13 +231,13 @@ fn a_slot_gives_its_block_to_its_next_writer() {
 fn a_text_comes_back_whatever_the_writer_thought_of_its_length() {
     let ring = ring(4, 2);
     let long = "x".repeat(1000);
-    ring.append(Writing::enter(), 1, ["a", &long, "z"]);
+    ring.append(ring.enter(), 1, ["a", &long, "z"]);
     let mut block = Block::with_capacity(0);
     block.fill(["b", "", "y"]);
-    let mut claim = ring.claim(Writing::enter(), 1);
+    let mut claim = ring.claim(ring.enter(), 1);
     claim.publish_last(2, block);
     claim.finish();
-    let run = ring.read(pin(), 0, 100).expect("in the window");
+    let run = ring.read(ring.pin(), 0, 100).expect("in the window");
     assert_eq!([run.get(0).2, run.get(1).2], [["a", &long, "z"], ["b", "", "y"]]);
 }
 
@@ -247,8 +247,8 @@ fn parts_of_every_length_come_back() {
     let text: String = ('!'..='~').cycle().take(500).collect();
     for len in 0..=140 {
         let parts = [&text[..len], &text[len..2 * len], &text[300..440 - len]];
-        let (seq, _) = ring.append(Writing::enter(), 0, parts);
-        let run = ring.read(pin(), seq - 1, 1).expect("in the window");
+        let (seq, _) = ring.append(ring.enter(), 0, parts);
+        let run = ring.read(ring.pin(), seq - 1, 1).expect("in the window");
         assert_eq!(run.get(0).2, parts);
     }
 }
@@ -268,7 +268,7 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
     let (held, go_on) = (&Barrier::new(2), &Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut claim = ring.claim(Writing::enter(), 1);
+            let mut claim = ring.claim(ring.enter(), 1);
             held.wait();
             go_on.wait();
             claim.publish_last(HELD, text(&HELD.to_string()));
@@ -283,24 +283,96 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
     });
     assert_eq!(ring.superseded(), 1);
     appends(400);
-    // Other tests pin the same epoch, and have garbage of their own.
+    gives_back(ring, before + 3);
+}
+
+/// Waits until the ring has given back all but fewer than so many segments: writers of other tests, held on their seats, hold
+/// the segments of all rings.
+fn gives_back(ring: &Ring<u64>, segments: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while ring.memory().allocated > before + 2 {
-        assert!(Instant::now() < deadline, "{:?}, and there were {before}", ring.memory());
-        pin().flush();
+    while ring.memory().allocated >= segments {
+        assert!(Instant::now() < deadline, "{:?}, not fewer than {segments}", ring.memory());
+        append(ring, 0);
+        ring.pin().flush();
         std::thread::yield_now();
+    }
+}
+
+/// R5: what a pin may run, and it may free segments by the dozen, runs before a claim or after its publish.
+#[test]
+fn nothing_that_waits_for_the_epoch_runs_between_claim_and_publish() {
+    thread_local! {
+        static CLAIMED: Cell<bool> = const { Cell::new(false) };
+        /// What ran while nothing was claimed, and while something was.
+        static RAN: Cell<[u32; 2]> = const { Cell::new([0; 2]) };
+    }
+    // Every claim installs a segment.
+    let ring = ring(4, 1);
+    for value in 1..=2_000 {
+        let guard = ring.pin();
+        let count = || {
+            let mut ran = RAN.get();
+            ran[usize::from(CLAIMED.get())] += 1;
+            RAN.set(ran);
+        };
+        // SAFETY: it uses thread-local memory only.
+        unsafe { guard.defer_unchecked(count) };
+        guard.flush();
+        drop(guard);
+        let mut claim = ring.claim(ring.enter(), 1);
+        CLAIMED.set(true);
+        claim.publish_last(value, text("1"));
+        CLAIMED.set(false);
+        claim.finish();
+    }
+    let [before_or_after, between] = RAN.get();
+    assert!(before_or_after > 1_000, "{before_or_after} ran at all");
+    assert_eq!(between, 0, "ran in the middle");
+}
+
+#[test]
+fn a_run_that_is_forgotten_in_one_ring_holds_no_memory_of_another() {
+    let [forgotten, other] = [ring(8, 4), ring(8, 4)];
+    append(&forgotten, 1);
+    append(&other, 1);
+    std::mem::forget(forgotten.read(forgotten.pin(), 0, 10));
+    for value in 0..4_000 {
+        append(&forgotten, value);
+        append(&other, value);
+    }
+    gives_back(&other, 20);
+    assert!(forgotten.memory().awaiting > 900, "{:?}", forgotten.memory());
+}
+
+#[test]
+fn a_thread_uses_more_rings_than_it_keeps_registrations_for() {
+    let rings: Vec<_> = (0..50).map(|_| ring(8, 4)).collect();
+    for value in 1..=200 {
+        for ring in &rings {
+            append(ring, value);
+            assert_eq!(read(ring, value - 1, 9), Ok(numbered(value, [value])));
+        }
+    }
+    rings.iter().for_each(|ring| gives_back(ring, 20));
+    // Pinned in all at once, and dropped in another order.
+    let runs: Vec<_> =
+        rings.iter().map(|ring| ring.read(ring.pin(), ring.last() - 8, 8).expect("in the window")).collect();
+    for (ring, run) in rings.iter().zip(runs) {
+        (0..100).for_each(|value| _ = append(ring, value));
+        let (seq, value, text) = run.get(7);
+        assert_eq!((seq, text.concat()), (run.first() + 7, value.to_string()));
     }
 }
 
 #[test]
 fn has_more_tells_whether_a_published_record_follows() {
     let ring = ring(8, 4);
-    let more = |after, limit| ring.read(pin(), after, limit).expect("in the window").has_more();
+    let more = |after, limit| ring.read(ring.pin(), after, limit).expect("in the window").has_more();
     assert!(!more(0, 0));
     append(&ring, 1);
     assert!(more(0, 0));
     assert!(!more(0, 1));
-    let mut stalled = ring.claim(Writing::enter(), 1);
+    let mut stalled = ring.claim(ring.enter(), 1);
     append(&ring, 3);
     assert!(!more(0, 1), "the next seq is not published");
     stalled.publish_last(2, text("2"));
@@ -313,7 +385,7 @@ fn has_more_tells_whether_a_published_record_follows() {
 fn a_ring_may_start_anywhere_below_2_to_the_53() {
     let base = (1 << 53) - 1;
     let ring = Ring::<u64>::new(Geometry::new(3, base, 2, SLOT));
-    assert_eq!(ring.head(&pin()), base);
+    assert_eq!(ring.head(&ring.pin()), base);
     for value in base + 1..=base + 10 {
         assert_eq!(append(&ring, value), value);
     }
@@ -361,7 +433,7 @@ fn held_writers_and_lapped_readers_lose_nothing_untold() {
         for _ in 0..WRITERS {
             scope.spawn(|| {
                 for _ in 0..APPENDS {
-                    let mut claim = ring.claim(Writing::enter(), 1);
+                    let mut claim = ring.claim(ring.enter(), 1);
                     let seq = claim.first();
                     claim.publish_last(seq, text(&seq.to_string()));
                     claim.finish();
@@ -370,7 +442,7 @@ fn held_writers_and_lapped_readers_lose_nothing_untold() {
         }
         scope.spawn(|| {
             for round in 0..HOLDS {
-                let mut claim = ring.claim(Writing::enter(), 1);
+                let mut claim = ring.claim(ring.enter(), 1);
                 // Every tenth is held until it is lapped, as long as the others are there to do it.
                 let lapped = (claim.first() + 2 * 32).min(WRITERS * APPENDS);
                 let patience = if round % 10 == 0 { 100_000 } else { round };
@@ -386,6 +458,6 @@ fn held_writers_and_lapped_readers_lose_nothing_untold() {
             assert!(lost >= ring.superseded(), "{lost} lost, {} superseded", ring.superseded());
         }
     });
-    assert_eq!((ring.last(), ring.head(&pin())), (offered, offered));
+    assert_eq!((ring.last(), ring.head(&ring.pin())), (offered, offered));
     assert!(ring.superseded() > 0, "held long enough to be lapped, at least once");
 }

@@ -1,9 +1,11 @@
 //! The writing side: claim, install, publish.
 
 use super::block::{Block, Parts, len};
+use super::chain::Chain;
 use super::seats::Writing;
 use super::segment::{Depot, Segment};
 use super::{Ring, order};
+use crate::sync::epoch::Guard;
 use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
 use std::iter;
 use std::ptr::NonNull;
@@ -16,14 +18,58 @@ use std::ptr::NonNull;
 #[derive(Debug)]
 #[must_use = "readers wait at a claimed seq until it is published"]
 pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
-    ring: &'r Ring<M>,
     /// Since before the claim: what it reaches stays alive until this goes (R4).
     writing: Writing,
     first: u64,
     /// One past the last seq that is still to be published.
     end: u64,
-    /// Whether a segment was installed for it.
-    installed: bool,
+    leftovers: Leftovers<'r, M>,
+}
+
+/// Segments that a claim has come by. What is to be done about them pins the epoch, which may run what is due there: nothing
+/// of it is done before the claim is published (R5).
+#[derive(Debug)]
+struct Leftovers<'r, M: Copy + Send + Sync> {
+    ring: &'r Ring<M>,
+    /// Unlinked from their positions, to be retired.
+    unlinked: Chain<M>,
+    /// Of no use, to be given back.
+    aside: Chain<M>,
+}
+
+impl<M: Copy + Send + Sync> Leftovers<'_, M> {
+    fn is_empty(&self) -> bool {
+        self.unlinked.is_empty() && self.aside.is_empty()
+    }
+
+    /// Retires what was unlinked, and gives the others back.
+    fn settle(&mut self, guard: &Guard) {
+        let Ring { last, depot, .. } = self.ring;
+        if !self.unlinked.is_empty() {
+            // announce:B, for all of them. On x86-64, LLVM makes of an addition of zero whose result is not used a fence
+            // for the compiler only. That is enough there: the compare-and-swap that unlinked a segment is a full
+            // fence of the processor, as is a claim, so the one is seen by what follows the other. On other
+            // processors the addition stays what it is.
+            last.fetch_add(0, order::ANNOUNCE_B);
+        }
+        while let Some(segment) = self.unlinked.pop() {
+            // SAFETY: the compare-and-swap unlinked it, and it is in one chain.
+            unsafe { Depot::retire(depot, segment, guard) };
+        }
+        while let Some(segment) = self.aside.pop() {
+            depot.give_back(segment);
+        }
+    }
+}
+
+/// Only after a claim that was not finished is there something left.
+impl<M: Copy + Send + Sync> Drop for Leftovers<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            self.settle(&self.ring.pin());
+        }
+    }
 }
 
 /// The text of a record, laid out.
@@ -55,7 +101,7 @@ const AHEAD: u64 = 4;
 impl<M: Copy + Send + Sync> Ring<M> {
     /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be spilled before the claim.
     #[inline]
-    pub(crate) fn fits(&self, len: usize) -> bool {
+    pub(crate) fn fits(&self, len: u64) -> bool {
         len <= self.inline
     }
 
@@ -75,7 +121,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         } else {
             self.last.fetch_add(count, order::ANNOUNCE_A)
         };
-        Claim { ring: self, writing, first: last + 1, end: last + 1 + count, installed: false }
+        let leftovers = Leftovers { ring: self, unlinked: Chain::new(), aside: Chain::new() };
+        Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
     }
 
     /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any more, if
@@ -152,12 +199,13 @@ impl<M: Copy + Send + Sync> Ring<M> {
         spare
     }
 
-    /// What readers need not wait for, after a publish: lets the epoch move on if segments were retired, and
-    /// keeps the bound in bytes.
+    /// What readers need not wait for, after a publish: retires segments and lets the epoch move on, and keeps the bound in
+    /// bytes.
     #[cold]
-    fn tidy_up(&self, writing: Writing, installed: bool) {
-        let guard = writing.into_guard();
-        if installed {
+    fn tidy_up(&self, writing: Writing, mut leftovers: Leftovers<'_, M>) {
+        let guard = writing.into_guard(&self.domain);
+        if !leftovers.is_empty() {
+            leftovers.settle(&guard);
             guard.flush();
         }
         if let Some(bytes) = &self.bytes {
@@ -184,64 +232,67 @@ impl<M: Copy + Send + Sync> Ring<M> {
         // SAFETY: loaded with install:B after the claim (R4).
         let segment = unsafe { current.as_ref() };
         // SAFETY: as above.
-        segment.filter(|segment| unsafe { segment.base() } == self.geometry.base_of(seq)).ok_or(current)
+        let covers = |segment: &&Segment<M>| unsafe { segment.base() } == self.geometry.base_of(seq);
+        segment.filter(|segment| covers(segment) || cfg!(ringlog_fault = "base_unchecked")).ok_or(current)
     }
 
     /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None` when the ring has gone round past it.
     #[inline(never)]
-    fn look_up<'w>(&self, seq: u64, writing: &'w Writing, installed: &mut bool) -> Option<&'w Segment<M>> {
-        self.current(self.position(seq), seq, writing).map_or_else(
-            |current| {
-                let (segment, here) = self.install(seq, current, writing);
-                *installed |= here;
-                segment
-            },
-            Some,
-        )
+    fn look_up<'w>(
+        &self,
+        seq: u64,
+        writing: &'w Writing,
+        leftovers: &mut Leftovers<'_, M>,
+    ) -> Option<&'w Segment<M>> {
+        self.current(self.position(seq), seq, writing)
+            .map_or_else(|current| self.install(seq, current, writing, leftovers), Some)
     }
 
     /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`, unless one of its lap or a later
-    /// one is there by now. Says whether it did so.
+    /// one is there by now. Then there is none for a `seq` of an earlier lap.
     #[cold]
     fn install<'w>(
         &self,
         seq: u64,
         mut current: *mut Segment<M>,
-        writing: &'w Writing,
-    ) -> (Option<&'w Segment<M>>, bool) {
+        _writing: &'w Writing,
+        leftovers: &mut Leftovers<'_, M>,
+    ) -> Option<&'w Segment<M>> {
         let base = self.geometry.base_of(seq);
         let position = self.position(seq);
+        let mut fresh = None;
         // Each turn but the last finds that another writer has moved the base forward.
-        loop {
+        let segment = loop {
             // SAFETY: loaded with install:B after the claim (R4).
             if let Some(segment) = unsafe { current.as_ref() } {
                 // SAFETY: as above.
                 let current_base = unsafe { segment.base() };
                 if current_base == base {
-                    return (Some(segment), false);
+                    break Some(segment);
                 }
                 if current_base > base && !cfg!(ringlog_fault = "late_writer_installs") {
-                    return (None, false);
+                    break None;
                 }
             }
-            let fresh = NonNull::from(Box::leak(Depot::take(&self.depot, base)));
-            match position.compare_exchange(current, fresh.as_ptr(), order::INSTALL_A, order::INSTALL_B) {
+            let aside = &mut leftovers.aside;
+            let new = *fresh.get_or_insert_with(|| NonNull::from(Box::leak(self.depot.take(base, aside))));
+            match position.compare_exchange(current, new.as_ptr(), order::INSTALL_A, order::INSTALL_B) {
                 Ok(_) => {
                     if let Some(old) = NonNull::new(current) {
-                        // announce:B.
-                        self.last.fetch_add(0, order::ANNOUNCE_B);
-                        // SAFETY: the compare-and-swap unlinked it, once, on behalf of who is `writing`.
-                        writing.with_guard(|guard| unsafe { Depot::end(&self.depot, old, guard) });
+                        // SAFETY: unlinked by the compare-and-swap, once; freed only after it is retired.
+                        unsafe { leftovers.unlinked.push(old) };
                     }
                     // SAFETY: installed just now, after the claim (R4).
-                    return (Some(unsafe { fresh.as_ref() }), true);
+                    return Some(unsafe { new.as_ref() });
                 }
-                Err(now) => {
-                    Depot::give_back(&self.depot, fresh);
-                    current = now;
-                }
+                Err(now) => current = now,
             }
+        };
+        if let Some(unused) = fresh {
+            // SAFETY: it was never installed, and is the caller's alone.
+            unsafe { leftovers.aside.push(unused) };
         }
+        segment
     }
 }
 
@@ -264,11 +315,12 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         let to = self.end.saturating_sub(records.len() as u64).max(self.first);
         // Each turn is one segment's.
         while self.end > to {
-            let Self { ring, writing, installed, .. } = self;
+            let Self { writing, leftovers, .. } = self;
+            let ring = leftovers.ring;
             let from = ring.geometry.base_of(self.end - 1).max(to);
             let end = std::mem::replace(&mut self.end, from);
             let records = (from..end).rev().zip(records.by_ref());
-            let Some(segment) = ring.look_up(from, writing, installed) else {
+            let Some(segment) = ring.look_up(from, writing, leftovers) else {
                 // The ring has gone round past it.
                 ring.depot.count_superseded(end - from);
                 for (_, (_, text)) in records {
@@ -319,15 +371,15 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// the window, and later seqs of it have taken their place.
     pub(crate) fn supersede_last(&mut self, count: u64) {
         self.end -= count;
-        self.ring.depot.count_superseded(count);
+        self.leftovers.ring.depot.count_superseded(count);
     }
 
     /// Ends a claim that is all published. Returns its first seq.
     #[inline]
     pub(crate) fn finish(self) -> u64 {
-        let Self { ring, writing, first, installed, .. } = self;
-        if installed || ring.bytes.is_some() {
-            ring.tidy_up(writing, installed);
+        let Self { writing, first, leftovers, .. } = self;
+        if !leftovers.is_empty() || leftovers.ring.bytes.is_some() {
+            leftovers.ring.tidy_up(writing, leftovers);
         }
         first
     }
