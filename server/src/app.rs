@@ -1,16 +1,17 @@
 //! What all requests share.
 
 use crate::config::Config;
+use crate::envelope::Push;
 use crate::error::ApiError;
-use crate::folded::{self, Folded};
+use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
+use crate::share::Pushing;
 use crate::store::Store;
 use crate::subscriber::Places;
 use crate::views::{View, Views};
 use crate::writer::{Refused, Writer};
-use ringlog::{ChangeLog, ClientChange, OpStatus, PushRequest, PushResponse};
-use std::convert::Infallible;
+use ringlog::{ChangeLog, OpStatus, PushClaim, PushResponse};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -26,10 +27,10 @@ pub(crate) struct App {
     pub(crate) frames: Frames,
     pub(crate) places: Places,
     pub(crate) metrics: Arc<Metrics>,
-    /// One permit for each connection, each live stream, and each KiB of pushes in work.
+    /// One permit for each connection and each live stream.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) subscribers: Arc<Semaphore>,
-    pub(crate) pushing: Semaphore,
+    pub(crate) pushing: Pushing,
     /// The server is asked to stop: what lasts long ends.
     pub(crate) stopping: CancellationToken,
     /// The writer has ended: nothing can be pushed any more.
@@ -76,23 +77,19 @@ impl App {
     }
 
     /// Applies a push. What it applied is visible when this returns.
-    pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, ApiError> {
+    pub(crate) async fn push(&self, push: Push) -> Result<PushResponse, ApiError> {
         let response = match &self.pushes {
-            Pushes::Durable { writer, .. } => {
-                writer.push(request).await.map_err(|refused| match refused {
-                    Refused::Busy => {
-                        ApiError::unavailable("BUSY", "too many pushes wait: nothing was applied")
-                    }
-                    Refused::ReadOnly(why) => {
-                        ApiError::unavailable("STORE_FULL", format!("{why}: nothing was applied"))
-                    }
-                    Refused::Ended => ApiError::unavailable(
-                        "OUTCOME_UNKNOWN",
-                        "the store failed or the server stopped: push again under the same op ids",
-                    ),
-                })?
-            }
-            Pushes::Memory { folded } => self.push_to_memory(folded, &request).await?,
+            Pushes::Durable { writer, .. } => writer.push(push).await.map_err(|refused| match refused {
+                Refused::Busy => ApiError::unavailable("BUSY", "too many pushes wait: nothing was applied"),
+                Refused::ReadOnly(why) => {
+                    ApiError::unavailable("STORE_FULL", format!("{why}: nothing was applied"))
+                }
+                Refused::Ended => ApiError::unavailable(
+                    "OUTCOME_UNKNOWN",
+                    "the store failed or the server stopped: push again under the same op ids",
+                ),
+            })?,
+            Pushes::Memory { folded } => self.push_to_memory(folded, &push).await?,
         };
         if let Some(seq) = response.results.iter().filter_map(|result| result.seq).max() {
             // Handed out already: a closed log waits for it as well.
@@ -101,12 +98,12 @@ impl App {
         Ok(response)
     }
 
-    async fn push_to_memory(&self, folded: &Folded, request: &PushRequest) -> Result<PushResponse, ApiError> {
-        let lengths: Vec<usize> = request.changes.iter().map(text_len).collect();
+    async fn push_to_memory(&self, folded: &Folded, push: &Push) -> Result<PushResponse, ApiError> {
+        let lengths = push.lengths();
         let room = folded.room(lengths.len(), lengths.iter().sum()).await;
         let room = room.ok_or_else(|| ApiError::unavailable("STOPPING", "the server is stopping"))?;
         let since = Instant::now();
-        let response = self.log.push_batch(request, |_| Ok::<(), Infallible>(()));
+        let response = push.claim(&self.log).map_or_else(|refusal| refusal, PushClaim::publish);
         let appended = response.applied - response.deduped;
         let applied =
             response.results.iter().zip(lengths).filter(|(result, _)| result.status == OpStatus::Applied);
@@ -132,10 +129,4 @@ impl App {
         let _ = self.log.visible(view.last_seq()).await;
         Ok(view)
     }
-}
-
-/// How many bytes of text the event of a change will have.
-fn text_len(change: &ClientChange) -> usize {
-    let data = change.data.as_ref().and_then(|data| serde_json::to_string(data).ok());
-    folded::text_len(&change.entity, &change.row_id, data.as_deref())
 }

@@ -131,9 +131,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The limit of changes in a push. A longer one could not be seen whole, nor repeated.
-    pub(crate) fn max_changes(&self) -> usize {
-        self.max_changes.min(self.capacity).min(self.op_ids)
+    /// The limit of changes in a push, and the option that sets it. A longer one could not be seen whole, nor repeated.
+    pub(crate) fn max_changes(&self) -> (usize, &'static str) {
+        let limits =
+            [(self.max_changes, "--max-changes"), (self.capacity, "--capacity"), (self.op_ids, "--op-ids")];
+        limits.into_iter().min_by_key(|(most, _)| *most).unwrap_or(limits[0])
     }
 
     /// What is wrong with it, if anything.

@@ -7,6 +7,9 @@ use ringlog::{Resync, ResyncReason};
 use serde::Serialize;
 use std::time::Duration;
 
+/// The longest message, in bytes. What a client sent is repeated in it, but not at length.
+const MAX_MESSAGE: usize = 512;
+
 /// A refusal: a status, and a body `{"error":{"code":…,"message":…}}`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -33,7 +36,7 @@ struct Envelope<'a> {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let body = ErrorBody { code, message: message.into(), oldest_seq: None, reason: None };
+        let body = ErrorBody { code, message: excerpt(message.into()), oldest_seq: None, reason: None };
         Self { status, body, retry_after: None }
     }
 
@@ -78,6 +81,22 @@ impl ApiError {
     }
 }
 
+/// A message that is not too long. Of a longer one the middle goes: it begins with the place, and ends with what is expected there.
+fn excerpt(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let half = (MAX_MESSAGE - "…".len()) / 2;
+    let (mut head, mut tail) = (half, message.len() - half);
+    while !message.is_char_boundary(head) {
+        head -= 1;
+    }
+    while !message.is_char_boundary(tail) {
+        tail += 1;
+    }
+    format!("{}…{}", &message[..head], &message[tail..])
+}
+
 impl From<Resync> for ApiError {
     fn from(resync: Resync) -> Self {
         let Resync { reason, requested, oldest_seq, .. } = resync;
@@ -110,5 +129,20 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_bounded_and_keeps_its_two_ends() {
+        for text in ["x".repeat(1 << 20), "é".repeat(600), "\u{1f600}".repeat(200)] {
+            let message = ApiError::bad_request(format!("kind: `{text}`, expected a kind")).body.message;
+            assert!(message.len() <= MAX_MESSAGE, "{}", message.len());
+            assert!(message.starts_with("kind: `") && message.ends_with("`, expected a kind"), "{message}");
+        }
+        assert_eq!(excerpt("é".repeat(256)), "é".repeat(256));
     }
 }

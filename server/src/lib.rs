@@ -18,7 +18,8 @@
 //! - `views`: snapshots that stay the same while they are paged through.
 //! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
 //! - `liveness`: how a peer that has vanished is noticed.
-//! - `routes`: one file a route; `params`, `error`, `auth`: what comes in and is refused.
+//! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is refused; `share`: the memory of pushes.
+//! - `exchange`: manners of connections that hyper does not have.
 //! - `server`: sockets, connections, starting and stopping.
 #![forbid(unsafe_code)]
 
@@ -27,7 +28,9 @@ mod auth;
 mod command;
 mod config;
 mod crash;
+mod envelope;
 mod error;
+mod exchange;
 mod folded;
 mod frames;
 mod liveness;
@@ -35,6 +38,7 @@ mod metrics;
 mod params;
 mod routes;
 mod server;
+mod share;
 mod store;
 mod subscriber;
 mod views;

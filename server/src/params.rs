@@ -5,6 +5,7 @@ use crate::error::ApiError;
 use percent_encoding::percent_decode_str;
 use ringlog::{Cursor, Filter};
 use std::borrow::Cow;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How many events or rows one gets who does not say.
@@ -14,10 +15,28 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_ENTITIES: usize = 100;
 
 /// The longest entity, row id, op id and client id, in bytes.
-const MAX_NAME: usize = 512;
+pub(crate) const MAX_NAME: usize = 512;
+
+/// So many characters of an unknown parameter are shown.
+const NAME_SHOWN: usize = 64;
+
+/// A number as JSON writes whole ones: no sign, no superfluous zero, nothing around it. `parse` alone is laxer.
+fn whole<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text == "0" || !text.starts_with('0');
+    let is_number = is_plain && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
+}
+
+/// A number of seconds: a whole one, or one with decimals.
+fn seconds(text: &str) -> Option<f64> {
+    let (integer, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    whole::<u64>(integer)?;
+    let is_fraction = !decimals.is_empty() && decimals.bytes().all(|byte| byte.is_ascii_digit());
+    if is_fraction { text.parse().ok() } else { None }
+}
 
 /// Refuses a name that no row and no client can have. `place` is where it was found.
-pub(crate) fn check_name(place: &str, name: &str) -> Result<(), ApiError> {
+fn check_name(place: &str, name: &str) -> Result<(), ApiError> {
     if (1..=MAX_NAME).contains(&name.len()) {
         return Ok(());
     }
@@ -39,10 +58,9 @@ impl<'a> Params<'a> {
         let encoded = query.split('&').filter(|pair| !pair.is_empty());
         for (index, ((name, _), encoded)) in pairs.iter().zip(encoded).enumerate() {
             if !known.contains(&&**name) {
-                let name: String = name.chars().take(64).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(ApiError::bad_request(format!(
-                    "unknown parameter `{name}`: this route knows {}",
-                    known.join(", ")
+                    "unknown parameter `{name:.NAME_SHOWN$}`: this route knows {known}"
                 )));
             }
             if name != "entity" && pairs[..index].iter().any(|(earlier, _)| earlier == name) {
@@ -62,7 +80,7 @@ impl<'a> Params<'a> {
     /// Where to go on from: the resume token, or the bare seq `since`, if either is given.
     pub(crate) fn cursor(&self) -> Result<Option<Cursor>, ApiError> {
         let since = self.get("since").map(|text| {
-            text.parse::<u64>().map_err(|_| {
+            whole::<u64>(text).ok_or_else(|| {
                 ApiError::bad_request("`since` must be a seq: a whole number from 0 to 18446744073709551615")
             })
         });
@@ -81,7 +99,7 @@ impl<'a> Params<'a> {
     /// How many, at most `most`.
     pub(crate) fn limit(&self, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(DEFAULT_LIMIT.min(most)) };
-        let limit = text.parse().ok().filter(|limit| *limit <= most);
+        let limit = whole(text).filter(|limit| *limit <= most);
         limit.ok_or_else(|| {
             ApiError::bad_request(format!("`limit` must be a whole number from 0 to {most} (--max-limit)"))
         })
@@ -91,8 +109,8 @@ impl<'a> Params<'a> {
     pub(crate) fn wait(&self, most: Duration) -> Result<Duration, ApiError> {
         let Some(text) = self.get("wait") else { return Ok(Duration::ZERO) };
         let most_seconds = most.as_secs_f64();
-        let seconds = text.parse().ok().filter(|seconds| (0.0..=most_seconds).contains(seconds));
-        seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        let wait = seconds(text).filter(|wait| (0.0..=most_seconds).contains(wait));
+        wait.map(Duration::from_secs_f64).ok_or_else(|| {
             ApiError::bad_request(format!("`wait` must be seconds from 0 to {most_seconds} (--max-wait)"))
         })
     }
@@ -154,6 +172,36 @@ mod tests {
         ] {
             assert!(refused(query, |params| params.filter()).contains(said), "{query}");
         }
+    }
+
+    #[test]
+    fn a_number_is_taken_in_one_spelling_only() {
+        for text in ["0", "5", "18446744073709551615"] {
+            assert_eq!(whole::<u64>(text).map(|number| number.to_string()).as_deref(), Some(text));
+        }
+        for text in
+            ["", "+5", "-0", "007", "00", "5.0", "1e1", " 5", "5 ", "0x5", "٥", "18446744073709551616"]
+        {
+            assert_eq!(whole::<u64>(text), None, "{text}");
+        }
+        for (text, number) in [("0", 0.0), ("0.5", 0.5), ("1.50", 1.5), ("60", 60.0)] {
+            assert_eq!(seconds(text), Some(number), "{text}");
+        }
+        for text in ["", ".5", "5.", "+1", "-1", "01", "1e1", "1.e1", "1.+5", "inf", "NaN", "1.2.3", " 1"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_shown_in_part() {
+        let refused = refused(&format!("{}=1", "x".repeat(100_000)), |_| Ok(()));
+        assert!(refused.contains(&"x".repeat(64)) && refused.len() < 300, "{refused}");
+        assert!(
+            Params::parse(Some("a=1"), &[])
+                .unwrap_err()
+                .json()
+                .contains("unknown parameter `a`: this route knows none")
+        );
     }
 
     #[test]

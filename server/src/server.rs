@@ -2,11 +2,13 @@
 
 use crate::app::{App, Pushes};
 use crate::config::Config;
+use crate::exchange::{Courteous, Exchange, MAX_HEAD};
 use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::liveness;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
+use crate::share::Pushing;
 use crate::store::{Store, StoreError};
 use crate::subscriber::Places;
 use crate::views::Views;
@@ -14,7 +16,6 @@ use crate::writer::Writer;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use ringlog::{Builder, ChangeLog, ConfigError};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,9 +26,6 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// The most memory for the head of a request.
-const MAX_HEAD: usize = 64 << 10;
 
 /// File descriptors besides those of connections.
 const SPARE_FILES: u64 = 64;
@@ -149,7 +147,7 @@ impl Starting {
             places: Places::default(),
             connections: connections.permits,
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
-            pushing: Semaphore::new(config.max_pushing.div_ceil(1024)),
+            pushing: Pushing::new(config.max_pushing),
             stopping: connections.stopping,
             failed,
             tasks: connections.tasks,
@@ -249,7 +247,7 @@ async fn open(
         .capacity(config.capacity)
         .op_id_capacity(config.op_ids)
         .max_bytes(config.window_bytes as u64)
-        .max_push_changes(config.max_changes());
+        .max_push_changes(config.max_changes().0);
     if config.memory {
         return open_memory(config, builder, failed, stop);
     }
@@ -339,11 +337,14 @@ fn serve(
     liveness::watch(&stream, config.heartbeat);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(config.write_timeout));
+    let exchange = Exchange::default();
+    let socket = Courteous::new(Box::pin(stream), exchange.clone(), stopping.clone());
+    let service = exchange.service(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     async move {
         let mut connection = std::pin::pin!(connection);

@@ -4,7 +4,7 @@
 //!
 //! All requests that wait make a *group*. For each group:
 //!
-//! 1. **Claim.** [`ChangeLog::claim_push`] of each request: its op ids are claimed, those applied
+//! 1. **Claim.** [`Push::claim`] of each request: its op ids are claimed, those applied
 //!    before are known as replays, and what is to be applied is laid out. A request that shares an
 //!    op id with another one of the group finds it in flight; it is put off, to be the first of the
 //!    next group, and is then a replay of the other.
@@ -72,10 +72,11 @@
 //! the log; so it is held back until the log has got there.
 
 use crate::crash;
+use crate::envelope::Push;
 use crate::metrics::Metrics;
 use crate::store::{Committer, Failure, StoreError};
 use arc_swap::ArcSwapOption;
-use ringlog::{ChangeLog, OpStatus, PushClaim, PushRequest, PushResponse};
+use ringlog::{ChangeLog, OpStatus, PushClaim, PushResponse};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -108,9 +109,9 @@ pub(crate) enum Refused {
     Ended,
 }
 
-/// A request that waits, and where its answer goes.
+/// A push that waits, with its memory and what pays for that, and where its answer goes.
 struct Job {
-    request: PushRequest,
+    push: Push,
     answer: Answer,
 }
 
@@ -154,12 +155,12 @@ impl Writer {
     }
 
     /// Applies a request. Its changes are on disk and in the log when this returns.
-    pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, Refused> {
+    pub(crate) async fn push(&self, push: Push) -> Result<PushResponse, Refused> {
         if let Some(why) = self.read_only.load_full() {
             return Err(Refused::ReadOnly(Arc::clone(&why)));
         }
         let (answer, answered) = oneshot::channel();
-        self.jobs.try_send(Job { request, answer }).map_err(|error| match error {
+        self.jobs.try_send(Job { push, answer }).map_err(|error| match error {
             TrySendError::Full(_) => Refused::Busy,
             TrySendError::Closed(_) => Refused::Ended,
         })?;
@@ -215,11 +216,11 @@ impl Thread {
                     None => return Ok(()),
                 }
             }
-            let mut changes: usize = group.iter().map(|job: &Job| job.request.changes.len()).sum();
+            let mut changes: usize = group.iter().map(|job: &Job| job.push.len()).sum();
             while changes < MAX_GROUP_CHANGES
                 && let Ok(job) = self.waiting.try_recv()
             {
-                changes += job.request.changes.len();
+                changes += job.push.len();
                 group.push(job);
             }
             crash::point("grouped");
@@ -235,16 +236,16 @@ impl Thread {
 
     /// Applies and answers a group. Gives back those that are put off.
     fn serve(&mut self, group: Vec<Job>) -> Result<Vec<Job>, StoreError> {
-        let (requests, mut answers): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|job| (job.request, Some(job.answer))).unzip();
-        let responses = self.apply(&requests, &mut answers)?;
+        let (pushes, mut answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|job| (job.push, Some(job.answer))).unzip();
+        let responses = self.apply(&pushes, &mut answers)?;
         crash::point("appended");
         let mut put_off = Vec::new();
-        for ((request, answer), response) in requests.into_iter().zip(answers).zip(responses) {
+        for ((push, answer), response) in pushes.into_iter().zip(answers).zip(responses) {
             match (answer, response) {
                 // A client that does not wait for it any more can push again.
                 (Some(answer), Some(response)) => drop(answer.send(response)),
-                (Some(answer), None) => put_off.push(Job { request, answer }),
+                (Some(answer), None) => put_off.push(Job { push, answer }),
                 // It was told that the outcome is not known.
                 (None, _) => {}
             }
@@ -256,12 +257,12 @@ impl Thread {
     /// Steps 1 to 3. No response for what is put off.
     fn apply(
         &mut self,
-        requests: &[PushRequest],
+        pushes: &[Push],
         answers: &mut [Option<Answer>],
     ) -> Result<Vec<Option<Result<PushResponse, Refused>>>, StoreError> {
         // Not of `self`, which the commit needs.
         let log = Arc::clone(&self.log);
-        let claims: Vec<_> = requests.iter().map(|request| log.claim_push(request)).collect();
+        let claims: Vec<_> = pushes.iter().map(|push| push.claim(&log)).collect();
         crash::point("claimed");
         let changes: usize = claims.iter().flatten().map(|claim| claim.changes().len()).sum();
         let outcome = if changes > 0 { self.commit(&claims, changes, answers)? } else { Outcome::Committed };

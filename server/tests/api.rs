@@ -70,7 +70,7 @@ async fn requests_that_share_an_op_id_are_applied_once_however_they_come() {
     let request = |op: usize| {
         json!({"client_id": "c", "changes": [
             {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": op.to_string()},
-            {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": op.to_string()},
+            {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": op.to_string()},
         ]})
     };
     let pushes: Vec<_> = (0..60)
@@ -303,7 +303,7 @@ async fn a_malformed_push_is_refused_with_the_place() {
                     "[".repeat(200),
                     "]".repeat(200)
                 ),
-                "recursion limit",
+                "changes[0].data: may be nested 120 deep",
             ),
         ] {
             let refused = Answer::of(post(body)).await;
@@ -481,4 +481,319 @@ async fn the_figures_are_those_of_what_happened() {
         assert_eq!(get_text(&url, "/readyz").await, "ready\n");
         server.shutdown().await;
     }
+}
+
+/// A push of text, as a client that writes JSON by hand sends it.
+async fn push_text(url: &str, path: &str, body: &str) -> Answer {
+    let request = Client::new().post(format!("{url}{path}")).header("Content-Type", "application/json");
+    Answer::of(request.body(body.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_push_hands_out_no_resume_token_since_its_client_has_not_seen_what_others_pushed() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        push(&url, &todos(0, 1)).await;
+        let pulled = get(&url, &format!("/api/sync/pull?since={}", base(&url).await - 1)).await;
+        let token = pulled.header("ringlog-resume").unwrap().to_owned();
+        push(&url, &todos(1, 3)).await;
+        let own = push(&url, &todos(4, 1)).await;
+        assert_eq!((own.status, own.header("ringlog-resume")), (200, None));
+        let seen = get(&url, &format!("/api/sync/pull?resume={token}")).await;
+        assert_eq!(seen.seqs().len(), 4, "what others pushed meanwhile, and its own");
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_hands_out_its_resume_token_with_the_last_page_only() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        push(&url, &todos(0, 5)).await;
+        let mut path = "/api/sync/snapshot?limit=2".to_owned();
+        for rows in [2, 2, 1] {
+            let page = get(&url, &path).await;
+            assert_eq!(page.body["rows"].as_array().unwrap().len(), rows);
+            assert_eq!(
+                page.header("ringlog-resume").is_some(),
+                rows == 1,
+                "rows are missing before the last"
+            );
+            path =
+                format!("/api/sync/snapshot?limit=2&page={}", page.body["next"].as_str().unwrap_or_default());
+        }
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tag_of_an_earlier_history_is_never_answered_with_304() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let args = |folder: &tempfile::TempDir| format!("--data {}", folder.path().display());
+    let server = start(&args(&first)).await;
+    push(&server.url(), &todos(0, 1)).await;
+    server.shutdown().await;
+    for entry in std::fs::read_dir(&first).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, second.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let mut tags = Vec::new();
+    for (folder, row) in [(&first, 5), (&second, 6)] {
+        let server = start(&args(folder)).await;
+        push(&server.url(), &todos(row, 1)).await;
+        let page = format!("{}/api/sync/pull?since=1", server.url());
+        let fresh = Answer::of(Client::new().get(&page)).await;
+        let tag = fresh.header("etag").unwrap().to_owned();
+        for known in &tags {
+            let answer = Answer::of(Client::new().get(&page).header("If-None-Match", known)).await;
+            assert_eq!(answer.status, 200, "these events are others");
+        }
+        for spelling in [tag.clone(), tag.trim_start_matches("W/").to_owned(), format!("\"x\",{tag}")] {
+            let answer = Answer::of(Client::new().get(&page).header("If-None-Match", &spelling)).await;
+            assert_eq!(answer.status, 304, "{spelling}");
+        }
+        tags.push(tag);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_or_doubled_key_is_refused_by_name_and_nothing_is_applied() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        let (change, object) = (r#""entity":"a","row_id":"b","kind":"insert""#, "which is an object");
+        for (body, said) in [
+            (
+                format!(r#"{{"changes":[{{{change},"opId":"1"}}]}}"#),
+                "unknown field `opId`, expected one of `entity`, `row_id`, `kind`, `data`, `op_id`",
+            ),
+            (format!(r#"{{"changes":[{{{change},"op\u0049d":"1"}}]}}"#), "unknown field `opId`"),
+            (
+                format!(r#"{{"changes":[{{{change}}}],"clientId":"c"}}"#),
+                "unknown field `clientId`, expected `changes` or `client_id`",
+            ),
+            (format!(r#"{{"clientId":"c","changes":[{{{change}}}]}}"#), "unknown field `clientId`"),
+            (format!(r#"{{"changes":[{{{change}}}],"op_id":"c"}}"#), "unknown field `op_id`"),
+            (format!(r#"{{"changes":[{{{change},"client_id":"c"}}]}}"#), "changes[0]"),
+            (format!(r#"{{"changes":[{{{change},"":1}}]}}"#), "unknown field ``"),
+            (format!(r#"{{"changes":[{{{change},"op_id":"1","op_id":"2"}}]}}"#), "duplicate field `op_id`"),
+            (format!(r#"{{"changes":[{{{change},"data":1,"d\u0061ta":2}}]}}"#), "duplicate field `data`"),
+            (format!(r#"{{"changes":[{{{change},"op_id":null,"op_id":"2"}}]}}"#), "duplicate field `op_id`"),
+            (format!(r#"{{"changes":[{{{change}}}],"changes":[]}}"#), "duplicate field `changes`"),
+            (
+                format!(r#"{{"client_id":null,"client_id":"c","changes":[{{{change}}}]}}"#),
+                "duplicate field `client_id`",
+            ),
+            (r#"{"changes":[["a","b","insert",null,"1"]]}"#.to_owned(), object),
+            (r#"{"changes":[null]}"#.to_owned(), object),
+            (r#"{"changes":null}"#.to_owned(), "changes: invalid type: null"),
+            (r#"{"changes":{"entity":"a"}}"#.to_owned(), "changes: invalid type: map"),
+            (r#"[[{"entity":"a","row_id":"b","kind":"insert"}]]"#.to_owned(), "a push is an object"),
+            (r#""changes""#.to_owned(), "expected an object"),
+            (
+                r#"{"changes":[{"entity":"a","row_id":"b","kind":{"insert":null}}]}"#.to_owned(),
+                "changes[0].kind: invalid type",
+            ),
+            (
+                r#"{"changes":[{"entity":["a"],"row_id":"b","kind":"insert"}]}"#.to_owned(),
+                "changes[0].entity: invalid type",
+            ),
+            (format!(r#"{{"changes":[{{{change},"op_id":7}}]}}"#), "changes[0].op_id: invalid type"),
+        ] {
+            let refused = push_text(&url, "/api/sync/push", &body).await;
+            assert_eq!((refused.status, refused.error().0), (400, "BAD_REQUEST"), "{body}: {}", refused.body);
+            assert!(refused.error().1.contains(said), "{body}: {}", refused.body);
+        }
+        assert!(snapshot(&url, 10).await.unwrap().0.is_empty(), "nothing of all that was applied");
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_a_route_does_not_know_is_refused_on_every_route() {
+    let server = start_memory("").await;
+    let url = server.url();
+    let one = todos(0, 1).to_string();
+    let refused = push_text(&url, "/api/sync/push?client_id=c", &one).await;
+    assert_eq!((refused.status, refused.error().0), (400, "BAD_REQUEST"));
+    assert!(
+        refused.error().1.contains("unknown parameter `client_id`: this route knows none"),
+        "{}",
+        refused.body
+    );
+    assert!(snapshot(&url, 10).await.unwrap().0.is_empty());
+    for path in [
+        "/api/sync/pull",
+        "/api/sync/snapshot",
+        "/api/sync/live",
+        "/api/sync/ws",
+        "/api/stats",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/",
+        "/page.css",
+        "/page.js",
+    ] {
+        let refused = get(&url, &format!("{path}?sinse=1")).await;
+        let of_socket = path.ends_with("/ws");
+        assert!(
+            of_socket || refused.error().1.contains("unknown parameter `sinse`"),
+            "{path}: {}",
+            refused.body
+        );
+        assert!((400..=426).contains(&refused.status), "{path}: {}", refused.status);
+    }
+    assert_eq!(get_status(Client::new().get(format!("{url}/healthz?"))).await, 200, "an empty query is none");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_number_in_another_spelling_is_refused() {
+    let server = start_memory("").await;
+    for query in [
+        "since=%2B5",
+        "since=007",
+        "since=-0",
+        "since=5.0",
+        "limit=%2B1",
+        "limit=01",
+        "wait=1e0",
+        "wait=.5",
+        "wait=%2B1",
+        "wait=inf",
+    ] {
+        let refused = get(&server.url(), &format!("/api/sync/pull?{query}")).await;
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_limit_that_binds_is_the_one_that_is_named() {
+    for (args, said) in [
+        ("--op-ids 5", "5 changes (--op-ids), not 6"),
+        ("--capacity 5", "5 changes (--capacity), not 6"),
+        ("--max-changes 5", "5 changes (--max-changes), not 6"),
+        ("--max-changes 5 --op-ids 5", "5 changes (--max-changes), not 6"),
+    ] {
+        let server = start_memory(args).await;
+        let refused = push(&server.url(), &todos(0, 6)).await;
+        assert_eq!((refused.status, refused.error().0), (413, "TOO_MANY_CHANGES"));
+        assert!(refused.error().1.contains(said), "{}", refused.body);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_repeats_no_more_than_an_excerpt_of_what_was_sent() {
+    let server = start_memory("").await;
+    let url = server.url();
+    let long = "x".repeat(500_000);
+    for body in [
+        format!(r#"{{"changes":[{{"entity":"a","row_id":"b","kind":"{long}"}}]}}"#),
+        format!(r#"{{"changes":[{{"entity":"a","row_id":"b","kind":"insert","{long}":1}}]}}"#),
+        format!(r#"{{"changes":[{{"entity":"{long}","row_id":"b","kind":"insert"}}]}}"#),
+        format!(r#"{{"{long}":1}}"#),
+        format!(r#"{{"changes":"{long}"}}"#),
+        format!(r#"{{"changes":["{long}"]}}"#),
+        format!(r#""{long}""#),
+    ] {
+        let refused = push_text(&url, "/api/sync/push", &body).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.body.to_string().len() < 1000, "{} bytes", refused.body.to_string().len());
+    }
+    let path = format!("/api/sync/pull?{}=1", &long[..20_000]);
+    assert!(get(&url, &path).await.body.to_string().len() < 1000);
+    let path = format!("/api/sync/pull?resume={}", &long[..20_000]);
+    assert!(get(&url, &path).await.body.to_string().len() < 1000);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_filtered_pull_goes_on_past_what_does_not_match() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        let base = base(&url).await;
+        for turn in 0..3 {
+            push(&url, &todos(turn * 1000, 1000)).await;
+        }
+        push(&url, &json!({"changes": [{"entity": "User", "row_id": "u", "kind": "insert"}]})).await;
+        let found = get(&url, &format!("/api/sync/pull?since={base}&entity=User")).await;
+        assert_eq!((found.seqs(), &found.body["has_more"]), (vec![base + 3001], &false.into()));
+        let none = get(&url, &format!("/api/sync/pull?since={base}&entity=Nothing")).await;
+        assert_eq!(
+            (none.seqs().len(), &none.body["has_more"], none.last_seq()),
+            (0, &false.into(), base + 3001)
+        );
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_be_gzip_within_the_same_limits() {
+    let pack = |text: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut packed, text).unwrap();
+        packed.finish().unwrap()
+    };
+    let server = start_memory("--max-body 100000").await;
+    let url = server.url();
+    let ask = async |encoding: &str, body: Vec<u8>| {
+        let request =
+            Client::new().post(format!("{url}/api/sync/push")).header("Content-Type", "application/json");
+        Answer::of(request.header("Content-Encoding", encoding).body(body)).await
+    };
+    let good = todos(0, 3).to_string().into_bytes();
+    for encoding in ["gzip", "x-gzip", "GZIP"] {
+        assert_eq!(ask(encoding, pack(&good)).await.body["applied"], 3, "{encoding}");
+    }
+    assert_eq!(ask("identity", good.clone()).await.status, 200);
+    let bomb = ask("gzip", pack(&vec![b' '; 50_000_000])).await;
+    assert_eq!((bomb.status, bomb.error().0), (413, "BODY_TOO_LARGE"), "{}", bomb.body);
+    let packed = pack(&good);
+    for (body, what) in [
+        (good.clone(), "not packed"),
+        (packed[..packed.len() - 3].to_vec(), "cut off"),
+        ([&packed[..], b"x"].concat(), "something after it"),
+        ([&packed[..], &packed[..]].concat(), "two members"),
+        (vec![], "nothing"),
+    ] {
+        assert_eq!(ask("gzip", body).await.status, 400, "{what}");
+    }
+    for encoding in ["br", "deflate", "zstd", "gzip, gzip", "chunked", ""] {
+        let refused = ask(encoding, good.clone()).await;
+        assert_eq!((refused.status, refused.error().0), (415, "UNSUPPORTED_MEDIA_TYPE"), "{encoding}");
+        assert_eq!(refused.header("accept-encoding"), Some("gzip"));
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_applied_is_never_answered_as_not_acceptable() {
+    let server = start_memory("").await;
+    let url = server.url();
+    let base = base(&url).await;
+    let client = Client::builder().no_gzip().no_brotli().build().unwrap();
+    for accepted in [
+        "identity;q=0",
+        "*;q=0",
+        "identity;q=0.000, deflate",
+        "*; q=0, zstd",
+        "gzip;q=0, *;q=0",
+        "nonsense;;;",
+        "",
+    ] {
+        let request = client.post(format!("{url}/api/sync/push")).header("Accept-Encoding", accepted);
+        let pushed = Answer::of(request.json(&todos(0, 40))).await;
+        assert_eq!((pushed.status, &pushed.body["applied"]), (200, &40.into()), "{accepted}");
+        let request =
+            client.get(format!("{url}/api/sync/pull?since={base}")).header("Accept-Encoding", accepted);
+        assert_eq!(Answer::of(request).await.status, 200, "{accepted}");
+    }
+    let request = client
+        .get(format!("{url}/api/sync/pull?since={base}"))
+        .header("Accept-Encoding", "identity;q=0, gzip");
+    assert_eq!(Answer::of(request).await.header("content-encoding"), Some("gzip"));
+    server.shutdown().await;
 }

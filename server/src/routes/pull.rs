@@ -3,22 +3,27 @@
 use super::router::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::exchange::HalfClosed;
 use crate::frames::{Page, write_page};
 use crate::params::Params;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringlog::{Cursor, Filter};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A page ends when its texts have so many bytes, however few events that is.
 const MAX_PULL_BYTES: usize = 4 << 20;
 
+/// For so long a filtered pull looks for an event that matches, if it does not wait for longer.
+const MAX_SCAN: Duration = Duration::from_secs(1);
+
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
+    Extension(HalfClosed(half_closed)): Extension<HalfClosed>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -29,53 +34,53 @@ pub(super) async fn pull(
     let wait = params.wait(app.config.max_wait)?;
     drop(params);
 
-    let deadline = tokio::time::Instant::now() + wait;
     let mut since = Instant::now();
+    let deadline = tokio::time::Instant::now() + wait;
+    let scanned = deadline.max(tokio::time::Instant::now() + MAX_SCAN);
     let mut from = start;
     let mut body = Vec::new();
     let page = loop {
         body.clear();
         let page = write_page(&app.log, from, limit, filter.as_ref(), MAX_PULL_BYTES, &mut body)?;
-        // A filtered read that found nothing so far goes on where it stopped, if it has the time.
-        let is_over = page.count > 0 || limit == 0 || tokio::time::Instant::now() >= deadline;
-        if is_over {
+        if page.count > 0 || limit == 0 {
             break page;
         }
+        // A filtered read stops now and then, and goes on from there.
         from = page.cursor;
-        if !page.has_more {
-            tokio::select! {
-                _ = app.log.visible(from.seq.saturating_add(1)) => {}
-                () = tokio::time::sleep_until(deadline) => {}
-                () = app.stopping.cancelled() => break page,
-            }
-            since = Instant::now();
+        let now = tokio::time::Instant::now();
+        if page.has_more && now < scanned {
+            tokio::task::yield_now().await;
+            continue;
         }
+        if now >= deadline {
+            break page;
+        }
+        tokio::select! {
+            _ = app.log.visible(from.seq.saturating_add(1)) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = app.stopping.cancelled() => break page,
+            () = half_closed.cancelled() => break page,
+        }
+        since = Instant::now();
     };
     app.metrics.pulled(since);
-    Ok(respond(start, limit, filter.as_ref(), page, body, &headers))
+    Ok(respond((start, limit, filter.as_ref()), page, body, &headers))
 }
 
-fn respond(
-    start: Cursor,
-    limit: usize,
-    filter: Option<&Filter>,
-    page: Page,
-    body: Vec<u8>,
-    request: &HeaderMap,
-) -> Response {
+/// What a pull asks for.
+type Question<'a> = (Cursor, usize, Option<&'a Filter>);
+
+fn respond(question: Question<'_>, page: Page, body: Vec<u8>, request: &HeaderMap) -> Response {
     let mut headers = HeaderMap::new();
     set_resume(&mut headers, page.cursor);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     // An empty page is shorter than the headers that would save it.
-    if page.count > 0
-        && let Ok(tag) = HeaderValue::try_from(etag(start, limit, filter, page))
+    let tag = (page.count > 0).then(|| opaque_tag(question, page.cursor, &body));
+    if let Some(tag) = tag
+        && let Ok(weak) = HeaderValue::try_from(format!("W/{tag}"))
     {
-        let is_known = request
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .any(|known| known.to_str().is_ok_and(|known| known.split(',').any(|known| known.trim() == tag)));
-        headers.insert(header::ETAG, tag);
-        if is_known {
+        headers.insert(header::ETAG, weak);
+        if is_known(request, &tag) {
             return (StatusCode::NOT_MODIFIED, headers).into_response();
         }
     }
@@ -83,10 +88,19 @@ fn respond(
     (headers, Bytes::from(body)).into_response()
 }
 
-/// What an event says never changes: where a page begins and ends, in which log and through which filter, is what it says. Weak,
-/// for it is the same compressed or not.
-fn etag(start: Cursor, limit: usize, filter: Option<&Filter>, page: Page) -> String {
+/// Names what is sent: the log, where in it the page ends, and a hash of what was asked for and of every byte. The cursor alone would
+/// not do: a log that was put back to an earlier state, and not recognised as another, has other events under the same seqs.
+fn opaque_tag((start, limit, filter): Question<'_>, cursor: Cursor, body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
-    (limit, filter).hash(&mut hasher);
-    format!("W/\"{}-{}-{:x}-{}\"", start.seq, page.cursor, hasher.finish(), u8::from(page.has_more))
+    (start.seq, limit, filter, body).hash(&mut hasher);
+    format!("\"{cursor}-{:016x}\"", hasher.finish())
+}
+
+/// Whether the client has this page. The tag is compared weakly (RFC 9110, 8.8.3.2): page and tag are the same compressed or not.
+fn is_known(request: &HeaderMap, tag: &str) -> bool {
+    let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
+    known.flat_map(|known| known.split(',')).any(|known| {
+        let known = known.trim();
+        known.strip_prefix("W/").unwrap_or(known) == tag
+    })
 }

@@ -4,9 +4,10 @@ use super::{backup, health, live, page, pull, push, snapshot, socket, stats};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
+use crate::params::Params;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,28 +33,35 @@ pub(super) struct Counted(pub(super) StatusCode);
 /// All routes.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let state = || Arc::clone(app);
+    let deadline = || middleware::from_fn_with_state(state(), deadline);
+    let figures = Router::new()
+        .route("/api/stats", get(stats::stats))
+        .route("/metrics", get(health::metrics))
+        .route_layer(middleware::from_fn(no_parameters));
     let reading = Router::new()
         .route("/api/sync/pull", get(pull::pull))
         .route("/api/sync/snapshot", get(snapshot::snapshot))
-        .route_layer(middleware::from_fn_with_state(state(), deadline))
+        .route_layer(deadline())
         .route("/api/sync/live", get(live::events))
         .route("/api/sync/ws", get(socket::open))
-        .route("/api/stats", get(stats::stats))
-        .route("/metrics", get(health::metrics))
+        .merge(figures)
         .route_layer(middleware::from_fn_with_state(state(), auth::reader));
     let writing = Router::new()
         .route("/api/sync/push", post(push::push))
-        .route_layer(middleware::from_fn_with_state(state(), deadline))
+        .route_layer(deadline())
         .route("/api/admin/backup", get(backup::backup))
+        .route_layer(middleware::from_fn(no_parameters))
         .route_layer(middleware::from_fn_with_state(state(), auth::writer));
+    let open = page::routes()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route_layer(middleware::from_fn(no_parameters));
     let compressed = SizeAbove::new(MIN_COMPRESSED)
         .and(NotForContentType::SSE)
         .and(NotForContentType::const_new("application/gzip"));
     reading
         .merge(writing)
-        .merge(page::routes())
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
+        .merge(open)
         .method_not_allowed_fallback(async || {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -63,6 +71,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         })
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such route"))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
+        .layer(middleware::from_fn(accept_identity))
         .layer(middleware::from_fn_with_state(state(), count))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
@@ -91,6 +100,37 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
+/// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would be ignored.
+async fn no_parameters(request: Request, next: Next) -> Result<Response, ApiError> {
+    Params::parse(request.uri().query(), &[])?;
+    Ok(next.run(request).await)
+}
+
+/// Takes from `Accept-Encoding` what forbids an answer that is not compressed. The layer that compresses would make 406 of such an
+/// answer, when the request has been carried out.
+async fn accept_identity(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+    let given: Vec<_> =
+        given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let kept: Vec<_> = given.iter().copied().filter(|encoding| !forbids_identity(encoding)).collect();
+    if kept.len() < given.len()
+        && let Ok(kept) = HeaderValue::try_from(kept.join(","))
+    {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, kept);
+    }
+    next.run(request).await
+}
+
+/// Whether an element of `Accept-Encoding` is `identity` or `*` with a weight of zero.
+fn forbids_identity(element: &str) -> bool {
+    let (encoding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+    let weight = weight.trim().to_ascii_lowercase();
+    let is_zero = weight
+        .strip_prefix("q=")
+        .is_some_and(|weight| weight.trim().bytes().all(|b| matches!(b, b'0' | b'.')));
+    is_zero && matches!(encoding.trim().to_ascii_lowercase().as_str(), "identity" | "*")
+}
+
 /// Ends a request that takes too long, be it that its body does not come.
 async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
     // A pull may wait besides; it keeps to its own time.
@@ -114,7 +154,8 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     ApiError::internal(&format_args!("a panic: {}", message.unwrap_or("no message"))).into_response()
 }
 
-/// Sets the header that says where the reader stands.
+/// Sets the header that says where the reader stands: only on an answer that holds all that lies between there and where the
+/// reader stood before.
 pub(super) fn set_resume(headers: &mut HeaderMap, cursor: Cursor) {
     if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
         headers.insert(RESUME, value);

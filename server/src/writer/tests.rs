@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Config;
+use crate::share::Pushing;
 use crate::store::{Opener, Store};
 use clap::Parser;
 use redb::backends::FileBackend;
@@ -125,13 +126,13 @@ fn opener(disk: Arc<Disk>) -> Opener {
     })
 }
 
-fn request(number: usize) -> PushRequest {
-    serde_json::from_value(serde_json::json!({"client_id": "c", "changes": [
+fn request(number: usize) -> Push {
+    let body = serde_json::json!({"client_id": "c", "changes": [
         {"entity": "e", "row_id": number.to_string(), "kind": "insert", "op_id": number.to_string(),
          "data": "x".repeat(20_000)},
         {"entity": "e", "row_id": "hot", "kind": "update", "op_id": format!("{number}-hot"), "data": number},
-    ]}))
-    .unwrap()
+    ]});
+    Push::read(body.to_string(), Pushing::new(1 << 20).share(), (2, "--max-changes")).unwrap()
 }
 
 /// A server's parts on a disk.
