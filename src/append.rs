@@ -204,16 +204,16 @@ mod tests {
                 })
                 .collect();
             for capacity in [3, 10] {
-                let log = ChangeLog::with_capacity(capacity);
-                assert_eq!(log.append_batch(&changes), 1..=4);
+                let window = ChangeLog::with_capacity(capacity);
+                assert_eq!(window.append_batch(&changes), 1..=4);
                 let unseen = 4_usize.saturating_sub(capacity);
-                let batch = log.read(unseen as u64, 100).expect("in the window");
+                let batch = window.read(unseen as u64, 100).expect("in the window");
                 let seen: Vec<_> = batch.iter().map(|event| (event.row_id(), event.data_json())).collect();
                 let data = |kind| (kind == 1).then_some(r#"{"n":1}"#);
                 let expected: Vec<_> =
                     names.iter().zip(kinds).map(|(name, kind)| (&**name, data(kind))).collect();
                 assert_eq!(seen, expected[unseen..]);
-                assert_eq!(log.stats().superseded, unseen as u64);
+                assert_eq!(window.stats().superseded, unseen as u64);
             }
         }
     }

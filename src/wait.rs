@@ -736,12 +736,7 @@ mod tests {
 
     #[test]
     fn a_close_that_leaves_sleepers_behind_says_their_first_seq() {
-        let log = Log::new();
-        let [mut soon, mut late] = [(); 2].map(|()| Waiter::new(&*log));
-        assert!(late.poll(9, Waker::noop()).is_pending());
-        log.head.store(2, Ordering::Release);
-        assert!(soon.poll(3, Waker::noop()).is_pending());
-        // 3 is handed out, and not published yet.
+        /// 3 is handed out, and not published yet.
         struct HandedOut<'a>(&'a Log);
         impl Watched for HandedOut<'_> {
             fn wait_queue(&self) -> &WaitQueue {
@@ -754,6 +749,12 @@ mod tests {
                 3
             }
         }
+
+        let log = Log::new();
+        let [mut soon, mut late] = [(); 2].map(|()| Waiter::new(&*log));
+        assert!(late.poll(9, Waker::noop()).is_pending());
+        log.head.store(2, Ordering::Release);
+        assert!(soon.poll(3, Waker::noop()).is_pending());
         log.queue.close(&HandedOut(&log));
         assert_eq!((log.min_seq(), log.queue.sleeping()), (3, 1));
         assert_eq!(late.poll(9, Waker::noop()), Poll::Ready(Ended::Closed(2)));

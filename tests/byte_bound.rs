@@ -2,6 +2,11 @@
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "sizes, whose differences may be negative"
+)]
 
 #[path = "common/counting.rs"]
 mod counting;
@@ -197,8 +202,8 @@ fn without_a_bound_nothing_is_evicted_by_bytes() {
 /// meanwhile, and are never told that a seq was evicted that is not.
 #[test]
 fn when_all_appends_have_returned_the_bound_is_exact() {
-    let _alone = alone();
     const MAX_BYTES: u64 = 9_000;
+    let _alone = alone();
     for round in 0..20 {
         let (log, done) = (&log_of(200, MAX_BYTES), &AtomicBool::new(false));
         let mut lengths: Vec<(u64, usize)> = std::thread::scope(|scope| {
@@ -236,7 +241,9 @@ fn when_all_appends_have_returned_the_bound_is_exact() {
             });
             let lengths = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
             done.store(true, Ordering::Relaxed);
-            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            for reader in readers {
+                reader.join().unwrap();
+            }
             lengths
         });
         lengths.sort_unstable();
@@ -291,8 +298,8 @@ fn memory_is_bounded_by_the_bytes_of_the_window() {
 /// The same when the ring has gone round many times, with several writers, readers that come and go, and short texts between.
 #[test]
 fn memory_stays_bounded_over_many_laps_with_writers_and_readers() {
-    let _alone = alone();
     const WRITERS: i64 = 3;
+    let _alone = alone();
     for (capacity, max_bytes, len) in [(16, MIB, 10_000), (500, MIB, 10_000), (8, 4 * MIB, 1_000_000)] {
         let builder = ChangeLog::builder().capacity(capacity).max_bytes(max_bytes as u64);
         let frame = frame(&builder, 4_000, capacity as i64);
@@ -317,7 +324,9 @@ fn memory_stays_bounded_over_many_laps_with_writers_and_readers() {
                     }
                 })
             });
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            for writer in writers {
+                writer.join().unwrap();
+            }
             done.store(true, Ordering::Relaxed);
             reader.join().unwrap();
         });

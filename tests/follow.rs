@@ -94,7 +94,8 @@ fn a_time_out_names_a_head_before_the_seq_waited_for() {
         let mut waits = 0_u64;
         while !writer.is_finished() {
             waits += 1;
-            let timeout = if waits % 2 == 0 { Duration::ZERO } else { Duration::from_nanos(waits % 5_000) };
+            let timeout =
+                if waits.is_multiple_of(2) { Duration::ZERO } else { Duration::from_nanos(waits % 5_000) };
             match log.wait_for(log.head() + 1, timeout) {
                 Ok(_) => {}
                 Err(WaitError::TimedOut(TimedOut { seq, head })) => assert!(head < seq, "{head} for {seq}"),

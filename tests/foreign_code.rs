@@ -80,7 +80,7 @@ fn panics_when_cloned() -> Waker {
 type Waiting<'log> = Pin<Box<Visible<'log>>>;
 
 /// A wait for `seq` that sleeps with this waker, of which the log then has the only clone.
-fn asleep<'log>(log: &'log ChangeLog, seq: u64, waker: Waker) -> Waiting<'log> {
+fn asleep(log: &ChangeLog, seq: u64, waker: Waker) -> Waiting<'_> {
     let mut visible = Box::pin(log.visible(seq));
     assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     // Its destructor runs when the last clone goes.
@@ -271,7 +271,7 @@ fn with_clock() -> (ChangeLog, Arc<AtomicBool>) {
         assert!(!clock.load(Ordering::Relaxed), "this clock panics");
         5
     });
-    (log.build().unwrap(), broken)
+    (log.build().expect("the defaults are within the limits"), broken)
 }
 
 #[test]
@@ -350,12 +350,12 @@ impl fmt::Display for PanicsWhenWritten {
 
 #[test]
 fn data_that_panics_when_it_is_serialised_makes_no_change() {
-    let log = ChangeLog::new();
-    assert!(panics(|| append_data(&log)));
-    assert_eq!((log.last_seq(), append(&log)), (0, 1));
     fn append_data(log: &ChangeLog) -> u64 {
         log.append_change(&Change::insert("Todo", "t1").data(&PanicsWhenWritten).unwrap())
     }
+    let log = ChangeLog::new();
+    assert!(panics(|| append_data(&log)));
+    assert_eq!((log.last_seq(), append(&log)), (0, 1));
 }
 
 #[test]
@@ -415,15 +415,15 @@ impl<F: FnMut()> std::io::Write for Sink<F> {
 fn a_log_may_be_shown_to_a_sink_that_panics_or_uses_the_log() {
     let log = ChangeLog::new();
     let mut sleeper = Sleeper::polled(log.visible(9));
-    let mut used = 0;
+    let mut writes = 0;
     let mut uses = Sink(|| {
-        used += 1;
+        writes += 1;
         assert!(Sleeper::new(log.visible(log.head() + 1)).poll().is_pending());
         append(&log);
         assert!(log.wait_for(u64::MAX, Duration::from_nanos(1)).is_err());
     });
     write!(uses, "{log:?}").unwrap();
-    assert!(used > 0);
+    assert!(writes > 0);
     assert!(panics(|| write!(Sink(|| panic!("this sink panics")), "{log:?}")));
     while log.head() < 9 {
         append(&log);

@@ -362,7 +362,7 @@ async fn a_question_that_makes_no_sense_is_refused() {
         ("/api/sync/pull?wait=6", 400, "`wait` must be seconds from 0 to 5"),
         ("/api/sync/pull?resume=1", 400, "`resume`: invalid cursor"),
         ("/api/sync/live?limit=1", 400, "unknown parameter `limit`"),
-        ("/api/sync/ws", 400, "this is a WebSocket"),
+        ("/api/sync/ws", 426, "this route is a WebSocket"),
         ("/api/sync/nothing", 404, "no such route"),
         ("/api/sync/push", 405, "another method"),
     ] {

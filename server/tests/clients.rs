@@ -13,7 +13,7 @@ use common::{HANG, get, push, start_memory, todos};
 use ringlog_server::Server;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -22,7 +22,7 @@ use tokio::process::{Child, ChildStdout, Command};
 const SSE: [&str; 5] =
     ["eventsource.mjs", "undici.mjs", "undici-fetch.mjs", "fetch-event-source.cjs", "httpx_sse_client.py"];
 
-/// Clients of WebSockets.
+/// Clients of a WebSocket.
 const WS: [&str; 2] = ["ws.mjs", "websockets_client.py"];
 
 fn folder() -> PathBuf {
@@ -31,7 +31,7 @@ fn folder() -> PathBuf {
 
 /// What a script is run with, if that is installed with its packages.
 fn interpreter(script: &str) -> Option<PathBuf> {
-    if script.ends_with(".py") {
+    if Path::new(script).extension().is_some_and(|extension| extension == "py") {
         let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/clients/bin/python");
         return python.exists().then_some(python);
     }
@@ -158,7 +158,7 @@ async fn seqs(watcher: &mut impl Watcher, count: usize) -> (Vec<u64>, String) {
         let said = until(watcher, "changes").await;
         let changes = said["data"]["changes"].as_array().unwrap();
         all.extend(changes.iter().map(|change| change["seq"].as_u64().unwrap()));
-        id = said["id"].as_str().unwrap().to_owned();
+        said["id"].as_str().unwrap().clone_into(&mut id);
     }
     (all, id)
 }

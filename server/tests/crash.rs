@@ -217,7 +217,7 @@ async fn a_restart_without_a_store_makes_everybody_resync_once() {
     assert!(server.start());
     let url = server.url();
     let before = common::push(&url, &common::todos(0, 3)).await;
-    let token = before.header("ringlog-resume").unwrap().to_owned();
+    let (_, token) = snapshot(&url, 10).await.unwrap();
     server.kill();
     assert!(server.start());
     let after = common::push(&url, &common::todos(10, 2)).await;

@@ -42,7 +42,7 @@ impl Place {
 }
 
 async fn token(server: &Process) -> String {
-    get(&server.url(), "/api/sync/snapshot").await.header("ringlog-resume").unwrap().to_owned()
+    common::snapshot(&server.url(), 1000).await.unwrap().1
 }
 
 fn incarnation(token: &str) -> &str {

@@ -574,7 +574,7 @@ async fn an_event_source_that_is_one_too_many_gets_a_stream_that_says_when_to_co
     // As every EventSource sends it. A status other than 200 would end it for good.
     let answer = request.header("Accept", "text/event-stream").send().await.unwrap();
     assert_eq!(
-        (answer.status().as_u16(), &*answer.headers()["content-type"].to_str().unwrap()),
+        (answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()),
         (200, "text/event-stream")
     );
     let blocks = blocks(answer).await;

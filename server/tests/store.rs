@@ -164,9 +164,9 @@ async fn a_log_goes_on_with_its_seqs_timestamps_and_op_ids() {
     for (n, change) in request["changes"].as_array_mut().unwrap().iter_mut().enumerate() {
         change["op_id"] = format!("op-{n}").into();
     }
-    let first = common::push(&server.url(), &request).await;
-    let token = first.header("ringlog-resume").unwrap().to_owned();
+    common::push(&server.url(), &request).await;
     let before = common::get(&server.url(), "/api/sync/pull").await;
+    let token = before.header("ringlog-resume").unwrap().to_owned();
     server.shutdown().await;
 
     let server = start(folder.path()).await.unwrap();

@@ -23,15 +23,19 @@ impl<M: Copy> Chain<M> {
     /// # Safety
     /// It is not freed as long as it is here, and in no other chain.
     pub(super) unsafe fn push(&mut self, segment: NonNull<Segment<M>>) {
-        // SAFETY: the caller's: not freed, and the link is this chain's.
-        unsafe { segment.as_ref().set_next(self.0) };
+        // SAFETY: the caller's: not freed.
+        let link = unsafe { segment.as_ref() };
+        // SAFETY: the caller's: the segment is in no other chain, so its link is this chain's.
+        unsafe { link.set_next(self.0) };
         self.0 = Some(segment);
     }
 
     pub(super) fn pop(&mut self) -> Option<NonNull<Segment<M>>> {
         let segment = self.0?;
-        // SAFETY: as in `push`.
-        self.0 = unsafe { segment.as_ref().next() };
+        // SAFETY: not freed as long as it is here, by the contract of `push`.
+        let link = unsafe { segment.as_ref() };
+        // SAFETY: the segment is in this chain, so its link is this chain's.
+        self.0 = unsafe { link.next() };
         Some(segment)
     }
 }
@@ -50,11 +54,13 @@ impl<M: Copy> SharedChain<M> {
     /// # Safety
     /// As for [`Chain::push`].
     pub(super) unsafe fn push(&self, segment: NonNull<Segment<M>>) {
+        // SAFETY: the caller's: not freed.
+        let link = unsafe { segment.as_ref() };
         let mut first = self.0.load(Ordering::Relaxed);
         // Each turn but the last finds that another thread has added or taken.
         loop {
-            // SAFETY: the caller's.
-            unsafe { segment.as_ref().set_next(NonNull::new(first)) };
+            // SAFETY: the caller's: the segment is in no other chain, and not yet in this one.
+            unsafe { link.set_next(NonNull::new(first)) };
             match self.0.compare_exchange(first, segment.as_ptr(), order::POOL_A, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,

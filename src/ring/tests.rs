@@ -353,7 +353,9 @@ fn a_thread_uses_more_rings_than_it_keeps_registrations_for() {
             assert_eq!(read(ring, value - 1, 9), Ok(numbered(value, [value])));
         }
     }
-    rings.iter().for_each(|ring| gives_back(ring, 20));
+    for ring in &rings {
+        gives_back(ring, 20);
+    }
     // Pinned in all at once, and dropped in another order.
     let runs: Vec<_> =
         rings.iter().map(|ring| ring.read(ring.pin(), ring.last() - 8, 8).expect("in the window")).collect();

@@ -27,11 +27,11 @@ pub(crate) fn run() -> Result<(), String> {
 /// in its locals. It also leaves what waits for the epoch to the end of the process. The gate is
 /// the plain one: Miri knows no `membarrier`.
 fn miri() -> Result<(), String> {
+    const SEEDS: &str = "-Zmiri-many-seeds=0..3";
     if !shell::answers(&mut shell::command("rustup", "run nightly cargo miri --version")) {
         println!("!! SKIPPED: no Miri here: `rustup component add miri rust-src --toolchain nightly`\n");
         return Ok(());
     }
-    const SEEDS: &str = "-Zmiri-many-seeds=0..3";
     for (tests, seeds) in [("--lib -- ring::tests --skip held_writers", ""), ("--test races", SEEDS)] {
         let words = format!("run nightly cargo miri test --quiet --package ringlog {tests}");
         let flags = "-Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks \

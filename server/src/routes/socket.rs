@@ -38,7 +38,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub(super) async fn open(State(app): State<Arc<App>>, mut request: Request) -> Response {
     let key = match accept_key(&request) {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(refusal) => return *refusal,
     };
     let subscriber = match subscribe(&app, request.uri().query(), request.headers()) {
         Ok(subscriber) => subscriber,
@@ -65,7 +65,7 @@ pub(super) async fn open(State(app): State<Arc<App>>, mut request: Request) -> R
 }
 
 /// What an opening handshake is accepted with, or the refusal of a request that is none.
-fn accept_key(request: &Request) -> Result<HeaderValue, Response> {
+fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>> {
     let headers = request.headers();
     let names = |name, wanted: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -75,17 +75,17 @@ fn accept_key(request: &Request) -> Result<HeaderValue, Response> {
         && names(header::CONNECTION, "upgrade")
         && names(header::UPGRADE, "websocket");
     if !is_upgrade {
-        return Err(upgrade_required("this route is a WebSocket: it wants `Upgrade: websocket`"));
+        return Err(upgrade_required("this route is a WebSocket: it wants `Upgrade: websocket`").into());
     }
     if !names(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(upgrade_required("`Sec-WebSocket-Version` must be 13"));
+        return Err(upgrade_required("`Sec-WebSocket-Version` must be 13").into());
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
     let key = key.ok_or_else(|| {
-        ApiError::bad_request("`Sec-WebSocket-Key` must be 16 bytes in base64").into_response()
+        Box::new(ApiError::bad_request("`Sec-WebSocket-Key` must be 16 bytes in base64").into_response())
     })?;
     HeaderValue::try_from(derive_accept_key(key.as_bytes()))
-        .map_err(|error| ApiError::internal(&error).into_response())
+        .map_err(|error| ApiError::internal(&error).into_response().into())
 }
 
 fn is_key(key: &HeaderValue) -> bool {

@@ -163,11 +163,11 @@ pub(crate) fn write_file(
 
 fn write_partial(
     partial: &Path,
-    fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
+    write: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
 ) -> Result<BackupSummary, StoreError> {
     let opened = private().create(true).truncate(true).write(true).open(partial);
     let file = opened.map_err(|source| io(partial, source))?;
-    fill(&file, partial)?;
+    write(&file, partial)?;
     file.sync_all().map_err(|source| io(partial, source))?;
     verify_backup(partial)
 }
