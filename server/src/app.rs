@@ -1,5 +1,6 @@
 //! What all requests share.
 
+use crate::auth::Access;
 use crate::config::Config;
 use crate::envelope::Push;
 use crate::error::ApiError;
@@ -9,9 +10,10 @@ use crate::metrics::Metrics;
 use crate::share::Pushing;
 use crate::store::Store;
 use crate::subscriber::Places;
+use crate::tickets::Tickets;
 use crate::views::{View, Views};
 use crate::writer::{Refused, Writer};
-use ringlog::{ChangeLog, OpStatus, PushClaim, PushResponse};
+use ringlog::{ChangeLog, Cursor, OpStatus, PushClaim, PushResponse};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -22,8 +24,12 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) log: Arc<ChangeLog>,
+    /// The seq before the first one of this log.
+    pub(crate) base_seq: u64,
     pub(crate) pushes: Pushes,
     pub(crate) views: Views,
+    pub(crate) tickets: Tickets,
+    pub(crate) access: Access,
     pub(crate) frames: Frames,
     pub(crate) places: Places,
     pub(crate) metrics: Arc<Metrics>,
@@ -74,6 +80,12 @@ impl App {
     /// How many live streams there are.
     pub(crate) fn live_streams(&self) -> usize {
         self.config.max_subscribers - self.subscribers.available_permits()
+    }
+
+    /// Where to begin for a reader that stands at `cursor`. A bare 0 is that of a reader that has seen nothing: it begins with
+    /// the first event of this log, whatever its seq.
+    pub(crate) fn begin(&self, cursor: Cursor) -> Cursor {
+        if cursor == Cursor::from(0) { Cursor::from(self.base_seq) } else { cursor }
     }
 
     /// Applies a push. What it applied is visible when this returns.

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::store::{self, BackupSummary, StoreError};
 use axum::http::{StatusCode, Uri, header};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -83,6 +83,24 @@ pub enum CommandError {
         /// What went wrong.
         reason: String,
     },
+}
+
+impl Cli {
+    /// What this process is told, by its command line and environment. Ends the process if that is nothing: with the help that was
+    /// asked for, or with what is wrong.
+    pub fn load() -> Self {
+        Self::try_load().unwrap_or_else(|error| error.exit())
+    }
+
+    fn try_load() -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if cli.command.is_none() {
+            cli.config.settle_memory(&mut command, &matches)?;
+        }
+        Ok(cli)
+    }
 }
 
 impl Command {

@@ -19,14 +19,16 @@
 //! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
 //! - `liveness`: how a peer that has vanished is noticed.
 //! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is refused; `share`: the memory of pushes.
-//! - `exchange`: manners of connections that hyper does not have.
-//! - `server`: sockets, connections, starting and stopping.
+//! - `tickets`: one-time tokens for the URLs of live streams.
+//! - `connection`: sockets, their number and their end; `exchange`: manners of connections that hyper does not have.
+//! - `server`: starting and stopping.
 #![forbid(unsafe_code)]
 
 mod app;
 mod auth;
 mod command;
 mod config;
+mod connection;
 mod crash;
 mod envelope;
 mod error;
@@ -41,10 +43,11 @@ mod server;
 mod share;
 mod store;
 mod subscriber;
+mod tickets;
 mod views;
 mod writer;
 
 pub use command::{Cli, Command, CommandError};
-pub use config::Config;
+pub use config::{Config, Token};
 pub use server::{Server, StartError, Starting};
 pub use store::{BackupSummary, StoreError};

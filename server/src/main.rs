@@ -1,62 +1,116 @@
 //! `ringlog-server`: see `--help`, and `server/README.md`.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
+mod signals;
+
 use ringlog_server::{Cli, Command, Config, Server};
+use signals::Signals;
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Cli { command, config } = Cli::parse();
+/// The variable that says what is logged.
+const RUST_LOG: &str = "RUST_LOG";
+
+fn main() -> ExitCode {
+    let Cli { command, config } = Cli::load();
     init_logs(&config);
-    let ended = match command {
-        Some(command) => obey(command).await,
-        None => run(config).await,
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(format_args!("cannot start a thread: {error}")),
     };
-    match ended {
+    let code = runtime.block_on(async {
+        match command {
+            Some(command) => obey(command).await,
+            None => run(config).await,
+        }
+    });
+    // A thread that waits for a disk may do so for ever: it ends with the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// Does something else than to serve, and says what came of it.
+async fn obey(command: Command) -> ExitCode {
+    let said = match command.run().await {
+        Ok(said) => said,
+        Err(error) => return fail(error),
+    };
+    match writeln!(std::io::stdout(), "{said}") {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing is left to be done if that cannot be said.
-            let _ = writeln!(std::io::stderr(), "ringlog-server: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(error),
     }
 }
 
-async fn obey(command: Command) -> Result<(), Box<dyn std::error::Error>> {
-    writeln!(std::io::stdout(), "{}", command.run().await?)?;
-    Ok(())
-}
-
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    #[cfg(unix)]
-    survive_file_limits();
-    let starting = Server::listen(config.clone()).await?;
-    // Whoever started it may have closed standard output; that is no reason to end.
-    if let Err(error) = std::io::stdout().write_all(greeting(&starting.url(), &config).as_bytes()) {
-        tracing::debug!(%error, "nobody reads standard output");
-    }
-    // To verify a large store takes a while. Nothing was changed yet, so that to stop then needs no care.
-    let server = tokio::select! {
-        ready = starting.ready() => ready?,
-        () = stop_signal() => return Ok(()),
+/// Runs a server until it is told to stop, or fails.
+async fn run(config: Config) -> ExitCode {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
-    tokio::select! {
-        () = stop_signal() => server.shutdown().await,
-        () = server.failed() => {
-            server.shutdown().await;
-            Err("the store failed, see the log; nothing that was answered is lost, start again")?;
+    #[cfg(unix)]
+    signals::survive_file_limits();
+    let starting = match Server::listen(config.clone()).await {
+        Ok(starting) => starting,
+        Err(error) => return fail(error),
+    };
+    print(&format!("listening on {}\n", starting.url()));
+    // To verify a large store takes a while. Nothing is changed yet, so that to stop then needs no care.
+    let server = tokio::select! {
+        ready = starting.ready() => match ready {
+            Ok(server) => server,
+            Err(error) => return fail(error),
+        },
+        signal = signals.next() => {
+            tracing::info!(signal = signal.name, "stopped while starting");
+            return ExitCode::SUCCESS;
         }
+    };
+    print(&commands(server.address(), &config));
+    let failed = tokio::select! {
+        _ = signals.next() => false,
+        () = server.failed() => true,
+    };
+    let closed = tokio::select! {
+        closed = server.shutdown() => closed,
+        signal = signals.next() => {
+            say(format_args!("{} again: ended at once, requests in progress got no answer", signal.name));
+            return ExitCode::from(128 + signal.number);
+        }
+    };
+    if failed {
+        return fail("the store failed, see the log; nothing that was answered is lost, start again");
     }
-    Ok(())
+    if !closed {
+        return fail("the store did not close within --drain; nothing that was answered is lost");
+    }
+    ExitCode::SUCCESS
+}
+
+fn print(text: &str) {
+    // Standard output may have been closed; that is no reason to end.
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::debug!(%error, "standard output is closed");
+    }
+}
+
+fn fail(error: impl std::fmt::Display) -> ExitCode {
+    say(error);
+    ExitCode::FAILURE
+}
+
+fn say(message: impl std::fmt::Display) {
+    // Nothing is left to be done if that cannot be said.
+    let _ = writeln!(std::io::stderr(), "ringlog-server: {message}");
 }
 
 /// Logs go to standard error: standard output begins with where the server listens.
 fn init_logs(config: &Config) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // A line that cannot be written is lost. To say that on standard error as well would end whoever logs by a panic.
+    let (filter, problem) =
+        log_filter(std::env::var_os(RUST_LOG).as_deref().map(std::ffi::OsStr::to_string_lossy).as_deref());
+    // A line that cannot be written is lost. To say that on standard error as well would end the thread that logs by a panic.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -66,54 +120,83 @@ fn init_logs(config: &Config) {
     } else {
         logs.with_ansi(std::io::stderr().is_terminal()).init();
     }
+    if let Some(problem) = problem {
+        tracing::warn!("{problem}");
+    }
 }
 
-/// Says where the server listens, and three commands to try.
-fn greeting(url: &str, config: &Config) -> String {
-    let auth = |token: &Option<String>, name: &str| {
-        token.as_ref().map_or(String::new(), |_| format!(" -H \"Authorization: Bearer ${name}\""))
+/// The filter that `RUST_LOG` says, or that of level `info` if it says nothing or what cannot be meant; and what is wrong with it.
+fn log_filter(text: Option<&str>) -> (EnvFilter, Option<String>) {
+    let builder = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let text = text.unwrap_or_default().trim();
+    let problem = match builder.parse(text) {
+        Ok(_) if is_word(text) => {
+            "a level is off, error, warn, info, debug or trace; a module has one, as ringlog_server=debug"
+                .to_owned()
+        }
+        Ok(filter) => return (filter, None),
+        Err(error) => error.to_string(),
     };
-    let (read, write) =
-        (auth(&config.read_token, "RINGLOG_READ_TOKEN"), auth(&config.write_token, "RINGLOG_WRITE_TOKEN"));
+    let problem = format!("{RUST_LOG}={text} is not followed, level info is logged: {problem}");
+    (EnvFilter::new("info"), Some(problem))
+}
+
+/// Whether this is one word that is no level. Taken for the name of a module, it would turn everything else off.
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && text.parse::<LevelFilter>().is_err()
+}
+
+/// Three commands to try.
+fn commands(address: SocketAddr, config: &Config) -> String {
+    let auth = |is_set: bool, name: &str| {
+        if is_set { format!(" -H \"Authorization: Bearer ${name}\"") } else { String::new() }
+    };
+    let read = auth(config.read_token.is_some(), "RINGLOG_READ_TOKEN");
+    let write = auth(config.write_token.is_some(), "RINGLOG_WRITE_TOKEN");
+    let given = if write.is_empty() { "" } else { ", with the tokens in the environment" };
+    let url = format!("http://{}", reachable(address));
     let change = r#"{"changes":[{"entity":"Todo","row_id":"t1","kind":"insert","data":{"title":"Milk"}}]}"#;
     format!(
-        "listening on {url}\n\ntry:\n  \
-         curl{write} {url}/api/sync/push --json '{change}'\n  \
+        "\ntry{given}:\n  \
+         curl{write} -H 'Content-Type: application/json' -d '{change}' {url}/api/sync/push\n  \
          curl{read} {url}/api/sync/snapshot\n  \
          curl{read} -N '{url}/api/sync/live?since=0'\n"
     )
 }
 
-/// A write beyond the limit of a file's size (`ulimit -f`) is an error like a full disk; unheard, its signal ends the process.
-#[cfg(unix)]
-fn survive_file_limits() {
-    const SIGXFSZ: i32 = 25;
-    // Who hears a signal once has changed what it does for good.
-    if let Err(error) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)) {
-        tracing::debug!(%error, "a limit of a file's size would end the server");
-    }
-}
-
-#[cfg(unix)]
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return interrupted().await;
+/// An address that a client on this machine can use: all addresses of it include loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        () = interrupted() => {}
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_filter_that_cannot_be_meant_is_named_and_info_is_logged() {
+        for text in ["ringlog_server=loud", "info,a=b=c", "inof", "verbose", "9"] {
+            let (filter, problem) = log_filter(Some(text));
+            assert_eq!(filter.to_string(), "info", "{text}");
+            assert!(problem.unwrap().starts_with(&format!("RUST_LOG={text} is not followed")));
+        }
     }
-}
 
-#[cfg(not(unix))]
-async fn stop_signal() {
-    interrupted().await;
-}
-
-/// Without a way to be interrupted, the server runs until it is killed.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    #[test]
+    fn a_log_filter_that_says_nothing_means_info() {
+        for text in [None, Some(""), Some(" ")] {
+            let (filter, problem) = log_filter(text);
+            assert_eq!((&*filter.to_string(), problem), ("info", None), "{text:?}");
+        }
+        for text in ["debug", "OFF", "warn,ringlog_server=debug", "hyper::proto"] {
+            assert_eq!(log_filter(Some(text)).1, None, "{text}");
+        }
     }
 }

@@ -1,34 +1,34 @@
-//! Sockets and connections; starting and stopping.
+//! Starting and stopping.
 
 use crate::app::{App, Pushes};
+use crate::auth::Access;
 use crate::config::Config;
-use crate::exchange::{Courteous, Exchange, MAX_HEAD};
+use crate::connection::{Connections, RESERVE, accept};
 use crate::folded::Folded;
 use crate::frames::Frames;
-use crate::liveness;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
 use crate::share::Pushing;
 use crate::store::{Store, StoreError};
 use crate::subscriber::Places;
+use crate::tickets::Tickets;
 use crate::views::Views;
 use crate::writer::Writer;
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use ringlog::{Builder, ChangeLog, ConfigError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// File descriptors besides those of connections.
 const SPARE_FILES: u64 = 64;
+
+/// The part of the time for stopping that is kept for closing the store, at most.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,8 @@ pub struct Server {
     accepting: tokio::task::JoinHandle<()>,
     /// Leads connections to the routes, which hold the app.
     gate: Gate,
+    /// Cancelled when the time for stopping is over: connections are dropped.
+    cut: CancellationToken,
     observer: tokio::task::JoinHandle<()>,
     /// The writer, or the thread that folds.
     thread: JoinHandle<()>,
@@ -99,16 +101,6 @@ pub struct Starting {
     gate: Gate,
     address: SocketAddr,
     accepting: tokio::task::JoinHandle<()>,
-}
-
-/// What the accepting of connections needs to know.
-#[derive(Debug, Clone)]
-struct Connections {
-    config: Arc<Config>,
-    /// One permit for each connection.
-    permits: Arc<Semaphore>,
-    stopping: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Starting {
@@ -141,8 +133,12 @@ impl Starting {
         };
         let Self { connections, gate, address, accepting } = self;
         let config = Config::clone(&connections.config);
+        // Nothing is appended yet. A log that is restored begins at 0, whatever of it has left the window.
+        let base_seq = if config.memory { log.last_seq() } else { 0 };
         let app = Arc::new(App {
-            views: Views::new(config.max_snapshots, config.snapshot_ttl),
+            views: Views::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age),
+            tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
+            access: Access::new(&config),
             frames: Frames::default(),
             places: Places::default(),
             connections: connections.permits,
@@ -153,13 +149,16 @@ impl Starting {
             tasks: connections.tasks,
             config,
             log,
+            base_seq,
             pushes,
             metrics,
         });
         let observer = tokio::spawn(Arc::clone(&app.metrics).observe(Arc::clone(&app.log)));
+        app.tasks.spawn(Views::sweep(Arc::clone(&app)));
         gate.open(router(&app));
         tracing::info!(%address, incarnation = %app.log.incarnation(), last_seq = app.log.last_seq(), "ready");
-        Ok(Server { app, address, accepting, gate, observer, thread, stop_thread })
+        let cut = connections.cut;
+        Ok(Server { app, address, accepting, gate, cut, observer, thread, stop_thread })
     }
 }
 
@@ -179,12 +178,7 @@ impl Server {
     pub async fn listen(config: Config) -> Result<Starting, StartError> {
         config.check().map_err(StartError::Config)?;
         let (address, listener) = listen(&config).await?;
-        let connections = Connections {
-            permits: Arc::new(Semaphore::new(config.max_connections)),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            config: Arc::new(config),
-        };
+        let connections = Connections::new(config);
         let gate = Gate::default();
         let accepting = tokio::spawn(accept(listener, gate.router(), connections.clone()));
         tracing::info!(%address, "listening");
@@ -206,33 +200,62 @@ impl Server {
         self.app.failed.cancelled().await;
     }
 
-    /// Stops: takes no more connections, ends waits and live streams, lets requests end for as long as is configured, and
-    /// closes the store.
-    pub async fn shutdown(self) {
-        let Self { app, accepting, gate, observer, thread, stop_thread, .. } = self;
-        tracing::info!("stopping");
+    /// Stops: accepts no more connections, ends waits and live streams, lets requests end, and closes the store. Takes no longer than
+    /// the configured time; then the connections that are left have been cut. False if the store was not closed in this time, because
+    /// its disk does not answer: the next start finds everything that was acknowledged.
+    pub async fn shutdown(self) -> bool {
+        let Self { app, accepting, gate, cut, observer, thread, stop_thread, .. } = self;
+        tracing::info!("stopping; a second signal ends at once");
         app.stopping.cancel();
         app.tasks.close();
         let drain = app.config.drain;
-        let drained = tokio::time::timeout(drain, async {
+        let deadline = Instant::now() + drain;
+        let ended = async {
             // It owns the listening socket, and starts what is waited for next.
             let _ = accepting.await;
             app.tasks.wait().await;
-        });
-        if drained.await.is_err() {
-            tracing::warn!(?drain, "some requests did not end in time");
+        };
+        let ended = timeout_at(deadline - CLOSING.min(drain / 5), ended).await;
+        if ended.is_err() {
+            tracing::warn!(
+                connections = app.open_connections(),
+                "some requests did not end in time: they get no answer"
+            );
+            cut.cancel();
+            let _ = timeout_at(deadline, app.tasks.wait()).await;
         }
         observer.abort();
         stop_thread.cancel();
-        // The writer ends when nobody can reach it any more: with the last request, and these.
+        // The writer ends when it cannot be reached any more: with the last request, and these.
         gate.close();
         drop(app);
-        let joined = tokio::time::timeout(drain, tokio::task::spawn_blocking(|| thread.join())).await;
-        match joined {
-            Ok(Ok(Ok(()))) => tracing::info!("stopped"),
-            Ok(_) => tracing::error!("the writer panicked"),
-            Err(_) => tracing::warn!("stopped while requests are still there"),
+        match timeout_at(deadline, join(thread)).await {
+            Ok(Ok(())) => {
+                tracing::info!("stopped");
+                true
+            }
+            Ok(Err(())) => {
+                tracing::error!("the writer panicked");
+                false
+            }
+            Err(_) => {
+                tracing::error!(?drain, "the store did not close in time");
+                false
+            }
         }
+    }
+}
+
+/// Waits for a thread on another one: the runtime would not end before one of its own did.
+async fn join(thread: JoinHandle<()>) -> Result<(), ()> {
+    let (tell, told) = oneshot::channel();
+    let joiner = std::thread::Builder::new().name("join".into()).spawn(move || {
+        // Nobody listens if it took too long.
+        let _ = tell.send(thread.join().map_err(drop));
+    });
+    match joiner {
+        Ok(_) => told.await.unwrap_or(Err(())),
+        Err(_) => Err(()),
     }
 }
 
@@ -252,7 +275,7 @@ async fn open(
         return open_memory(config, builder, failed, stop);
     }
     let opening = config.clone();
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (tell, told) = oneshot::channel();
     // A thread that the runtime does not wait for: asked to stop meanwhile, the process just ends.
     std::thread::Builder::new()
         .name("open".into())
@@ -283,7 +306,7 @@ fn open_memory(
 }
 
 async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError> {
-    let wanted = config.max_connections as u64 + SPARE_FILES;
+    let wanted = (config.max_connections + RESERVE) as u64 + SPARE_FILES;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(files) if files < wanted => {
             tracing::warn!(files, wanted, "fewer open files are allowed than connections");
@@ -294,69 +317,4 @@ async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     Ok((listener.local_addr().map_err(failed)?, listener))
-}
-
-/// Takes connections until the server stops. Each has a permit for as long as it lasts.
-async fn accept(listener: TcpListener, router: Router, connections: Connections) {
-    let Connections { config, permits, stopping, tasks } = connections;
-    loop {
-        let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => next,
-            () = stopping.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = serve(stream, router.clone(), &config, stopping.clone());
-                tasks.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Too many open files, most likely: it passes.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// Answers the requests of one connection; when the server stops, the one that is being answered is the last.
-fn serve(
-    stream: TcpStream,
-    router: Router,
-    config: &Config,
-    stopping: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    // Answers are short and nobody shall wait for the next one.
-    let _ = stream.set_nodelay(true);
-    liveness::watch(&stream, config.heartbeat);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(config.write_timeout));
-    let exchange = Exchange::default();
-    let socket = Courteous::new(Box::pin(stream), exchange.clone(), stopping.clone());
-    let service = exchange.service(router);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    async move {
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection failed");
-        }
-    }
 }

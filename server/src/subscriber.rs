@@ -135,7 +135,7 @@ impl Subscriber {
                 format!("there are {most} live streams, the most that are allowed (--max-subscribers)");
             ApiError::unavailable("TOO_MANY_SUBSCRIBERS", message).after(retry(most))
         })?;
-        let start = start.unwrap_or_else(|| app.log.cursor());
+        let start = start.map_or_else(|| app.log.cursor(), |start| app.begin(start));
         // A bare seq that is good gets to know its log before anything happens: its first id is a whole token.
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));

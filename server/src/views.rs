@@ -1,16 +1,20 @@
 //! Snapshots: the rows of one moment, page by page.
 //!
-//! A first page opens a view, or joins the youngest one where that will do, and names it in the token of the next page. A
-//! token says after which row to go on, so a page whose reply was lost can be asked for again. A view goes when nobody has asked
-//! for a page for a while; there is a fixed number of them at most, and if all are in use newcomers share the youngest, as long as
-//! the log can still be followed from there.
+//! A first page that does not have all rows opens a view, or joins the youngest one where that will do, and names it in the token
+//! of the next page. A token says after which row to go on, so a page whose reply was lost can be asked for again.
+//!
+//! While a view is held, the store keeps the pages that it needs: the file grows. So a view expires when no page was asked for in a
+//! while, at a certain age however often it is asked for, and when its cursor has left the window: its rows would lead to a
+//! resync. A sweeper drops what has expired. There is a fixed number of views at most; if all are in use, newcomers
+//! share the youngest, as long as half of the window can be followed from there.
 
+use crate::app::App;
 use crate::folded::FoldedRows;
 use crate::store::StoredRows;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A page ends when it has so many bytes, however few rows that is.
@@ -27,12 +31,20 @@ pub(crate) struct Views {
     held: Mutex<Vec<Held>>,
     most: usize,
     ttl: Duration,
+    max_age: Duration,
 }
 
 struct Held {
     id: u128,
     view: Arc<View>,
+    opened: Instant,
     last_used: Instant,
+}
+
+/// One page of a snapshot.
+pub(crate) struct SnapshotPage {
+    pub(crate) json: Vec<u8>,
+    pub(crate) has_more: bool,
 }
 
 /// Where a page begins: in which view, after which row.
@@ -78,7 +90,7 @@ impl View {
         id: u128,
         token: Option<&PageToken>,
         limit: usize,
-    ) -> Result<Vec<u8>, redb::Error> {
+    ) -> Result<SnapshotPage, redb::Error> {
         let mut page = Page { json: br#"{"rows":["#.to_vec(), rows: 0, last: None, has_more: false };
         let after = token.map(|token| (&*token.after.0, &*token.after.1));
         self.walk(after, |entity, row_id, seq, data| {
@@ -125,14 +137,14 @@ impl Page {
         self.last = Some((entity.to_owned(), row_id.to_owned()));
     }
 
-    fn finish(mut self, last_seq: u64, next: Option<&PageToken>) -> Vec<u8> {
+    fn finish(mut self, last_seq: u64, next: Option<&PageToken>) -> SnapshotPage {
         let has_more = self.has_more;
         let _ = write!(self.json, r#"],"cursor":{{"last_seq":{last_seq}}},"has_more":{has_more}"#);
         if let Some(next) = next {
             let _ = write!(self.json, r#","next":"{next}""#);
         }
         self.json.push(b'}');
-        self.json
+        SnapshotPage { json: self.json, has_more }
     }
 }
 
@@ -140,61 +152,103 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).unwrap_or_else(|error| unreachable!("a Vec takes every byte: {error}"));
 }
 
+impl Held {
+    /// Whether it can be joined, and still be followed from, when no more views can be held.
+    fn will_do(&self, head: u64, oldest: u64) -> bool {
+        self.view.last_seq() >= oldest.midpoint(head)
+    }
+}
+
+/// A name for a view.
+pub(crate) fn view_id() -> Result<u128, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+/// Whether a log whose oldest event is `oldest` can be followed from `last_seq`.
+pub(crate) fn is_in_window(last_seq: u64, oldest: u64) -> bool {
+    last_seq.saturating_add(1) >= oldest
+}
+
 impl Views {
-    pub(crate) fn new(most: usize, ttl: Duration) -> Self {
-        Self { held: Mutex::default(), most, ttl }
+    pub(crate) fn new(most: usize, ttl: Duration, max_age: Duration) -> Self {
+        Self { held: Mutex::default(), most, ttl, max_age }
     }
 
-    /// The view that a token names, if it is still held.
-    pub(crate) fn get(&self, token: &PageToken) -> Option<Arc<View>> {
-        self.with(|held| {
-            let found = held.iter_mut().find(|held| held.id == token.view)?;
-            found.last_used = Instant::now();
-            Some(Arc::clone(&found.view))
-        })
+    /// The view that a token names, if it is still held and good.
+    pub(crate) fn get(&self, token: &PageToken, oldest: u64) -> Option<Arc<View>> {
+        let mut held = self.lock();
+        let found = held.iter_mut().find(|held| held.id == token.view && self.is_good(held, oldest))?;
+        found.last_used = Instant::now();
+        Some(Arc::clone(&found.view))
     }
 
-    /// A view that will do for who wants the rows as of `head`: one of just that moment, or if no more can be held the youngest,
-    /// provided that it stands at `oldest` or later.
+    /// A view that will do for a snapshot as of `head`: one of just that moment, or if no more can be held the youngest.
     pub(crate) fn join(&self, head: u64, oldest: u64) -> Option<(u128, Arc<View>)> {
-        self.with(|held| {
-            let full = held.len() >= self.most;
-            let youngest = held.iter_mut().max_by_key(|held| held.view.last_seq())?;
-            let least = if full { oldest } else { head };
-            if youngest.view.last_seq() < least {
-                return None;
-            }
-            youngest.last_used = Instant::now();
-            Some((youngest.id, Arc::clone(&youngest.view)))
-        })
+        let mut held = self.lock();
+        let full = held.len() >= self.most;
+        let good = held.iter_mut().filter(|held| self.is_good(held, oldest));
+        let youngest = good.max_by_key(|held| held.view.last_seq())?;
+        if youngest.view.last_seq() < head && !(full && youngest.will_do(head, oldest)) {
+            return None;
+        }
+        youngest.last_used = Instant::now();
+        Some((youngest.id, Arc::clone(&youngest.view)))
     }
 
-    /// Holds another view; the one that was least recently asked for goes if there are too many. Answers with its name.
-    pub(crate) fn hold(&self, view: Arc<View>) -> Result<u128, getrandom::Error> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)?;
-        let id = u128::from_be_bytes(bytes);
-        self.with(|held| {
-            if held.len() >= self.most
-                && let Some(oldest) = (0..held.len()).min_by_key(|&index| held[index].last_used)
-            {
-                held.swap_remove(oldest);
+    /// Holds another view; the one that was least recently asked for goes if there are too many. False if there are, and one of
+    /// them will do: that one is to be joined.
+    pub(crate) fn hold(&self, id: u128, view: &Arc<View>, head: u64, oldest: u64) -> bool {
+        let mut held = self.lock();
+        let mut dropped = self.take_expired(&mut held, oldest);
+        if held.len() >= self.most {
+            if held.iter().any(|held| held.will_do(head, oldest)) {
+                return false;
             }
-            held.push(Held { id, view, last_used: Instant::now() });
-        });
-        Ok(id)
+            if let Some(oldest) = (0..held.len()).min_by_key(|&index| held[index].last_used) {
+                dropped.push(held.swap_remove(oldest));
+            }
+        }
+        let now = Instant::now();
+        held.push(Held { id, view: Arc::clone(view), opened: now, last_used: now });
+        drop(held);
+        // Outside of the lock: it may take a while.
+        drop(dropped);
+        true
     }
 
     /// How many are held.
     pub(crate) fn len(&self) -> usize {
-        self.with(|held| held.len())
+        self.lock().len()
     }
 
-    /// Drops those that nobody asked for lately, then calls `work` with the others.
-    fn with<T>(&self, work: impl FnOnce(&mut Vec<Held>) -> T) -> T {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|held| held.last_used.elapsed() < self.ttl);
-        work(&mut held)
+    /// Drops views that have expired, until the server stops.
+    pub(crate) async fn sweep(app: Arc<App>) {
+        let views = &app.views;
+        let shortest = views.ttl.min(views.max_age);
+        let pause = (shortest / 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        while app.stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            let expired = views.take_expired(&mut views.lock(), app.log.oldest_seq());
+            if !expired.is_empty() {
+                // A large tree of rows takes its time. If that thread fails, they are dropped all the same.
+                let _ = tokio::task::spawn_blocking(move || drop(expired)).await;
+            }
+        }
+    }
+
+    fn take_expired(&self, held: &mut Vec<Held>, oldest: u64) -> Vec<Held> {
+        held.extract_if(.., |held| !self.is_good(held, oldest)).collect()
+    }
+
+    fn is_good(&self, held: &Held, oldest: u64) -> bool {
+        held.last_used.elapsed() < self.ttl
+            && held.opened.elapsed() < self.max_age
+            && is_in_window(held.view.last_seq(), oldest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients that mean no good: heads and bodies that never end, noise, more connections than there are places.
+//! Clients that mean no good: heads and bodies that never end, and noise.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -95,27 +95,7 @@ async fn noise_is_answered_with_400_or_nothing() {
             "{said}"
         );
     }
-    assert_eq!(get(&server.url(), "/api/sync/pull?since=0").await.status, 410, "it still answers");
-    server.shutdown().await;
-}
-
-#[tokio::test]
-async fn connections_over_the_limit_wait_for_a_place() {
-    let server = start_memory("--max-connections 3").await;
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        let mut stream = connect(&server, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        stream.read_exact(&mut [0; 12]).await.unwrap();
-        held.push(stream);
-    }
-    let waiting = tokio::spawn({
-        let url = server.url();
-        async move { get(&url, "/healthz").await.status }
-    });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!waiting.is_finished());
-    held.pop();
-    assert_eq!(tokio::time::timeout(HANG, waiting).await.expect("a place").unwrap(), 200);
+    assert_eq!(get(&server.url(), "/api/sync/pull?since=0").await.status, 200, "it still answers");
     server.shutdown().await;
 }
 

@@ -250,6 +250,8 @@ async fn answers_are_as_described() {
     }
     document.get(&url, "/api/sync/ws", 426).await;
     document.get(&url, "/api/sync/live?since=1", 200).await;
+    let ticket = client.post(format!("{url}/api/sync/ticket"));
+    document.check(&Method::POST, "/api/sync/ticket", ticket, 200).await;
     // Held open, so that it is one too many for the next.
     let mut live = common::clients::Sse::open(&url, "since=70").await;
     let heartbeat = document.validator(&json!({"$ref": "#/components/schemas/Heartbeat"}));

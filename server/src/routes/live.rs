@@ -23,7 +23,7 @@ pub(super) fn subscribe(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Subscriber, ApiError> {
-    let params = Params::parse(query, &["since", "resume", "entity"])?;
+    let params = Params::parse(query, &["since", "resume", "entity", "ticket"])?;
     // What the browser sends when it comes back is later than what stands in the address. An empty id is none.
     let last = headers.get("last-event-id").filter(|id| !id.is_empty()).map(|id| {
         let text = id.to_str().unwrap_or_default();

@@ -11,6 +11,8 @@ mod router;
 mod snapshot;
 mod socket;
 mod stats;
+mod ticket;
 
 pub(crate) use gate::Gate;
+pub(crate) use health::reserve;
 pub(crate) use router::router;

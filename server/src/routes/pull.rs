@@ -28,7 +28,7 @@ pub(super) async fn pull(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let params = Params::parse(query.as_deref(), &["since", "resume", "limit", "wait", "entity"])?;
-    let start = params.cursor()?.unwrap_or(Cursor::from(0));
+    let start = app.begin(params.cursor()?.unwrap_or(Cursor::from(0)));
     let limit = params.limit(app.config.max_limit)?;
     let filter = params.filter()?;
     let wait = params.wait(app.config.max_wait)?;

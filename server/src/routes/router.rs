@@ -1,6 +1,6 @@
 //! Which path leads where, through what.
 
-use super::{backup, health, live, page, pull, push, snapshot, socket, stats};
+use super::{backup, health, live, page, pull, push, snapshot, socket, stats, ticket};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
@@ -38,14 +38,20 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/api/stats", get(stats::stats))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn(no_parameters));
+    let tickets = Router::new()
+        .route("/api/sync/ticket", post(ticket::ticket))
+        .route_layer(middleware::from_fn(no_parameters));
     let reading = Router::new()
         .route("/api/sync/pull", get(pull::pull))
         .route("/api/sync/snapshot", get(snapshot::snapshot))
         .route_layer(deadline())
+        .merge(figures)
+        .merge(tickets)
+        .route_layer(middleware::from_fn_with_state(state(), auth::reader));
+    let streaming = Router::new()
         .route("/api/sync/live", get(live::events))
         .route("/api/sync/ws", get(socket::open))
-        .merge(figures)
-        .route_layer(middleware::from_fn_with_state(state(), auth::reader));
+        .route_layer(middleware::from_fn_with_state(state(), auth::subscriber));
     let writing = Router::new()
         .route("/api/sync/push", post(push::push))
         .route_layer(deadline())
@@ -60,6 +66,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .and(NotForContentType::SSE)
         .and(NotForContentType::const_new("application/gzip"));
     reading
+        .merge(streaming)
         .merge(writing)
         .merge(open)
         .method_not_allowed_fallback(async || {

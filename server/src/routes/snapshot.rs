@@ -4,7 +4,7 @@ use super::router::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::views::{PageToken, View};
+use crate::views::{PageToken, SnapshotPage, View, is_in_window, view_id};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -24,29 +24,57 @@ pub(super) async fn snapshot(
     let token = token.transpose()?;
     drop(params);
 
-    let (id, view) = match &token {
-        Some(token) => (token.view(), app.views.get(token).ok_or_else(ApiError::view_expired)?),
-        None => open(&app).await?,
+    let (page, last_seq) = match token {
+        Some(token) => next_page(&app, token, limit).await?,
+        None => first_page(&app, limit).await?,
     };
-    let cursor = Cursor { seq: view.last_seq(), incarnation: Some(app.log.incarnation()) };
-    let page = tokio::task::spawn_blocking(move || view.page(id, token.as_ref(), limit)).await;
-    let page = page.map_err(|error| ApiError::internal(&error))?;
-    let json = page.map_err(|error| ApiError::internal(&error))?;
+    let cursor = Cursor { seq: last_seq, incarnation: Some(app.log.incarnation()) };
     let mut headers = HeaderMap::new();
     set_resume(&mut headers, cursor);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok((headers, json).into_response())
+    Ok((headers, page.json).into_response())
 }
 
-/// A view for a first page.
-async fn open(app: &App) -> Result<(u128, Arc<View>), ApiError> {
-    // When no more can be held, one will do from which half of the window is still to be followed.
-    let (head, oldest) = (app.log.head(), app.log.oldest_seq());
-    if let Some(joined) = app.views.join(head, oldest.midpoint(head)) {
-        return Ok(joined);
+/// A page of a view that is held, as long as the log can be followed from its cursor.
+async fn next_page(app: &App, token: PageToken, limit: usize) -> Result<(SnapshotPage, u64), ApiError> {
+    let view = app.views.get(&token, app.log.oldest_seq()).ok_or_else(ApiError::view_expired)?;
+    let last_seq = view.last_seq();
+    let page = build(view, token.view(), Some(token), limit).await?;
+    if is_in_window(last_seq, app.log.oldest_seq()) {
+        Ok((page, last_seq))
+    } else {
+        Err(ApiError::view_expired())
     }
-    let view = Arc::new(app.rows().await?);
-    let id = app.views.hold(Arc::clone(&view)).map_err(|error| ApiError::internal(&error))?;
-    Ok((id, view))
+}
+
+/// The first page of a view that is held, or of a new one, which is held if it has more pages.
+async fn first_page(app: &App, limit: usize) -> Result<(SnapshotPage, u64), ApiError> {
+    loop {
+        let window = || (app.log.head(), app.log.oldest_seq());
+        let (head, oldest) = window();
+        if let Some((id, view)) = app.views.join(head, oldest) {
+            let last_seq = view.last_seq();
+            return Ok((build(view, id, None, limit).await?, last_seq));
+        }
+        let view = Arc::new(app.rows().await?);
+        let id = view_id().map_err(|error| ApiError::internal(&error))?;
+        let page = build(Arc::clone(&view), id, None, limit).await?;
+        let (head, oldest) = window();
+        // Not held if others took all places meanwhile: then one of theirs will do, and has to.
+        if !page.has_more || app.views.hold(id, &view, head, oldest) {
+            return Ok((page, view.last_seq()));
+        }
+    }
+}
+
+async fn build(
+    view: Arc<View>,
+    id: u128,
+    token: Option<PageToken>,
+    limit: usize,
+) -> Result<SnapshotPage, ApiError> {
+    let page = tokio::task::spawn_blocking(move || view.page(id, token.as_ref(), limit)).await;
+    let page = page.map_err(|error| ApiError::internal(&error))?;
+    page.map_err(|error| ApiError::internal(&error))
 }
