@@ -101,21 +101,17 @@ async fn health_probes_are_answered_when_all_connections_are_taken() {
 async fn a_web_socket_holds_its_place_among_the_connections_until_it_is_closed() {
     let server = start_memory("--max-connections 3").await;
     let url = server.url();
-    until_figure(&url, "connections", 1).await;
-    let mut sockets = vec![web_socket(&server).await, web_socket(&server).await];
-    until_figure(&url, "connections", 3).await;
-    // The connection that asked for the figure may be there for another moment.
-    let mut third = connect(&server, "").await;
-    until("all places are taken", &url, "/api/stats", |answer| {
-        (answer.status, answer.error().0) == (503, "TOO_MANY_CONNECTIONS")
-    })
-    .await;
-    third.write_all(b"G").await.unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(web_socket(&server).await);
+    }
+    let refused = get(&url, "/api/stats").await;
+    assert_eq!((refused.status, refused.error().0), (503, "TOO_MANY_CONNECTIONS"));
     sockets.pop();
+    until("a place is free", &url, "/api/stats", |answer| answer.status == 200).await;
+    // The sockets, and the one that asks; and no other, once these are gone.
     until_figure(&url, "connections", 3).await;
-    drop(third);
     sockets.clear();
-    until("places are free", &url, "/api/stats", |answer| answer.status == 200).await;
     until_figure(&url, "connections", 1).await;
     server.shutdown().await;
 }

@@ -30,7 +30,10 @@ pub(super) async fn snapshot(
     };
     let cursor = Cursor { seq: last_seq, incarnation: Some(app.log.incarnation()) };
     let mut headers = HeaderMap::new();
-    set_resume(&mut headers, cursor);
+    // Before its last page a client misses rows, and must not follow the log.
+    if !page.has_more {
+        set_resume(&mut headers, cursor);
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok((headers, page.json).into_response())

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
@@ -113,15 +113,33 @@ impl Process {
     /// Asks it to stop, and waits until it has. True if it says that all went well.
     #[cfg(unix)]
     pub fn stop(&self) -> bool {
-        let Some(mut child) = self.child.lock().unwrap().take() else { return false };
-        let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-        assert!(killed.success());
+        if self.child.lock().unwrap().is_none() {
+            return false;
+        }
+        self.signal("TERM");
+        self.ended().success()
+    }
+
+    /// Sends it a signal: `TERM`.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let id = self.child.lock().unwrap().as_ref().expect("it runs").id();
+        let sent = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(&self) -> ExitStatus {
+        let mut child = self.child.lock().unwrap().take().expect("it runs");
         let start = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                return status.success();
+                return status;
             }
-            assert!(start.elapsed() < super::HANG, "it does not stop");
+            if start.elapsed() > super::HANG {
+                child.kill().unwrap();
+                panic!("it does not end: {}", self.said());
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
