@@ -384,7 +384,10 @@ async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
     kept(&server, 24, 25).await;
     server.shutdown().await;
     let error = Server::start(Config { window_bytes: 1999, ..config() }).await.unwrap_err();
-    assert!(error.to_string().contains("--window-bytes must be at least --max-body (2000)"), "{error}");
+    assert!(
+        error.to_string().contains("--window-bytes is 1999: the minimum is --max-body, which is 2000"),
+        "{error}"
+    );
 }
 
 /// Without a store the rows are folded from the log by a follower, which must not be lapped by bytes either.
