@@ -81,11 +81,11 @@ pub struct Config {
     #[arg(long, env = "RINGLOG_MAX_WAIT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub max_wait: Duration,
 
-    /// Maximum open connections, WebSockets included
+    /// Maximum open connections, also as a WebSocket
     #[arg(long, env = "RINGLOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = count)]
     pub max_connections: usize,
 
-    /// Maximum live streams, WebSockets included
+    /// Maximum live streams, of both kinds
     #[arg(long, env = "RINGLOG_MAX_SUBSCRIBERS", value_name = "COUNT", default_value_t = 5000, value_parser = count)]
     pub max_subscribers: usize,
 
@@ -145,7 +145,7 @@ pub struct Config {
     #[arg(long, env = "RINGLOG_TICKET_TTL", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub ticket_ttl: Duration,
 
-    /// JSON log lines; RUST_LOG sets what is logged
+    /// JSON log lines; `RUST_LOG` sets what is logged
     #[arg(long, env = "RINGLOG_LOG_JSON", value_parser = switch)]
     pub log_json: bool,
 }

@@ -186,9 +186,9 @@ impl Views {
 
     /// A view that will do for a snapshot as of `head`: one of just that moment, or if no more can be held the youngest.
     pub(crate) fn join(&self, head: u64, oldest: u64) -> Option<(u128, Arc<View>)> {
-        let mut held = self.lock();
-        let full = held.len() >= self.most;
-        let good = held.iter_mut().filter(|held| self.is_good(held, oldest));
+        let mut views = self.lock();
+        let full = views.len() >= self.most;
+        let good = views.iter_mut().filter(|held| self.is_good(held, oldest));
         let youngest = good.max_by_key(|held| held.view.last_seq())?;
         if youngest.view.last_seq() < head && !(full && youngest.will_do(head, oldest)) {
             return None;
@@ -200,19 +200,19 @@ impl Views {
     /// Holds another view; the one that was least recently asked for goes if there are too many. False if there are, and one of
     /// them will do: that one is to be joined.
     pub(crate) fn hold(&self, id: u128, view: &Arc<View>, head: u64, oldest: u64) -> bool {
-        let mut held = self.lock();
-        let mut dropped = self.take_expired(&mut held, oldest);
-        if held.len() >= self.most {
-            if held.iter().any(|held| held.will_do(head, oldest)) {
+        let mut views = self.lock();
+        let mut dropped = self.take_expired(&mut views, oldest);
+        if views.len() >= self.most {
+            if views.iter().any(|held| held.will_do(head, oldest)) {
                 return false;
             }
-            if let Some(oldest) = (0..held.len()).min_by_key(|&index| held[index].last_used) {
-                dropped.push(held.swap_remove(oldest));
+            if let Some(oldest) = (0..views.len()).min_by_key(|&index| views[index].last_used) {
+                dropped.push(views.swap_remove(oldest));
             }
         }
         let now = Instant::now();
-        held.push(Held { id, view: Arc::clone(view), opened: now, last_used: now });
-        drop(held);
+        views.push(Held { id, view: Arc::clone(view), opened: now, last_used: now });
+        drop(views);
         // Outside of the lock: it may take a while.
         drop(dropped);
         true

@@ -40,7 +40,7 @@ async fn web_socket(server: &Server) -> TcpStream {
 
 /// Waits until the server hangs up. (A reset is one way to do so.)
 async fn hung_up(stream: &mut TcpStream) {
-    let ended = async { while stream.read(&mut [0; 65_536]).await.is_ok_and(|count| count > 0) {} };
+    let ended = async { while stream.read(&mut [0; 8192]).await.is_ok_and(|count| count > 0) {} };
     tokio::time::timeout(HANG, ended).await.expect("the server hangs up");
 }
 

@@ -482,7 +482,7 @@ async fn a_web_socket_that_does_not_answer_its_closing_holds_nothing() {
     // One breaks a rule and keeps its connection, one is told to resync and keeps it.
     let mut wrong = not_reading(&server, "/api/sync/ws", UPGRADE).await;
     wrong.write_all(&[0x81, 0x01, b'x']).await.unwrap();
-    let lapped = not_reading(&server, "/api/sync/ws?since=0", UPGRADE).await;
+    let lapped = not_reading(&server, "/api/sync/ws?since=1", UPGRADE).await;
     until_subscribers(&url, 0).await;
     // Nor do they hold up the end of the server.
     let more = not_reading(&server, "/api/sync/ws", UPGRADE).await;
