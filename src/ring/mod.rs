@@ -45,7 +45,7 @@
 //! is empty, or taken later than the segment was unlinked. Stamps are not reset: a
 //! stale stamp is smaller than every seq of a later life.
 //!
-//! *Evictor* ([`ByteBound`](bytes::ByteBound)). If the window is bounded in bytes, a writer that has published counts what is
+//! *Evictor* ([`ByteBound`]). If the window is bounded in bytes, a writer that has published counts what is
 //! published, moves the floor, and has the blocks of evicted records taken out of their slots. The argument stands in `bytes`.
 //!
 //! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
