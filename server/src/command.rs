@@ -21,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest message of a refusal that is repeated.
 const MAX_MESSAGE: usize = 4096;
 
+/// What people paste. The README has the same line.
+const BACKUP_EXAMPLES: &str = r"Every night, in a crontab (% is written \% there):
+  17 3 * * *  /usr/local/bin/ringlog-server backup /var/lib/ringlog --to /backup/ringlog-$(date +\%F).backup && find /backup -name 'ringlog-*.backup*' -mtime +14 -delete";
+
 /// The command line: a server's configuration, or a command.
 #[derive(Debug, Parser)]
 #[command(
@@ -42,6 +46,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Consistent copy of a store, also of a running server's, without stopping pushes
+    #[command(after_help = BACKUP_EXAMPLES)]
     Backup {
         /// Data folder, or address of a server (http://HOST:PORT, with its write token)
         #[arg(value_name = "DIR|URL")]

@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(format_args!("cannot start a thread: {error}")),
     };
     let code = runtime.block_on(async {
+        #[cfg(unix)]
+        signals::survive_file_limits();
         match command {
             Some(command) => obey(command).await,
             None => run(config).await,
@@ -50,8 +52,6 @@ async fn run(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
-    #[cfg(unix)]
-    signals::survive_file_limits();
     let starting = match Server::listen(config.clone()).await {
         Ok(starting) => starting,
         Err(error) => return fail(error),

@@ -113,7 +113,17 @@ async fn full_and_not(server: Process, make_room: impl FnOnce()) {
     note(&mut acknowledged, &request(100_001, 10), &push(&url, &request(100_001, 10)).await.body);
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2).map(|_| tokio::spawn(read_on(url.clone(), Arc::clone(&stop)))).collect();
+    // Read all the while: a client that reads nothing for a heartbeat is let go.
     let mut live = common::clients::Sse::open(&url, "since=0").await;
+    let (sent, mut seen) = tokio::sync::watch::channel(0);
+    let following = tokio::spawn(async move {
+        loop {
+            let id = live.event("changes").await.id;
+            if sent.send(id.rsplit_once('.').unwrap().1.parse::<u64>().unwrap()).is_err() {
+                return;
+            }
+        }
+    });
     let refused = fill(&url, &mut acknowledged).await;
     for _ in 0..50 {
         let again = push(&url, &request(refused, 40_000)).await;
@@ -143,7 +153,12 @@ async fn full_and_not(server: Process, make_room: impl FnOnce()) {
         assert!(reader.await.unwrap() > 10, "no read failed, and there were some");
     }
     let last = acknowledged.len() as u64;
-    while live.event("changes").await.id.rsplit_once('.').unwrap().1.parse::<u64>().unwrap() < last {}
+    tokio::time::timeout(HANG, seen.wait_for(|seen| *seen >= last))
+        .await
+        .unwrap()
+        .expect("the live stream goes on");
+    drop(seen);
+    following.abort();
     let (rows, token) = snapshot(&url, 100).await.unwrap();
     let expected = folded(&acknowledged);
     let seqs =

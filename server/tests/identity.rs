@@ -347,3 +347,201 @@ async fn a_backup_wants_the_write_token() {
         command(&["backup", &server.url(), "--to", &file, "--write-token", "write-write-write"]);
     assert!(is_well, "{said}");
 }
+
+/// Data in another folder, by a shell with limits of its own.
+fn limited(limit: &str, args: &[&str]) -> (bool, String) {
+    let output = Command::new("sh")
+        .args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ringlog-server")])
+        .args(args)
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn a_backup_and_a_restored_folder_are_for_their_owner_only_whatever_the_umask() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let paths = ["data", "file", "restored"].map(|name| place.path(name));
+    let [data, file, restored] = paths.each_ref().map(|path| path.to_str().unwrap());
+    // Left by a backup that was killed, for all to read.
+    fs::write(place.path("file.partial"), "half").unwrap();
+    for args in [["backup", data, "--to", file], ["restore", file, "--data", restored]] {
+        let (is_well, said) = limited("umask 0", &args);
+        assert!(is_well, "{said}");
+    }
+    assert_eq!(mode(&paths[1]), 0o600);
+    assert!(!place.path("file.partial").exists());
+    assert_eq!(mode(&paths[2]), 0o700);
+    for entry in fs::read_dir(&paths[2]).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn two_backups_do_not_write_to_one_file_and_a_link_is_not_followed() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let [data, file] = ["data", "file"].map(|name| place.path(name).display().to_string());
+    let partial = place.path("file.partial");
+    let other = fs::File::create_new(&partial).unwrap();
+    other.lock().unwrap();
+    fs::write(&partial, "another backup writes").unwrap();
+    let (is_well, said) = command(&["backup", &data, "--to", &file]);
+    assert!(!is_well && said.contains("file.partial: another backup is being written there"), "{said}");
+    assert_eq!(fs::read_to_string(&partial).unwrap(), "another backup writes");
+    drop(other);
+    fs::rename(&partial, place.path("victim")).unwrap();
+    std::os::unix::fs::symlink(place.path("victim"), &partial).unwrap();
+    let (is_well, said) = command(&["backup", &data, "--to", &file]);
+    assert!(!is_well && said.contains("file.partial"), "{said}");
+    assert_eq!(fs::read_to_string(place.path("victim")).unwrap(), "another backup writes");
+    fs::remove_file(&partial).unwrap();
+    // Really at once: one of them at least is done, and what is there is whole.
+    let begun: Vec<_> = (0..8)
+        .map(|_| {
+            Command::new(env!("CARGO_BIN_EXE_ringlog-server"))
+                .args(["backup", &data, "--to", &file])
+                .stderr(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let done =
+        begun.into_iter().map(|mut backup| backup.wait().unwrap().success()).filter(|done| *done).count();
+    assert_eq!(done, 1, "the others find the name taken, or the file in use");
+    assert!(command(&["verify-backup", &file]).0);
+    assert!(!partial.exists());
+}
+
+#[tokio::test]
+async fn a_backup_or_a_restore_beyond_the_limit_of_a_files_size_says_so_and_leaves_nothing() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    let mut random = 1_u64;
+    for turn in 0..20 {
+        let mut request = todos(turn * 100, 100);
+        for change in request["changes"].as_array_mut().unwrap() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            change["data"] = format!("{random:064b}").into();
+        }
+        push(&server.url(), &request).await;
+    }
+    let [data, file, restored] =
+        ["data", "file", "restored"].map(|name| place.path(name).display().to_string());
+    for from in [&data, &server.url()] {
+        let (is_well, said) = limited("ulimit -f 10", &["backup", from, "--to", &file]);
+        assert!(!is_well && said.contains("file.partial: File too large"), "{from}: {said}");
+        assert!(!place.path("file").exists() && !place.path("file.partial").exists());
+    }
+    assert!(command(&["backup", &data, "--to", &file]).0);
+    let (is_well, said) = limited("ulimit -f 100", &["restore", &file, "--data", &restored]);
+    assert!(!is_well && said.contains("ringlog.redb.new: File too large"), "{said}");
+    let left: Vec<_> = fs::read_dir(&restored).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["ringlog.lock"]);
+    assert!(command(&["restore", &file, "--data", &restored]).0, "with room it is done");
+}
+
+/// What is committed to a file without a name would be lost at the stop, in silence.
+#[tokio::test]
+async fn a_store_that_is_removed_or_replaced_while_it_is_used_takes_no_pushes_and_can_be_backed_up() {
+    for removed in [
+        "rm data/ringlog.redb",
+        "rm -r data",
+        "cp -a data/ringlog.redb x; mv x data/ringlog.redb",
+        "mv data/ringlog.redb x; cp -a x data/ringlog.redb",
+    ] {
+        let place = Place::new();
+        let server = place.server("data", "");
+        push(&server.url(), &todos(0, 3)).await;
+        place.run(removed);
+        for _ in 0..2 {
+            let refused = push(&server.url(), &todos(3, 1)).await;
+            let (code, said) = refused.error();
+            assert_eq!((refused.status, code), (503, "STORE_FULL"), "{removed}");
+            assert!(said.contains("was removed or replaced"), "{removed}: {said}");
+        }
+        let (rows, _) = common::snapshot(&server.url(), 1000).await.unwrap();
+        assert_eq!(rows.len(), 3, "{removed}: reads go on");
+        let [file, restored] = ["file", "restored"].map(|name| place.path(name).display().to_string());
+        let url = server.url();
+        let (is_well, said) =
+            tokio::task::spawn_blocking(move || command(&["backup", &url, "--to", &file])).await.unwrap();
+        assert!(is_well, "{removed}: {said}");
+        assert!(server.stop());
+        let file = place.path("file").display().to_string();
+        assert!(command(&["restore", &file, "--data", &restored]).0);
+        let server = place.server("restored", "");
+        assert_eq!(common::snapshot(&server.url(), 1000).await.unwrap().0, rows, "{removed}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_put_back_in_time_takes_pushes_again() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let token = token(&server).await;
+    place.run("mv data/ringlog.redb x; cp -a x data/ringlog.redb");
+    assert_eq!(push(&server.url(), &todos(3, 1)).await.status, 503);
+    place.run("mv x data/ringlog.redb");
+    let pushed = async {
+        while push(&server.url(), &todos(3, 1)).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(common::HANG, pushed).await.expect("it recovers by itself");
+    assert_eq!(resumed(&server, &token).await.seqs(), [4]);
+    // A folder that is renamed under a server is found again where it was put.
+    place.run("mv data other");
+    assert_eq!(push(&server.url(), &todos(4, 1)).await.status, 200);
+    assert!(server.stop());
+    let server = place.server("other", "");
+    assert_eq!(resumed(&server, &token).await.seqs(), [4, 5]);
+}
+
+#[tokio::test]
+async fn a_folder_without_a_store_is_not_adopted() {
+    let place = Place::new();
+    let server = Process::new(&place.path("mistyped"), "--adopt");
+    assert!(!server.start());
+    assert!(server.said().contains("ringlog.redb: there is no store"), "{}", server.said());
+    assert!(!place.path("mistyped").exists(), "nothing is made");
+}
+
+/// As cron runs it: by `sh`, with a path that has nothing of ours, `\%` being a `%`.
+#[tokio::test]
+async fn the_line_for_cron_in_readme_and_help_makes_a_backup_and_deletes_old_ones() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let line = readme.lines().find(|line| line.starts_with("17 3 * * *")).unwrap();
+    let (is_well, help) = command(&["backup", "--help"]);
+    assert!(is_well && help.lines().any(|said| said.trim() == line), "{help}");
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    place.run("mkdir backup; cd backup; touch -d '20 days ago' ringlog-2020-01-01.backup ringlog-2020-01-01.backup.partial other");
+    let line = line
+        .trim_start_matches("17 3 * * *")
+        .replace(r"\%", "%")
+        .replace("/usr/local/bin/ringlog-server", env!("CARGO_BIN_EXE_ringlog-server"))
+        .replace("/var/lib/ringlog", place.path("data").to_str().unwrap())
+        .replace("/backup", place.path("backup").to_str().unwrap());
+    let mut cron = Command::new("sh");
+    cron.args(["-c", &line]).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+    assert!(cron.status().unwrap().success(), "{line}");
+    let mut left: Vec<_> =
+        fs::read_dir(place.path("backup")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left[0], "other");
+    assert!(command(&["verify-backup", place.path("backup").join(&left[1]).to_str().unwrap()]).0);
+}

@@ -322,6 +322,32 @@ async fn a_store_of_format_1_is_converted_and_goes_on() {
     }
 }
 
+/// It is taken before the new server is tried.
+#[tokio::test]
+async fn a_store_of_format_1_is_backed_up_with_its_op_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    for n in 0..40 {
+        common::push(&server.url(), &with_op_id(&n.to_string(), n)).await;
+    }
+    let (rows, _) = snapshot(&server.url(), 100).await.unwrap();
+    server.shutdown().await;
+    to_format_1(&folder.path().join(FILE));
+    let run = |args: [&std::ffi::OsStr; 4]| {
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server")).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (file, restored) = (folder.path().join("file"), folder.path().join("restored"));
+    run(["backup".as_ref(), folder.path().as_ref(), "--to".as_ref(), file.as_ref()]);
+    run(["restore".as_ref(), file.as_ref(), "--data".as_ref(), restored.as_ref()]);
+    let server = start(&restored).await.unwrap();
+    assert_eq!(snapshot(&server.url(), 100).await.unwrap().0, rows);
+    let again = common::push(&server.url(), &with_op_id("39", 39)).await;
+    assert_eq!(again.body["deduped"], 1, "{}", again.body);
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn an_op_id_that_comes_with_another_change_is_refused_after_a_restart_as_well() {
     let folder = tempfile::tempdir().unwrap();

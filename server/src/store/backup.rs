@@ -7,10 +7,10 @@
 
 use super::error::{StoreError, failed, io};
 use super::folder::{Folder, private, sync_folder};
-use super::identity::Watermark;
+use super::identity::{Identity, Watermark};
 use super::open::{fill, verify, with_view};
 use super::tables::{EVENTS, OP_IDS, ROWS, kind_from_byte};
-use super::view::StoredRows;
+use super::view::{StoredRows, as_io};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
@@ -18,8 +18,8 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self as stdio, BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self as stdio, BufRead, BufReader, BufWriter, Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -80,36 +80,28 @@ fn write_lines(view: &StoredRows, out: impl Write) -> stdio::Result<BackupSummar
         incarnation: view.incarnation().to_string().into(),
         last_seq: summary.last_seq,
     })?;
-    for entry in view.rows().iter().map_err(store)? {
-        let (key, value) = entry.map_err(store)?;
+    for entry in view.rows().iter().map_err(as_io)? {
+        let (key, value) = entry.map_err(as_io)?;
         let ((entity, row_id), (seq, data)) = (key.value(), value.value());
         lines.write(&Line::Row(entity.into(), row_id.into(), seq, data.map(Into::into)))?;
         summary.rows += 1;
     }
-    for entry in view.events().iter().map_err(store)? {
-        let (seq, event) = entry.map_err(store)?;
+    for entry in view.events().iter().map_err(as_io)? {
+        let (seq, event) = entry.map_err(as_io)?;
         let (timestamp, kind, entity, row_id, data) = event.value();
         let (entity, row_id, data) = (entity.into(), row_id.into(), data.map(Into::into));
         lines.write(&Line::Event(seq.value(), timestamp, kind, entity, row_id, data))?;
         summary.events += 1;
     }
-    for entry in view.op_ids().iter().map_err(store)? {
-        let (seq, id) = entry.map_err(store)?;
-        let (client_id, op_id, fingerprint) = id.value();
-        lines.write(&Line::OpId(seq.value(), client_id.map(Into::into), op_id.into(), fingerprint))?;
+    view.walk_op_ids(|seq, client_id, op_id, fingerprint| {
+        lines.write(&Line::OpId(seq, client_id.map(Into::into), op_id.into(), fingerprint))?;
         summary.op_ids += 1;
-    }
+        Ok(())
+    })?;
     lines.write(&Line::End(summary))?;
     let encoder = lines.out.into_inner().map_err(stdio::IntoInnerError::into_error)?;
     encoder.finish()?.flush()?;
     Ok(summary)
-}
-
-fn store(error: impl Into<redb::Error>) -> stdio::Error {
-    match error.into() {
-        redb::Error::Io(error) => error,
-        error => stdio::Error::other(error),
-    }
 }
 
 struct Lines<W: Write> {
@@ -135,21 +127,21 @@ pub(crate) fn backup_folder(folder: &Path, to: &Path) -> Result<BackupSummary, S
     })
 }
 
-/// Makes a file that is a backup: `fill` writes it under another name, then it is checked, synced
+/// Makes a file that is a backup: `write` writes it under another name, then it is checked, synced
 /// and renamed.
 pub(crate) fn write_file(
     to: &Path,
-    fill: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
+    write: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
 ) -> Result<BackupSummary, StoreError> {
-    if fs::symlink_metadata(to).is_ok() {
-        let taken =
-            stdio::Error::new(stdio::ErrorKind::AlreadyExists, "it is there already: give another name");
-        return Err(io(to, taken));
-    }
+    // Asked first, so that what is there is named, whatever of another backup lies beside it.
+    refuse_taken(to)?;
     let mut name = to.as_os_str().to_owned();
     name.push(PARTIAL);
     let partial = PathBuf::from(name);
-    let written = write_partial(&partial, fill).and_then(|summary| {
+    let file = make_partial(&partial)?;
+    let written = write_partial(&file, &partial, write).and_then(|summary| {
+        // Another backup may have got this name before the lock was taken.
+        refuse_taken(to)?;
         fs::rename(&partial, to).map_err(|source| io(to, source))?;
         let folder = to.parent().unwrap_or(Path::new(""));
         sync_folder(folder).map_err(|source| io(folder, source))?;
@@ -161,15 +153,64 @@ pub(crate) fn write_file(
     written
 }
 
+fn refuse_taken(to: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(to) {
+        Ok(_) => {
+            let taken = "it is there already: give another name";
+            Err(io(to, stdio::Error::new(stdio::ErrorKind::AlreadyExists, taken)))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// A new file, locked: no other backup writes to it. What a backup that was killed left under this
+/// name is removed; what is in use, or is no file, is left alone.
+fn make_partial(path: &Path) -> Result<File, StoreError> {
+    let in_use =
+        || io(path, stdio::Error::new(stdio::ErrorKind::WouldBlock, "another backup is being written there"));
+    let create = || private().create_new(true).read(true).write(true).open(path);
+    let made = match create() {
+        Err(error) if error.kind() == stdio::ErrorKind::AlreadyExists && is_file(path) => {
+            let left = File::open(path).map_err(|source| io(path, source))?;
+            if !is_locked(&left, path)? {
+                return Err(in_use());
+            }
+            fs::remove_file(path).map_err(|source| io(path, source))?;
+            create()
+        }
+        made => made,
+    };
+    let file = made.map_err(|source| io(path, source))?;
+    if is_locked(&file, path)? { Ok(file) } else { Err(in_use()) }
+}
+
+/// A link is none: it may lead to a file of another user's choice.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Locks a file for as long as it is open. False if another process has it, or if `path` is the
+/// name of another file by now.
+fn is_locked(file: &File, path: &Path) -> Result<bool, StoreError> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        // Not every file system that takes backups has locks.
+        Err(TryLockError::Error(error)) if error.kind() == stdio::ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(source)) => return Err(io(path, source)),
+    }
+    let (ours, named) = (Identity::of_open(file, path)?, Identity::of(path));
+    Ok(named.is_ok_and(|named| named == ours))
+}
+
 fn write_partial(
+    mut file: &File,
     partial: &Path,
     write: impl FnOnce(&File, &Path) -> Result<(), StoreError>,
 ) -> Result<BackupSummary, StoreError> {
-    let opened = private().create(true).truncate(true).write(true).open(partial);
-    let file = opened.map_err(|source| io(partial, source))?;
-    write(&file, partial)?;
-    file.sync_all().map_err(|source| io(partial, source))?;
-    verify_backup(partial)
+    write(file, partial)?;
+    file.sync_all().and_then(|()| file.rewind()).map_err(|source| io(partial, source))?;
+    read_backup(file, partial, |_| Ok(()))
 }
 
 /// Reads a backup from front to back, and answers with what it holds.
@@ -177,7 +218,11 @@ fn write_partial(
 /// # Errors
 /// [`StoreError`] if it cannot be read, or is not whole.
 pub(crate) fn verify_backup(file: &Path) -> Result<BackupSummary, StoreError> {
-    read_backup(file, |_| Ok(()))
+    read_backup(&open(file)?, file, |_| Ok(()))
+}
+
+fn open(file: &Path) -> Result<File, StoreError> {
+    File::open(file).map_err(|source| io(file, source))
 }
 
 /// Makes a store of a backup, in a folder that has none. It is another log than the one that the
@@ -224,16 +269,16 @@ fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSum
         }
         Ok(())
     };
-    read_backup(file, |line| insert(line).map_err(failed))
+    read_backup(&self::open(file)?, file, |line| insert(line).map_err(failed))
 }
 
 /// Calls `each` for every row, event and op id. What it holds is known to be whole only at the end.
 fn read_backup(
+    opened: &File,
     file: &Path,
     mut each: impl FnMut(Line<'_>) -> Result<(), StoreError>,
 ) -> Result<BackupSummary, StoreError> {
     let refused = |reason: String| StoreError::Backup { path: file.to_owned(), reason };
-    let opened = File::open(file).map_err(|source| io(file, source))?;
     let mut input = BufReader::with_capacity(1 << 16, GzDecoder::new(BufReader::new(opened)));
     let mut buffer = Vec::new();
     let mut counter = Counter::default();

@@ -7,7 +7,7 @@
 //! be replaced.
 
 use super::error::{StoreError, failed};
-use super::folder::{Folder, private};
+use super::folder::{Folder, StoreFile, private};
 use super::identity::Watermark;
 use super::tables::{EVENTS, LAST_SEQ_KEY, META, OP_IDS, ROWS, kind_to_byte, text_len};
 use super::view::StoredRows;
@@ -50,6 +50,7 @@ pub(crate) struct Committer {
     watermark: Watermark,
     window: Window,
     op_ids: u64,
+    file: StoreFile,
     /// Keeps other servers out.
     folder: Folder,
 }
@@ -109,7 +110,7 @@ impl Store {
 
 impl Committer {
     pub(super) fn new(
-        (store, folder): (Arc<Store>, Folder),
+        (store, folder, file): (Arc<Store>, Folder, StoreFile),
         (database, opener): (Database, Opener),
         watermark: Watermark,
         window: Window,
@@ -122,6 +123,7 @@ impl Committer {
             watermark,
             window,
             op_ids: config.op_ids as u64,
+            file,
             folder,
         }
     }
@@ -133,6 +135,7 @@ impl Committer {
         first: u64,
         claims: impl Iterator<Item = &'a PushClaim<'a>>,
     ) -> Result<(), Failure> {
+        self.file.check().map_err(|error| Failure { is_known: true, error })?;
         let path = self.store.path.clone();
         let failure = |is_known, error: redb::Error| Failure { is_known, error: failed(&path, error) };
         let (transaction, last_seq, bytes) =
@@ -199,6 +202,8 @@ impl Committer {
     /// what became of it. What is found is on disk for good, since opening commits again. Readers
     /// go on as if nothing had happened.
     pub(crate) fn reopen(&mut self) -> Result<u64, StoreError> {
+        // Another file would tell of another log.
+        self.file.check()?;
         self.store.hold();
         // Its locks go with it.
         self.database = None;
@@ -213,6 +218,7 @@ impl Committer {
 
     /// Whether the disk takes something again. Nothing of it stays.
     pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
+        self.file.check()?;
         if self.database.is_none() {
             self.reopen()?;
         }

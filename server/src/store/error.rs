@@ -54,6 +54,12 @@ pub enum StoreError {
     /// A store is there where one is to be made.
     #[error("{} is there already: restore into a folder without a store", .0.display())]
     Exists(PathBuf),
+    /// It was removed while a server uses it, or another file has its name.
+    #[error(
+        "{} was removed or replaced while the server uses it: take a backup from the server before it is stopped \
+         (ringlog-server backup http://…), or put the file back", .0.display()
+    )]
+    Removed(PathBuf),
     /// A backup is not whole.
     #[error("{} is no whole backup: {reason}", path.display())]
     Backup {

@@ -2,6 +2,7 @@
 //! server out.
 
 use super::error::{StoreError, io};
+use super::identity::Identity;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,39 @@ impl Folder {
     /// Whether there is a store.
     pub(super) fn has_store(&self) -> Result<bool, StoreError> {
         has_store(&self.store())
+    }
+}
+
+/// The file of a store in use. It tells whether it is still the one that has the store's name.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    file: File,
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl StoreFile {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(|source| io(path, source))?;
+        let identity = Identity::of_open(&file, path)?;
+        Ok(Self { file, path: path.to_owned(), identity })
+    }
+
+    /// An error if what is committed to it would not be found at the next start: it was removed, or
+    /// another file has its name. A file or a folder that was renamed is none: it is found where it
+    /// was put.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        #[cfg(unix)]
+        {
+            let found = self.file.metadata().map_err(|source| io(&self.path, source))?;
+            if std::os::unix::fs::MetadataExt::nlink(&found) == 0 {
+                return Err(StoreError::Removed(self.path.clone()));
+            }
+        }
+        match Identity::of(&self.path) {
+            Ok(identity) if identity != self.identity => Err(StoreError::Removed(self.path.clone())),
+            _ => Ok(()),
+        }
     }
 }
 

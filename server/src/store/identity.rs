@@ -66,13 +66,21 @@ pub(super) struct Identity {
 impl Identity {
     /// That of the file with this name, or that a link of this name leads to.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
-        let metadata = fs::metadata(path).map_err(|source| io(path, source))?;
+        Ok(Self::of_metadata(&fs::metadata(path).map_err(|source| io(path, source))?))
+    }
+
+    /// That of an open file, which had this name.
+    pub(super) fn of_open(file: &File, path: &Path) -> Result<Self, StoreError> {
+        Ok(Self::of_metadata(&file.metadata().map_err(|source| io(path, source))?))
+    }
+
+    fn of_metadata(metadata: &fs::Metadata) -> Self {
         #[cfg(unix)]
-        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+        let inode = std::os::unix::fs::MetadataExt::ino(metadata);
         #[cfg(not(unix))]
         let inode = 0;
         let birth = metadata.created().ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
-        Ok(Self { inode, birth: birth.map_or(0, |birth| birth.as_nanos() as u64) })
+        Self { inode, birth: birth.map_or(0, |birth| birth.as_nanos() as u64) }
     }
 
     pub(super) fn to_bytes(self) -> [u8; 16] {

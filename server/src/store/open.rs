@@ -2,7 +2,7 @@
 
 use super::disk::{Committer, Opener, Store, Window};
 use super::error::{StoreError, failed, io};
-use super::folder::{Folder, has_store, store_in};
+use super::folder::{Folder, StoreFile, has_store, store_in};
 use super::identity::{Identity, Origin, Watermark};
 use super::overlay::Overlay;
 use super::tables::{
@@ -37,6 +37,10 @@ impl Store {
 
     /// As [`open`](Self::open), by a given way to open the file for writing.
     pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
+        // A mistyped name would be adopted as an empty log.
+        if config.adopt && !has_store(&store_in(&config.data))? {
+            return Err(missing(&store_in(&config.data)));
+        }
         let folder = Folder::lock(&config.data)?;
         let path = folder.store();
         if !folder.has_store()? {
@@ -55,6 +59,7 @@ impl Store {
         let watermark = Watermark::begin(folder.path(), found.log.last_seq())?;
         let reader =
             builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
+        let file = StoreFile::open(&path)?;
         let store = Arc::new(Store::new(path, reader));
         let window = Window {
             capacity: config.capacity as u64,
@@ -62,7 +67,7 @@ impl Store {
             bytes: found.window_bytes,
         };
         let committer =
-            Committer::new((Arc::clone(&store), folder), (database, opener), watermark, window, config);
+            Committer::new((Arc::clone(&store), folder, file), (database, opener), watermark, window, config);
         Ok((store, committer, found.log))
     }
 }
@@ -87,7 +92,7 @@ pub(super) fn with_view<T>(
     const CACHE: usize = 64 << 20;
     let path = store_in(folder);
     if !has_store(&path)? {
-        return Err(io(&path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store")));
+        return Err(missing(&path));
     }
     let read = |transaction: &ReadTransaction| {
         check_format(transaction, &path)?;
@@ -104,10 +109,14 @@ pub(super) fn with_view<T>(
     }
 }
 
+fn missing(path: &Path) -> StoreError {
+    io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no store"))
+}
+
 fn check_format(transaction: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
     let found = meta(transaction, FORMAT_KEY).map(u64::from_be_bytes);
     let found = found.map_err(|reason| StoreError::Damaged { path: path.to_owned(), reason })?;
-    if found == FORMAT {
+    if [FORMAT_1, FORMAT].contains(&found) {
         return Ok(());
     }
     Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT })

@@ -31,7 +31,7 @@ pub(super) type OpIdValue = (Option<&'static str>, &'static str, Option<u64>);
 pub(super) const OP_IDS: TableDefinition<'_, u64, OpIdValue> = TableDefinition::new("operations");
 
 /// The op ids of format 1: seq → (client id, op id)
-type OpIdValue1 = (Option<&'static str>, &'static str);
+pub(super) type OpIdValue1 = (Option<&'static str>, &'static str);
 pub(super) const OP_IDS_1: TableDefinition<'_, u64, OpIdValue1> = TableDefinition::new("op_ids");
 
 /// Makes all tables, empty.

@@ -1,10 +1,12 @@
 //! The store as it was at one moment.
 
 use super::tables::{
-    EVENTS, EventValue, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, OpIdValue, ROWS, RowKey, RowValue,
+    EVENTS, EventValue, FORMAT_1, FORMAT_KEY, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, OP_IDS_1,
+    OpIdValue, OpIdValue1, ROWS, RowKey, RowValue,
 };
-use redb::{ReadOnlyTable, ReadTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use ringlog::Incarnation;
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,9 +19,14 @@ pub(crate) struct StoredRows {
 struct Tables {
     rows: ReadOnlyTable<RowKey, RowValue>,
     events: ReadOnlyTable<u64, EventValue>,
-    op_ids: ReadOnlyTable<u64, OpIdValue>,
+    op_ids: OpIds,
     incarnation: Incarnation,
     last_seq: u64,
+}
+
+enum OpIds {
+    Format1(ReadOnlyTable<u64, OpIdValue1>),
+    Format2(ReadOnlyTable<u64, OpIdValue>),
 }
 
 impl StoredRows {
@@ -28,10 +35,16 @@ impl StoredRows {
         let missing = |key: &str| redb::Error::Corrupted(format!("no {key}"));
         let last_seq = meta.get(LAST_SEQ_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
         let incarnation = meta.get(INCARNATION_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
+        let format = meta.get(FORMAT_KEY)?;
         let tables = Tables {
             rows: transaction.open_table(ROWS)?,
             events: transaction.open_table(EVENTS)?,
-            op_ids: transaction.open_table(OP_IDS)?,
+            op_ids: match format.as_ref().map(redb::AccessGuard::value) {
+                Some(format) if *format == FORMAT_1.to_be_bytes() => {
+                    OpIds::Format1(transaction.open_table(OP_IDS_1)?)
+                }
+                _ => OpIds::Format2(transaction.open_table(OP_IDS)?),
+            },
             incarnation: Incarnation::from_bytes(incarnation.ok_or_else(|| missing(INCARNATION_KEY))?),
             last_seq: u64::from_be_bytes(last_seq.ok_or_else(|| missing(LAST_SEQ_KEY))?),
         };
@@ -55,8 +68,28 @@ impl StoredRows {
         &self.tables.events
     }
 
-    pub(super) fn op_ids(&self) -> &ReadOnlyTable<u64, OpIdValue> {
-        &self.tables.op_ids
+    /// Calls `each` with seq, client id, op id and fingerprint of each op id, in the order of seqs.
+    pub(super) fn walk_op_ids(
+        &self,
+        mut each: impl FnMut(u64, Option<&str>, &str, Option<u64>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match &self.tables.op_ids {
+            OpIds::Format1(table) => {
+                for entry in table.iter().map_err(as_io)? {
+                    let (seq, id) = entry.map_err(as_io)?;
+                    let (client_id, op_id) = id.value();
+                    each(seq.value(), client_id, op_id, None)?;
+                }
+            }
+            OpIds::Format2(table) => {
+                for entry in table.iter().map_err(as_io)? {
+                    let (seq, id) = entry.map_err(as_io)?;
+                    let (client_id, op_id, fingerprint) = id.value();
+                    each(seq.value(), client_id, op_id, fingerprint)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` with entity, row id, seq and data of the rows after a key, in the order of the
@@ -75,5 +108,13 @@ impl StoredRows {
             }
         }
         Ok(())
+    }
+}
+
+/// An error of the database among those of a file that is written.
+pub(super) fn as_io(error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        error => io::Error::other(error),
     }
 }
