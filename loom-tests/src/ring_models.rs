@@ -384,7 +384,7 @@ fn a_seat_changes_hands() {
 }
 
 /// R2, R4: an append in one call is lapped between its claim and its look at the position, where a newer segment lies by
-/// then: it drops its record, and the newer one stays. 2 threads, bound 3.
+/// then: it drops its record, and the newer one stays. 2 threads, bound 3: 4,908 executions.
 ///
 /// Catches `base_unchecked`.
 #[test]
@@ -408,12 +408,12 @@ fn a_lapped_append() {
 }
 
 /// The bound in bytes: two writers meet at the lock of the count, and when both have returned, the bound is exact.
-/// 2 threads, bound 4.
+/// 2 threads, bound 4: 17,295 executions.
 ///
 /// Catches `count_publish_fence`, `count_look_fence`, `count_once`.
 #[test]
-fn whoever_publishes_is_counted() {
-    explore("whoever_publishes_is_counted", 4, || {
+fn each_publish_is_counted() {
+    explore("each_publish_is_counted", 4, || {
         let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(1));
         let ring = Arc::new(Ring::<u64>::new(geometry));
         let writer = {
@@ -427,21 +427,24 @@ fn whoever_publishes_is_counted() {
     });
 }
 
-/// The floor is seen with what was counted: the window's start is never beyond its end. 2 threads, bound 4.
+/// The floor is seen with what was counted, also with what another writer published: the window's start is never beyond
+/// its end. 3 threads, bound 3.
 ///
 /// Catches `floor_a_relaxed`, `floor_b_relaxed`.
 #[test]
 fn the_window_starts_before_it_ends() {
-    explore("the_window_starts_before_it_ends", 4, || {
+    explore("the_window_starts_before_it_ends", 3, || {
         let geometry = Geometry::new(4, 0, 4, 64).with_max_bytes(Some(0));
         let ring = Arc::new(Ring::<u64>::new(geometry));
-        let writer = {
+        let writers = [1, 2].map(|value| {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || append(&ring, anyone(), 1))
-        };
+            thread::spawn(move || append(&ring, anyone(), value))
+        });
         let window = ring.window();
         assert!(window.oldest <= window.last + 1, "{window:?}");
-        writer.join().expect("the writer ends");
+        for writer in writers {
+            writer.join().expect("a writer ends");
+        }
     });
 }
 
@@ -463,7 +466,7 @@ fn long(value: u64) -> String {
 }
 
 /// Two floors come back from the epoch at once: when both threads have returned, the blocks below both are taken.
-/// 2 threads, bound 4. What is handed to an unpinned epoch comes back at once.
+/// 2 threads, bound 2: 7,098 executions. What is handed to an unpinned epoch comes back at once.
 ///
 /// Catches `reap_hand_fence`, `reap_look_fence`, `reap_once`.
 #[test]
@@ -482,7 +485,8 @@ fn two_floors_come_back_at_once() {
     });
 }
 
-/// R4: the block of an evicted record is taken when no reader can reach it, and no sooner. 2 threads, the real epoch, bound 3.
+/// R4: the block of an evicted record is taken when no reader can reach it, and no sooner. 2 threads, the real epoch,
+/// bound 2: 507 executions.
 ///
 /// Catches `reap_at_once`, `place_after_stamp`.
 #[test]
