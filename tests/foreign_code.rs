@@ -6,8 +6,8 @@
 mod waking;
 
 use ringlog::{
-    Change, ChangeLog, Filter, MAX_EXAMINED, OpClaim, OpStatus, PushRequest, PushResponse, SyncCursor,
-    Visible,
+    Change, ChangeLog, Cursor, Filter, MAX_EXAMINED, OpClaim, OpStatus, PushRequest, PushResponse, Query,
+    SyncCursor, Visible,
 };
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -380,6 +380,22 @@ fn an_error_that_panics_when_it_is_shown_is_an_error_of_its_change() {
 }
 
 #[test]
+fn a_claim_on_a_push_that_is_dropped_by_a_panic_gives_its_op_ids_back() {
+    let request: PushRequest = serde_json::from_value(json!({"client_id": "phone", "changes": [
+        {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1"},
+        {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": "2"},
+    ]}))
+    .unwrap();
+    let log = ChangeLog::new();
+    assert!(panics(|| {
+        let _claim = log.claim_push(&request).unwrap();
+        panic!("the transaction panics");
+    }));
+    assert_eq!((log.last_seq(), log.stats().op_claims_forgotten), (0, 2));
+    assert_eq!(log.claim_push(&request).unwrap().publish().applied, 2);
+}
+
+#[test]
 fn a_guard_that_is_dropped_by_a_panic_gives_its_op_id_back() {
     let log = ChangeLog::new();
     assert!(panics(|| {
@@ -429,6 +445,72 @@ fn a_log_may_be_shown_to_a_sink_that_panics_or_uses_the_log() {
         append(&log);
     }
     assert!(sleeper.woken() == 1 && sleeper.poll().is_ready());
+}
+
+#[test]
+fn a_batch_and_a_wait_may_be_shown_to_a_sink_that_panics() {
+    let log = Arc::new(ChangeLog::new());
+    append(&log);
+    let mut visible = Box::pin(log.visible(2));
+    let (count, waker) = waker();
+    assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let batch = log.read(0, 10).unwrap();
+    let mut follower = log.follow(0);
+    let shown: [&dyn fmt::Debug; 4] = [&batch, &visible, &log.follow(0), &follower.next(10)];
+    for shown in shown {
+        assert!(panics(|| write!(Sink(|| panic!("this sink panics")), "{shown:?}")));
+    }
+    assert_eq!((append(&log), count.count(), batch.len()), (2, 1, 1));
+}
+
+/// A cursor, a query or a list of entities that cannot be made of it.
+#[derive(Clone, Copy)]
+struct PanicsWhenConverted;
+
+impl From<PanicsWhenConverted> for Cursor {
+    fn from(_: PanicsWhenConverted) -> Self {
+        panic!("this is no cursor");
+    }
+}
+
+impl From<PanicsWhenConverted> for Query<'_> {
+    fn from(_: PanicsWhenConverted) -> Self {
+        panic!("this is no query");
+    }
+}
+
+impl From<PanicsWhenConverted> for Box<str> {
+    fn from(_: PanicsWhenConverted) -> Self {
+        panic!("this is no entity");
+    }
+}
+
+#[test]
+fn a_conversion_or_an_iterator_that_panics_does_so_before_its_call_has_begun() {
+    let log = Arc::new(ChangeLog::with_capacity(2));
+    (0..4).for_each(|_| _ = append(&log));
+    let mut follower = log.follow(2);
+    let mut body = Vec::from(*b"before");
+    let no = PanicsWhenConverted;
+    assert!(panics(|| log.read(no, 10).map(|batch| batch.len())));
+    assert!(panics(|| log.read(2, no).map(|batch| batch.len())));
+    assert!(panics(|| log.pull_json(no, 10, &mut body)));
+    assert!(panics(|| log.pull_json(2, no, &mut body)));
+    assert!(panics(|| log.follow(no)));
+    assert!(panics(|| follower.seek(no)));
+    assert!(panics(|| follower.next_batch(no, NEVER).map(|batch| batch.is_some())));
+    assert!(panics(|| _ = follower.next(no)));
+    assert!(panics(|| Filter::entities([no])));
+    assert!(panics(|| Filter::entities(std::iter::from_fn(|| -> Option<&str> { panic!("no next one") }))));
+    assert_eq!((body.as_slice(), follower.cursor().seq, log.stats().waiters), (&b"before"[..], 2, 0));
+    let batch = follower.next_batch(10, NEVER).unwrap().unwrap();
+    assert_eq!(batch.iter().map(|event| event.seq()).collect::<Vec<_>>(), [3, 4]);
+
+    // A follower that gets a resync keeps it until it seeks, and this was no seek.
+    let mut lapped = log.follow(0);
+    let resync = lapped.next_batch(10, NEVER).unwrap_err();
+    assert!(panics(|| lapped.seek(no)));
+    assert_eq!(lapped.next_batch(10, NEVER).unwrap_err(), resync);
 }
 
 #[test]
