@@ -14,21 +14,20 @@ use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// Headers that proxies add; others that begin with `x-forwarded-` count as well.
-const FORWARDED: [&str; 12] = [
-    "forwarded",
+/// Headers that proxies add, besides those that have one of [`FORWARDED_PARTS`] in their name.
+const FORWARDED: [&str; 8] = [
     "via",
     "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-original-forwarded-for",
+    "x-real-port",
     "x-envoy-external-address",
     "x-proxyuser-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-    "fly-client-ip",
+    "x-amzn-trace-id",
+    "x-arr-ssl",
+    "proxy-connection",
 ];
+
+/// `Forwarded`, `X-Forwarded-*`; `X-Original-Host`; `True-Client-IP`, `X-Azure-ClientIP`; `CF-Connecting-IP`; and the like.
+const FORWARDED_PARTS: [&str; 5] = ["forwarded", "x-original-", "client-ip", "clientip", "connecting-ip"];
 
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(3600);
@@ -225,7 +224,8 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 fn is_of_proxy(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded-") || FORWARDED.contains(&name.as_str())
+    let name = name.as_str();
+    FORWARDED.contains(&name) || FORWARDED_PARTS.iter().any(|part| name.contains(part))
 }
 
 fn is_local(host: &str) -> bool {

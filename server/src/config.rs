@@ -240,6 +240,9 @@ impl Config {
         if self.read_token.is_some() && self.write_token.is_none() {
             return Err("--read-token without --write-token would let anybody push: set both".into());
         }
+        if self.read_token.is_some() && self.read_token == self.write_token {
+            return Err("--read-token and --write-token are the same: readers could push".into());
+        }
         let open = self.read_token.is_none() || self.write_token.is_none();
         if open && !self.listen.ip().is_loopback() {
             return Err(format!(

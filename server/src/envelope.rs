@@ -102,8 +102,14 @@ fn parse(body: &str, most: usize) -> Result<Envelope<'_>, ApiError> {
     let mut track = serde_path_to_error::Track::new();
     let read = Top { most }.deserialize(serde_path_to_error::Deserializer::new(&mut input, &mut track));
     let envelope = read.map_err(|error| {
-        let path = track.path().to_string();
-        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        let path = track.path();
+        let named = path.to_string();
+        // A key that is no text has no name.
+        let named = match path.iter().next_back() {
+            Some(serde_path_to_error::Segment::Unknown) => named.trim_end_matches(['?', '.']),
+            _ => &*named,
+        };
+        let place = if matches!(named, "" | ".") { String::new() } else { format!("{named}: ") };
         ApiError::bad_request(format!("{place}{error}"))
     })?;
     input.end().map_err(|error| ApiError::bad_request(format!("after the request: {error}")))?;

@@ -1,18 +1,27 @@
-//! Manners of a connection that hyper does not have by itself. They are kept between hyper and the socket, for every route.
+//! Manners of a connection that hyper does not have by itself. They are kept between hyper and the
+//! socket, for every route.
 //!
-//! - **A client that has said all may close its half** (`shutdown(SHUT_WR)`, as `nc -N` does) and still gets its answer. hyper takes
-//!   the end of the stream for a client that is gone, and drops the request. So the end is held back while a request that
-//!   arrived whole is being answered. A handler that waits is told, and answers at once: if the client is gone for good,
-//!   the connection ends with that. Live streams end, as before: nothing else shows in time that their reader left.
-//! - **Closing lingers.** An answer may be given before the request has been read to its end (413, 401…). If the socket were closed
-//!   then, what the client still sends would be answered by a reset, and a reset discards the answer that the client has not
-//!   read yet. So the sending half is closed first, and what comes is discarded for a while.
-//! - **hyper's own refusals get a body.** A head that is not HTTP or too long never reaches the router; hyper answers it with a
-//!   status alone. The JSON that all errors have is put in.
+//! - **A client that has said all may close its half** (`shutdown(SHUT_WR)`, as `nc -N` does) and
+//!   still gets its answer. hyper takes the end of the stream for a client that is gone, and drops
+//!   the request. So the end is held back while a request is being answered. A handler that waits
+//!   is told, and answers at once: if the client is gone for good, the connection ends with that.
+//!   Live streams end, as before: nothing else shows in time that their reader left.
+//!
+//!   Whether the request had arrived whole cannot be told from the end alone: hyper may have read
+//!   the rest of the body, and the handler may not have got it yet. So a body ends early when the
+//!   handler has found nothing of it, hyper has then asked the socket for more, and the handler
+//!   finds nothing again. hyper asks for more with a body in its hands only if it has passed on all
+//!   of it, and the handler would find what was passed on.
+//! - **Closing lingers.** An answer may be given before the request has been read to its end (413,
+//!   401…). If the socket were closed then, what the client still sends would be answered by a
+//!   reset, and a reset discards the answer that the client has not read yet. So the sending half
+//!   is closed first, and what comes is discarded for a while.
+//! - **hyper's own refusals get a body.** A head that is not HTTP or too long never reaches the
+//!   router; hyper answers it with a status alone. The JSON that all errors have is put in.
 
 use crate::error::ApiError;
-use axum::Router;
 use axum::http::{Request, Response, StatusCode, header};
+use axum::{BoxError, Router};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
@@ -54,14 +63,22 @@ struct State {
     phase: Phase,
     /// Wakes the reader, from which an end of the stream is held back.
     held_back: Option<Waker>,
+    /// How often the end was held back while the body of the current request was arriving.
+    asked: u64,
+    /// How often it had been when the handler last found nothing of the body.
+    found_nothing: Option<u64>,
+    /// Wakes the handler that waits for more of the body.
+    handler: Option<Waker>,
 }
 
 /// How far the current request is.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// There is none, it has not arrived whole, or it is a live stream.
+    /// There is none, or it is a live stream.
     #[default]
     Open,
+    /// Its body arrives.
+    Arriving,
     /// It is here, and is being answered.
     Whole,
     /// Its answer is with hyper, to be flushed.
@@ -105,8 +122,24 @@ impl Exchange {
     /// A request begins.
     fn begin<B: Body>(&self, mut request: Request<B>) -> Request<Arriving<B>> {
         request.extensions_mut().insert(HalfClosed(self.half_closed.clone()));
-        self.set(if request.body().is_end_stream() { Phase::Whole } else { Phase::Open });
+        let phase = if request.body().is_end_stream() { Phase::Whole } else { Phase::Arriving };
+        *self.state() = State { phase, ..State::default() };
         request.map(|body| Arriving { body, exchange: self.clone() })
+    }
+
+    /// The handler finds nothing of the body at present. True if nothing more can come.
+    fn is_cut_short(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if state.found_nothing.is_some_and(|before| state.asked > before) {
+            return true;
+        }
+        if state.asked == 0 {
+            state.handler = Some(context.waker().clone());
+        } else {
+            state.found_nothing = Some(state.asked);
+            context.waker().wake_by_ref();
+        }
+        false
     }
 
     /// It is answered.
@@ -127,19 +160,25 @@ pub(crate) struct Arriving<B> {
     exchange: Exchange,
 }
 
-impl<B: Body + Unpin> Body for Arriving<B> {
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Arriving<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return if self.exchange.is_cut_short(context) {
+                Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())))
+            } else {
+                Poll::Pending
+            };
+        };
         if frame.is_none() || self.body.is_end_stream() {
             self.exchange.set(Phase::Whole);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -180,7 +219,7 @@ impl<B: Body + Unpin> Body for Leaving<B> {
 impl<B> Drop for Leaving<B> {
     fn drop(&mut self) {
         if let Some(exchange) = &self.exchange
-            && exchange.state().phase == Phase::Whole
+            && matches!(exchange.state().phase, Phase::Arriving | Phase::Whole)
         {
             exchange.set(Phase::Answered);
         }
@@ -217,7 +256,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Courteous<S> {
             return false;
         }
         state.held_back = Some(context.waker().clone());
+        state.asked += 1;
+        let handler = state.handler.take();
         drop(state);
+        if let Some(handler) = handler {
+            handler.wake();
+        }
         self.exchange.half_closed.cancel();
         true
     }

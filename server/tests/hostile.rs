@@ -354,6 +354,45 @@ async fn a_client_that_closes_its_half_gets_its_answer() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_one_after_the_other_are_all_answered_when_their_client_then_closes_its_half() {
+    let server = start_memory("").await;
+    let body = todos(0, 1).to_string();
+    let (begin, end) = body.split_at(20);
+    let whole = format!("{}{body}", push_head(&format!("Content-Length: {}\r\n", body.len())));
+    let chunked = format!(
+        "{}{:x}\r\n{begin}\r\n{:x}\r\n{end}\r\n0\r\n\r\n",
+        push_head("Transfer-Encoding: chunked\r\n"),
+        begin.len(),
+        end.len()
+    );
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}".to_owned();
+    for turn in 0..50 {
+        for request in [&whole, &chunked, &health] {
+            let count = 1 + turn % 5;
+            let mut stream = connect(&server, &request.repeat(count)).await;
+            stream.shutdown().await.unwrap();
+            let answers = rest(&mut stream).await;
+            assert_eq!(
+                answers.matches("HTTP/1.1 200").count(),
+                count,
+                "turn {turn}, {request:.80}: {answers}"
+            );
+        }
+        // The end comes with the last part of the body, or instead of it.
+        for (part, status) in [(end, "200"), (&end[..end.len() - 1], "400"), ("", "400")] {
+            let (head, _) = whole.split_at(whole.len() - end.len());
+            let mut stream = connect(&server, head).await;
+            tokio::task::yield_now().await;
+            stream.write_all(part.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let answer = rest(&mut stream).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "turn {turn}: {answer}");
+        }
+    }
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_wait_ends_when_its_client_hangs_up() {
     let server = start_memory("--max-wait 80000 --request-timeout 80000").await;

@@ -98,7 +98,8 @@ async fn receive(app: &App, encoding: Encoding, mut body: Body) -> Result<(Strin
     // Of what is packed as well: much of it may stand for nothing.
     let mut received = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::bad_request("the body ended early"))?;
+        let frame =
+            frame.map_err(|_| ApiError::bad_request("the body ended early, or its chunks are malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
         received += chunk.len();
         if received > app.config.max_body {

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::params::Params;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -79,6 +79,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such route"))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .layer(middleware::from_fn(accept_identity))
+        .layer(middleware::from_fn(unambiguous))
         .layer(middleware::from_fn_with_state(state(), count))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
@@ -110,6 +111,30 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 /// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would be ignored.
 async fn no_parameters(request: Request, next: Next) -> Result<Response, ApiError> {
     Params::parse(request.uri().query(), &[])?;
+    Ok(next.run(request).await)
+}
+
+/// Headers of which a request has one at most: with two, what it is checked by need not be what it is used by.
+const SINGLE: [HeaderName; 6] = [
+    header::HOST,
+    header::ORIGIN,
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("sec-fetch-site"),
+];
+
+/// Refuses requests that say twice whom they are for, whom they are of, or what they hold.
+async fn unambiguous(request: Request, next: Next) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+        return Err(ApiError::bad_request(format!("the header `{name}` is given twice")));
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = request.uri().authority().map(axum::http::uri::Authority::as_str);
+    if named.zip(host).is_some_and(|(named, host)| !named.eq_ignore_ascii_case(host)) {
+        return Err(ApiError::bad_request("the address of the request names another host than `Host`"));
+    }
     Ok(next.run(request).await)
 }
 
