@@ -26,8 +26,9 @@ impl Geometry {
     /// two) slots of `slot_size` bytes.
     pub(crate) fn new(capacity: usize, base_seq: u64, segment_len: usize, slot_size: usize) -> Self {
         debug_assert!(segment_len.is_power_of_two());
-        // Two more than the window needs: with one, a segment could be replaced while the window's oldest
-        // seq is its neighbour's first; the second keeps the installer a whole segment away from readers there (R6).
+        // R6 needs one more than the window. The second is for readers at the window's end: with one, two appends between a
+        // reader's look at the window and its look at the position replace the segment that it came for, and it is told
+        // that it was lapped; with two, it takes as many appends as a segment is long, and two.
         let spare = if cfg!(ringlog_fault = "too_few_segments") { 0 } else { 2 };
         let positions = (capacity.div_ceil(segment_len) + spare).max(1) as u64;
         Self {
@@ -134,6 +135,15 @@ mod tests {
             let replacing = g.base_of(seq) + (g.positions() * g.segment_len()) as u64;
             prop_assert_eq!(g.position_of(replacing), g.position_of(seq));
             prop_assert!(g.window(replacing).oldest > newest_of_old);
+        }
+
+        #[test]
+        fn the_oldest_segment_of_the_window_stays_for_more_appends_than_a_segment_is_long(
+            shift in 0_u32..9, capacity in 1_usize..5000, last in 1_u64..1 << 53,
+        ) {
+            let g = Geometry::new(capacity, 0, 1 << shift, 64);
+            let replacing = g.base_of(g.window(last).oldest) + (g.positions() * g.segment_len()) as u64;
+            prop_assert!(replacing > last + 1 + g.segment_len() as u64, "{replacing} comes soon after {last}");
         }
 
         #[test]

@@ -65,7 +65,8 @@
 //!
 //! R6 is arithmetic. A segment with base *b* is replaced by one with base ≥ *b* + N·S, on behalf of a seq ≥ that, so
 //! `last` ≥ *b* + N·S and the window starts at `last` + 1 − capacity ≥ *b* + N·S + 1 − capacity. With
-//! N ≥ capacity / S + 2 this is past *b* + 2·S: the segment and one more lie behind it.
+//! N ≥ capacity / S + 1 this is past *b* + S, which is all that R6 asks. The second spare segment keeps a reader at the
+//! window's end from being lapped by the next two appends (see `Geometry::new`).
 //!
 //! # Barriers
 //!

@@ -137,6 +137,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let position = self.position(expected);
         let claim = self.claim(writing, 1);
         let seq = claim.first;
+        // The base is checked below all the same: a wrong guess that is believed would be published out of line. This keeps the
+        // short way for it, which is once a segment for each writer that others overtake.
         let guessed = self.geometry.share_segment(expected, seq);
         let position = if guessed { position } else { self.position(seq) };
         let segment = match self.current(position, seq, &claim.writing) {
