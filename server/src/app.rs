@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
-use crate::share::Pushing;
+use crate::share::{Pushing, Room, Sending};
 use crate::store::Store;
 use crate::subscriber::Places;
 use crate::tickets::Tickets;
@@ -37,6 +37,7 @@ pub(crate) struct App {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) subscribers: Arc<Semaphore>,
     pub(crate) pushing: Pushing,
+    pub(crate) sending: Sending,
     /// The server is asked to stop: what lasts long ends.
     pub(crate) stopping: CancellationToken,
     /// The writer has ended: nothing can be pushed any more.
@@ -124,6 +125,17 @@ impl App {
             self.metrics.appended(response.cursor.last_seq, since);
         }
         Ok(response)
+    }
+
+    /// Room for a page. A server that stops does not wait for it: those that have it may not read.
+    pub(crate) async fn room(&self) -> Result<Room, ApiError> {
+        tokio::select! {
+            biased;
+            room = self.sending.room() => Ok(room),
+            () = self.stopping.cancelled() => {
+                Err(ApiError::unavailable("STOPPING", "the server is stopping"))
+            }
+        }
     }
 
     /// The rows as they are now, or a moment later.

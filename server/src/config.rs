@@ -73,6 +73,10 @@ pub struct Config {
     #[arg(long, env = "RINGLOG_MAX_PUSHING", value_name = "BYTES", default_value_t = 64 << 20, value_parser = bytes)]
     pub max_pushing: usize,
 
+    /// Maximum size of all pages being sent together
+    #[arg(long, env = "RINGLOG_MAX_SENDING", value_name = "BYTES", default_value_t = 256 << 20, value_parser = bytes)]
+    pub max_sending: usize,
+
     /// Maximum events in a pull, and rows in a page of a snapshot
     #[arg(long, env = "RINGLOG_MAX_LIMIT", value_name = "COUNT", default_value_t = 1000, value_parser = count)]
     pub max_limit: usize,

@@ -8,11 +8,11 @@ use crate::folded::Folded;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
-use crate::share::Pushing;
+use crate::share::{Pushing, Sending};
 use crate::store::{Store, StoreError};
 use crate::subscriber::Places;
 use crate::tickets::Tickets;
-use crate::views::Views;
+use crate::views::{MAX_PAGE_BYTES, Views};
 use crate::writer::Writer;
 use ringlog::{Builder, ChangeLog, ConfigError};
 use std::net::SocketAddr;
@@ -144,6 +144,7 @@ impl Starting {
             connections: connections.permits,
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
             pushing: Pushing::new(config.max_pushing),
+            sending: Sending::new(config.max_sending, MAX_PAGE_BYTES.saturating_add(config.max_body)),
             stopping: connections.stopping,
             failed,
             tasks: connections.tasks,

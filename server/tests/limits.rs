@@ -204,6 +204,33 @@ async fn a_client_that_asks_and_never_reads_is_let_go() {
     server.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_are_not_read_take_no_more_memory_together_than_is_allowed() {
+    let server = start_memory("--max-sending 6000000 --request-timeout 0.5 --max-wait 0.01").await;
+    let url = server.url();
+    for turn in 0..30 {
+        assert_eq!(push(&url, &large(turn)).await.status, 200);
+    }
+    for path in ["/api/sync/pull?limit=300", "/api/sync/snapshot?limit=300"] {
+        let mut greedy = Vec::new();
+        for _ in 0..20 {
+            greedy.push(connect(&server, &head(path, "")).await);
+        }
+        for asked in ["/api/sync/pull", "/api/sync/snapshot"] {
+            until("no room is left", &url, asked, |answer| answer.error().0 == "TIMEOUT").await;
+        }
+        // What has no page is answered.
+        let last = get(&url, "/api/stats").await.body["log"]["head"].as_u64().unwrap();
+        assert_eq!(push(&url, &todos(0, 1)).await.status, 200);
+        assert_eq!(get(&url, "/healthz").await.status, 200);
+        drop(greedy);
+        let pull = format!("/api/sync/pull?since={last}");
+        until("there is room again", &url, &pull, |answer| answer.status == 200).await;
+        until("there is room again", &url, "/api/sync/snapshot", |answer| answer.status == 200).await;
+    }
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn no_pull_waits_longer_than_is_allowed() {
     let server = start_memory("--max-wait 0.4").await;

@@ -6,6 +6,7 @@ use crate::error::ApiError;
 use crate::exchange::HalfClosed;
 use crate::frames::{Page, write_page};
 use crate::params::Params;
+use crate::views::MAX_PAGE_BYTES;
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,9 +15,6 @@ use ringlog::{Cursor, Filter};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A page ends when its texts have so many bytes, however few events that is.
-const MAX_PULL_BYTES: usize = 4 << 20;
 
 /// For so long a filtered pull looks for an event that matches, if it does not wait for longer.
 const MAX_SCAN: Duration = Duration::from_secs(1);
@@ -39,12 +37,15 @@ pub(super) async fn pull(
     let scanned = deadline.max(tokio::time::Instant::now() + MAX_SCAN);
     let mut from = start;
     let mut body = Vec::new();
-    let page = loop {
+    let (page, room) = loop {
+        // Not held while it waits for something new, nor by a page without changes.
+        let room = app.room().await?;
         body.clear();
-        let page = write_page(&app.log, from, limit, filter.as_ref(), MAX_PULL_BYTES, &mut body)?;
+        let page = write_page(&app.log, from, limit, filter.as_ref(), MAX_PAGE_BYTES, &mut body)?;
         if page.count > 0 || limit == 0 {
-            break page;
+            break (page, Some(room));
         }
+        drop(room);
         // A filtered read stops now and then, and goes on from there.
         from = page.cursor;
         let now = tokio::time::Instant::now();
@@ -53,24 +54,28 @@ pub(super) async fn pull(
             continue;
         }
         if now >= deadline {
-            break page;
+            break (page, None);
         }
         tokio::select! {
             _ = app.log.visible(from.seq.saturating_add(1)) => {}
             () = tokio::time::sleep_until(deadline) => {}
-            () = app.stopping.cancelled() => break page,
-            () = half_closed.cancelled() => break page,
+            () = app.stopping.cancelled() => break (page, None),
+            () = half_closed.cancelled() => break (page, None),
         }
         since = Instant::now();
     };
     app.metrics.pulled(since);
+    let body = match room {
+        Some(room) => room.page(body),
+        None => Bytes::from(body),
+    };
     Ok(respond((start, limit, filter.as_ref()), page, body, &headers))
 }
 
 /// What a pull asks for.
 type Question<'a> = (Cursor, usize, Option<&'a Filter>);
 
-fn respond(question: Question<'_>, page: Page, body: Vec<u8>, request: &HeaderMap) -> Response {
+fn respond(question: Question<'_>, page: Page, body: Bytes, request: &HeaderMap) -> Response {
     let mut headers = HeaderMap::new();
     set_resume(&mut headers, page.cursor);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -85,7 +90,7 @@ fn respond(question: Question<'_>, page: Page, body: Vec<u8>, request: &HeaderMa
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (headers, Bytes::from(body)).into_response()
+    (headers, body).into_response()
 }
 
 /// Names what is sent: the log, where in it the page ends, and a hash of what was asked for and of every byte. The cursor alone would

@@ -24,6 +24,7 @@ pub(super) async fn snapshot(
     let token = token.transpose()?;
     drop(params);
 
+    let room = app.room().await?;
     let (page, last_seq) = match token {
         Some(token) => next_page(&app, token, limit).await?,
         None => first_page(&app, limit).await?,
@@ -36,7 +37,7 @@ pub(super) async fn snapshot(
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok((headers, page.json).into_response())
+    Ok((headers, room.page(page.json)).into_response())
 }
 
 /// A page of a view that is held, as long as the log can be followed from its cursor.
