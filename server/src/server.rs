@@ -176,9 +176,10 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`] if what is configured does not go together, or the address cannot be listened on.
-    pub async fn listen(config: Config) -> Result<Starting, StartError> {
+    pub async fn listen(mut config: Config) -> Result<Starting, StartError> {
         config.check().map_err(StartError::Config)?;
         let (address, listener) = listen(&config).await?;
+        config.max_connections = connections_for_files(config.max_connections);
         let connections = Connections::new(config);
         let gate = Gate::default();
         let accepting = tokio::spawn(accept(listener, gate.router(), connections.clone()));
@@ -306,14 +307,27 @@ fn open_memory(
     Ok((log, Pushes::Memory { folded }, thread))
 }
 
-async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError> {
-    let wanted = (config.max_connections + RESERVE) as u64 + SPARE_FILES;
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(files) if files < wanted => {
-            tracing::warn!(files, wanted, "fewer open files are allowed than connections");
+/// How many connections the allowed number of open files is enough for, at most `wanted`. Connections of the
+/// reserve have their files besides: without one, a health probe would wait in the system's queue.
+fn connections_for_files(wanted: usize) -> usize {
+    let besides = RESERVE as u64 + SPARE_FILES;
+    let needed = (wanted as u64).saturating_add(besides);
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(files) if files < needed => {
+            let connections = files.saturating_sub(besides).max(1) as usize;
+            tracing::warn!(
+                files,
+                needed,
+                connections,
+                "fewer open files are allowed than --max-connections needs"
+            );
+            connections
         }
-        _ => {}
+        _ => wanted,
     }
+}
+
+async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError> {
     let address = config.listen;
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -531,6 +531,23 @@ async fn a_snapshot_hands_out_its_resume_token_with_the_last_page_only() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_hands_out_no_resume_token_since_its_client_was_sent_nothing() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        push(&url, &todos(0, 3)).await;
+        for path in ["pull?since=0", "snapshot", "live?since=0"] {
+            let url = format!("{url}/api/sync/{path}");
+            let head = reqwest::Client::new().head(&url).send().await.unwrap();
+            let got = reqwest::get(&url).await.unwrap();
+            assert_eq!((head.status(), got.status()), (reqwest::StatusCode::OK, reqwest::StatusCode::OK));
+            let token = |answer: &reqwest::Response| answer.headers().contains_key("ringlog-resume");
+            assert_eq!((token(&head), token(&got)), (false, true), "{path}");
+        }
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_tag_of_an_earlier_history_is_never_answered_with_304() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let args = |folder: &tempfile::TempDir| format!("--data {}", folder.path().display());

@@ -4,6 +4,7 @@
 mod common;
 
 use common::clients::Sse;
+use common::process::Process;
 use common::{Answer, HANG, get, push, start, start_memory, todos};
 use reqwest::Client;
 use ringlog_server::Server;
@@ -95,6 +96,29 @@ async fn health_probes_are_answered_when_all_connections_are_taken() {
     held.pop();
     until("a place is free", &url, "/api/sync/pull", |answer| answer.status == 200).await;
     server.shutdown().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn health_probes_are_answered_when_fewer_files_may_be_open_than_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Process::new(&folder.path().join("data"), "--memory --max-connections 1000");
+    assert!(server.start_with_files(200));
+    let url = server.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(get(&url, path).await.status, 200, "{path}");
+    }
+    let refused = get(&url, "/api/sync/pull").await;
+    assert_eq!((refused.status, refused.error().0), (503, "TOO_MANY_CONNECTIONS"));
+    assert!(refused.error().1.contains(" 72 connections"), "{}", refused.error().1);
+    drop(held);
+    until("places are free", &url, "/api/sync/pull", |answer| answer.status == 200).await;
+    assert!(server.stop());
 }
 
 #[tokio::test]

@@ -491,6 +491,53 @@ async fn a_web_socket_that_does_not_answer_its_closing_holds_nothing() {
     drop((wrong, lapped, more));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_socket_that_sends_pings_and_reads_nothing_is_not_read_from_either() {
+    let server = start_memory("--heartbeat 600 --write-timeout 600").await;
+    let mut stream = not_reading(&server, "/api/sync/ws", UPGRADE).await;
+    let pings = frame(0x89, &[b'p'; 125]).repeat(1000);
+    let mut sent = 0;
+    // What the two systems hold for both directions is less than half of this.
+    while sent < 32 << 20 {
+        match tokio::time::timeout(Duration::from_secs(2), stream.write(&pings[sent % pings.len()..])).await {
+            Ok(written) => sent += written.unwrap(),
+            Err(_) => break,
+        }
+    }
+    assert!(sent < 32 << 20, "{sent} bytes of pings are taken, and so many of pongs held");
+    // Once it reads, it is read from again, and gets a pong for each ping.
+    let (mut from, mut to) = stream.split();
+    let rest = &pings[sent % pings.len()..];
+    let rest = if rest.len() < pings.len() { rest } else { &[] };
+    let length = 127 * (sent + rest.len()) / 131;
+    let mut answers = vec![0; length];
+    let (written, read) = tokio::join!(to.write_all(rest), from.read_exact(&mut answers));
+    written.and(read.map(drop)).unwrap();
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_asked_for_with_good_parameters_also_where_its_last_id_is_what_counts() {
+    let server = start_memory("").await;
+    let token = push_token(&server.url()).await;
+    for query in ["since=007", "resume=7", "since=7&resume=00000000000000000000000000000000.8", "entity="] {
+        for (route, more) in [("live", ""), ("ws", UPGRADE)] {
+            let more = format!("{more}Last-Event-ID: {token}\r\n");
+            let mut stream = not_reading(&server, &format!("/api/sync/{route}?{query}"), &more).await;
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.unwrap();
+            assert!(head.ends_with(b" 400"), "{route}?{query}: {}", String::from_utf8_lossy(&head));
+        }
+    }
+    server.shutdown().await;
+}
+
+/// The resume token of a server's rows, after a push.
+async fn push_token(url: &str) -> String {
+    push(url, &todos(0, 1)).await;
+    get(url, "/api/sync/snapshot").await.header("ringlog-resume").unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn the_route_of_web_sockets_says_that_it_wants_an_upgrade() {
     let server = start_memory("").await;
@@ -523,6 +570,20 @@ async fn the_route_of_web_sockets_says_that_it_wants_an_upgrade() {
                 "{rest}"
             );
         }
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_other_method_than_get_opens_a_web_socket() {
+    let server = start_memory("").await;
+    for method in ["HEAD", "POST", "OPTIONS"] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let head = format!("{method} /api/sync/ws HTTP/1.1\r\nHost: {}\r\n{UPGRADE}\r\n", server.address());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert!(head.ends_with(b" 405"), "{method}: {}", String::from_utf8_lossy(&head));
     }
     server.shutdown().await;
 }

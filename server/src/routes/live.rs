@@ -29,10 +29,8 @@ pub(super) fn subscribe(
         let text = id.to_str().unwrap_or_default();
         text.parse::<Cursor>().map_err(|error| ApiError::bad_request(format!("Last-Event-ID: {error}")))
     });
-    let start = match last {
-        Some(last) => Some(last?),
-        None => params.cursor()?,
-    };
+    let given = params.cursor()?;
+    let start = last.transpose()?.or(given);
     Subscriber::new(app, start, params.filter()?)
 }
 

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::params::Params;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -77,6 +77,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             )
         })
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such route"))
+        .layer(middleware::from_fn(no_cursor_without_body))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .layer(middleware::from_fn(accept_identity))
         .layer(middleware::from_fn(unambiguous))
@@ -136,6 +137,16 @@ async fn unambiguous(request: Request, next: Next) -> Result<Response, ApiError>
         return Err(ApiError::bad_request("the address of the request names another host than `Host`"));
     }
     Ok(next.run(request).await)
+}
+
+/// Takes the resume token from an answer to HEAD: its reader is sent nothing of what lies before that.
+async fn no_cursor_without_body(request: Request, next: Next) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = next.run(request).await;
+    if is_head {
+        response.headers_mut().remove(RESUME);
+    }
+    response
 }
 
 /// Takes from `Accept-Encoding` what forbids an answer that is not compressed. The layer that compresses would make 406 of such an

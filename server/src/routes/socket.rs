@@ -10,7 +10,7 @@ use crate::liveness;
 use crate::subscriber::{Delivery, Subscriber};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -66,6 +66,12 @@ pub(super) async fn open(State(app): State<Arc<App>>, mut request: Request) -> R
 
 /// What an opening handshake is accepted with, or the refusal of a request that is none.
 fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>> {
+    // The router leads HEAD here as well.
+    if request.method() != Method::GET {
+        let message = "a WebSocket is opened with GET";
+        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
+        return Err(([(header::ALLOW, HeaderValue::from_static("GET"))], error).into_response().into());
+    }
     let headers = request.headers();
     let names = |name, wanted: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -159,7 +165,15 @@ async fn converse(
                     continue;
                 }
                 Some(Ok(Message::Close(_))) => return End::Answer,
-                // Pings are answered while reading; whatever else comes is not looked at.
+                // The pong is sent before anything else is read: pongs would pile up for a client that
+                // sends pings and reads nothing.
+                Some(Ok(Message::Ping(_))) => {
+                    if !matches!(timeout(write_timeout, socket.flush()).await, Ok(Ok(()))) {
+                        return End::Gone;
+                    }
+                    continue;
+                }
+                // Whatever else comes is not looked at.
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return End::failed(&error),
                 None => return End::Gone,

@@ -54,6 +54,16 @@ impl Process {
         self.listen_with(variables) && self.is_ready()
     }
 
+    /// Starts it where so many files may be open; true once it can be used.
+    pub fn start_with_files(&self, files: u32) -> bool {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!(r#"ulimit -n {files}; exec "$@""#), "sh"]);
+        let server = self.command();
+        command.arg(server.get_program()).args(server.get_args()).stdin(Stdio::null());
+        command.stderr(File::options().create(true).append(true).open(self.log()).unwrap());
+        self.listen_by(command) && self.is_ready()
+    }
+
     /// Waits until `/readyz` says that it can be used. False if it ends.
     fn is_ready(&self) -> bool {
         let port = self.port.lock().unwrap().unwrap();
@@ -70,8 +80,13 @@ impl Process {
 
     /// Starts it; true if it listens, whether it can be used or not, false if it ended before.
     pub fn listen_with(&self, variables: &[(&str, &str)]) -> bool {
-        let mut child =
-            self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command();
+        command.envs(variables.iter().copied());
+        self.listen_by(command)
+    }
+
+    fn listen_by(&self, mut command: Command) -> bool {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let line = first_line(child.stdout.take().unwrap()).unwrap_or_else(|| {
             child.kill().unwrap();
             panic!("it neither listens nor ends: {}", self.said())
