@@ -41,6 +41,11 @@ impl Place {
     }
 }
 
+/// As `rsync --archive --inplace --delete copy/ data` does it: into the files that are there, and what
+/// the copy has not is removed.
+const IN_PLACE: &str =
+    "cat copy/ringlog.redb > data/ringlog.redb; rm data/ringlog.seen.*; cp -a copy/ringlog.seen.* data";
+
 async fn token(server: &Process) -> String {
     common::snapshot(&server.url(), 1000).await.unwrap().1
 }
@@ -86,6 +91,7 @@ async fn a_copy_that_is_put_back_is_another_log() {
         "rm -r data; mv copy data",
         "rm -r data; mkdir data; tar -C copy -cf - . | tar -C data -xpf -",
         "cp -a copy/. data",
+        IN_PLACE,
         "cat copy/ringlog.redb > data/ringlog.redb",
         "cp copy/ringlog.redb data/ringlog.redb",
         "rm data/ringlog.redb; cp -a copy/ringlog.redb data",
@@ -116,6 +122,44 @@ async fn a_copy_that_is_put_back_is_another_log() {
         assert!(server.start());
         push(&server.url(), &todos(30, 1)).await;
         assert_eq!(resumed(&server, &after).await.seqs(), [7], "{back}");
+    }
+}
+
+/// No stop gave anything another name between the copy and its return.
+#[tokio::test]
+async fn a_copy_that_was_taken_from_a_running_server_and_put_back_after_a_kill_is_another_log() {
+    for back in ["cp -a copy/. data", IN_PLACE, "rm -r data; cp -a copy data"] {
+        let place = Place::new();
+        let server = place.server("data", "");
+        push(&server.url(), &todos(0, 3)).await;
+        place.run("cp -a data copy");
+        push(&server.url(), &todos(10, 2)).await;
+        let token = token(&server).await;
+        server.kill();
+        place.run(back);
+        assert!(server.start(), "{back}: {}", server.said());
+        push(&server.url(), &todos(20, 3)).await;
+        assert_other_log(&resumed(&server, &token).await, back);
+    }
+}
+
+#[tokio::test]
+async fn a_crash_at_any_step_of_a_start_leaves_the_same_log() {
+    for point in ["verified", "begun", "settled"] {
+        let place = Place::new();
+        let server = place.server("data", "");
+        push(&server.url(), &todos(0, 3)).await;
+        let token = token(&server).await;
+        assert!(server.stop());
+        // A store that names no mark of this folder names a new one, in a transaction.
+        if point == "settled" {
+            place.run("rm data/ringlog.seen.*");
+        }
+        assert!(!server.start_with(&[("RINGLOG_TEST_CRASH_AT", point)]), "it ends at {point}");
+        assert!(server.start());
+        push(&server.url(), &todos(3, 1)).await;
+        assert_eq!(resumed(&server, &token).await.seqs(), [4], "{point}");
+        assert!(!server.said().contains("WARN"), "{point}: {}", server.said());
     }
 }
 
@@ -198,7 +242,7 @@ async fn a_snapshot_of_the_disk_can_be_said_to_be_another_log() {
 /// Mints once, wherever it is ended between two steps.
 #[tokio::test]
 async fn a_crash_while_a_copy_becomes_another_log_leaves_it_another_log() {
-    for point in ["verified", "settled"] {
+    for point in ["verified", "begun", "settled"] {
         let place = Place::new();
         let token = copied(&place).await;
         place.run("cp -a copy/. data");

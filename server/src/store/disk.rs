@@ -149,7 +149,7 @@ impl Committer {
     }
 
     /// Notes that everything up to `last_seq` is on disk.
-    pub(crate) fn committed(&self, last_seq: u64) {
+    pub(crate) fn committed(&mut self, last_seq: u64) {
         self.watermark.note(last_seq);
         crash::point("marked");
     }

@@ -9,11 +9,13 @@
 //!    is preserved, since no system call sets a time of birth. The inode number alone would not do:
 //!    file systems reuse those of deleted files at once. The device does not count: its number
 //!    changes when a machine starts again.
-//! 2. **Watermarks** beside the store: `ringlog.seen.<random>` holds the highest seq that was
-//!    committed. A store that ends before a watermark is older than its folder. This tells where a
-//!    copy was written *into* the original file, which keeps inode and birth. The mark has another
-//!    name after each start and each stop: a copy of the whole folder that is written over the
-//!    folder brings its own marks, and leaves the later one.
+//! 2. **A watermark** beside the store: `ringlog.seen.<random>` holds the highest seq that was
+//!    committed. It is a file of its own identity, which the store keeps as well. A store that ends
+//!    before a watermark is older than its folder; and a store beside other watermarks than its own
+//!    was put there with them. This tells where a copy was written *into* the original file, which
+//!    keeps inode and birth. The mark has another name after each commit, each start and each stop: a
+//!    copy of the whole folder that is written over the folder brings its own mark, and leaves the
+//!    later one, or replaces it by another file.
 //!
 //! | what happens to the data folder | identity | watermark | it is |
 //! | --- | --- | --- | --- |
@@ -24,21 +26,26 @@
 //! | a server on the original, one on a copy | same; other | | the same log; another log |
 //! | `cp copy original`, into the same file, events committed since | same | above | another log |
 //! | the same, nothing committed since | same | not above | the same log, nothing is missing |
+//! | `cp -a copy/. original`, stopped or killed, events committed since | same | above | another log |
+//! | `rsync --inplace --delete copy/ original` | same | another file | another log |
 //! | hard links | same | as their folder's | the same log; two servers cannot open one file |
 //! | snapshots of a volume, clones of a disk (LVM, btrfs, ZFS, cloud) put back | same | not above | **not recognised** |
 //!
 //! A snapshot put back is the original in every respect. `--new-incarnation` says that it is
 //! another log; a backup made by `ringlog-server backup` needs no such word. Where a file system
 //! has no time of birth the inode number alone counts, and a copy that got the number of the
-//! deleted original is told by the watermarks only. What also goes unnoticed: a copy of the whole
-//! folder of a *running* server, written over the same files after a `kill -9` in the same run.
+//! deleted original is told by the watermarks only. What also goes unnoticed: a copy of the store
+//! that is written into the original file where all watermarks were removed by hand. A store without
+//! any is one that was moved alone.
 //!
 //! # Why a crash at any point does no harm
 //!
 //! A mark is written after the commit that it speaks of, without a sync: after a power loss it may
 //! be older than the store, never younger. An older mark accuses nobody. A new mark is made before
-//! the old one is removed, so a crash between leaves both, and neither is above the store. A store
-//! found to be a copy gets its new incarnation and its identity in one transaction, before anything
+//! the store names it, in one transaction, and the old one is removed after that: a crash between
+//! leaves both, neither is above the store, and one is the store's own. (A store that was moved alone
+//! has none; a crash at its first start, just between, makes it another log, which is needless and
+//! harms nobody else.) A store found to be a copy gets its new incarnation and its identity in one transaction, before anything
 //! is served, and the marks that are above it are removed after that: a crash before the
 //! transaction finds the same copy again, a crash after it finds marks that are above the store and
 //! mints once more, which no client has seen the difference of.
@@ -107,14 +114,49 @@ pub(super) enum Origin {
 impl Origin {
     /// What is known of a store from what it says of itself and from what lies beside it. Stores of
     /// format 1 say nothing.
-    pub(super) fn of(kept: Option<Identity>, found: Identity, last_seq: u64, seen: u64) -> Self {
-        if seen > last_seq {
-            Self::Older { seen }
-        } else if kept.is_some_and(|kept| kept != found) {
-            Self::Copied
-        } else {
-            Self::Same
+    pub(super) fn of(kept: Kept, found: Identity, last_seq: u64, marks: &Marks) -> Self {
+        if marks.highest > last_seq {
+            return Self::Older { seen: marks.highest };
         }
+        let is_other_file = kept.store.is_some_and(|kept| kept != found);
+        let has_other_marks = !marks.found.is_empty() && kept.mark.is_some_and(|kept| !marks.has(kept));
+        if is_other_file || has_other_marks { Self::Copied } else { Self::Same }
+    }
+}
+
+/// What a store says of itself: its file's identity, and its watermark's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) store: Option<Identity>,
+    pub(super) mark: Option<Identity>,
+}
+
+/// The watermarks in a folder.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// The highest seq that any of them speaks of.
+    highest: u64,
+    found: Vec<(Identity, PathBuf)>,
+}
+
+impl Marks {
+    pub(super) fn read(folder: &Path) -> Result<Self, StoreError> {
+        let mut marks = Self::default();
+        for path in mark_paths(folder)? {
+            let text = fs::read_to_string(&path).map_err(|source| io(&path, source))?;
+            // One that a power loss cut short says nothing.
+            marks.highest = marks.highest.max(text.trim_end().parse().unwrap_or(0));
+            marks.found.push((Identity::of(&path)?, path));
+        }
+        Ok(marks)
+    }
+
+    pub(super) fn has(&self, identity: Identity) -> bool {
+        self.path(identity).is_some()
+    }
+
+    fn path(&self, identity: Identity) -> Option<&Path> {
+        self.found.iter().find(|(found, _)| *found == identity).map(|(_, path)| &**path)
     }
 }
 
@@ -127,22 +169,11 @@ pub(super) struct Watermark {
 }
 
 impl Watermark {
-    /// The highest seq that any mark in a folder speaks of.
-    pub(super) fn highest(folder: &Path) -> Result<u64, StoreError> {
-        let mut highest = 0;
-        for path in marks(folder)? {
-            let text = fs::read_to_string(&path).map_err(|source| io(&path, source))?;
-            // One that a power loss cut short says nothing.
-            highest = highest.max(text.trim_end().parse().unwrap_or(0));
-        }
-        Ok(highest)
-    }
-
-    /// A mark of a name of its own for a store that ends at `seq`; all others go. Without room for
-    /// one, the youngest other stays, unless it is above the store.
-    pub(super) fn begin(folder: &Path, seq: u64) -> Result<Self, StoreError> {
-        let before = marks(folder)?;
-        let file = match make_mark(folder, seq) {
+    /// The mark that a store which ends at `seq` names, under another name; or else a new one, which
+    /// the store must name before the [others go](Self::settle).
+    pub(super) fn begin(folder: &Path, seq: u64, kept: Option<Identity>, marks: &Marks) -> Self {
+        let own = kept.and_then(|kept| marks.path(kept)).map(|path| take_mark(folder, path));
+        let file = match own.unwrap_or_else(|| make_mark(folder, seq)) {
             Ok(made) => Some(made),
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "no watermark can be made: an old copy of the store that is \
@@ -150,43 +181,64 @@ impl Watermark {
                 None
             }
         };
-        if file.is_some() || Self::highest(folder)? > seq {
-            for path in before {
-                fs::remove_file(&path).map_err(|source| io(&path, source))?;
-            }
+        Self { file, folder: folder.to_owned() }
+    }
+
+    /// What the store is to name.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        self.file.as_ref().map(|(file, path)| Identity::of_open(file, path)).transpose()
+    }
+
+    /// The store, which ends at `seq`, names this mark: the mark gets this seq, and all others go.
+    /// Without a mark the others stay, unless one is above the store.
+    pub(super) fn settle(&mut self, seq: u64, marks: &Marks) -> Result<(), StoreError> {
+        self.note(seq);
+        if self.file.is_none() && marks.highest <= seq {
+            return Ok(());
         }
-        Ok(Self { file, folder: folder.to_owned() })
+        let own = self.file.as_ref().map(|(_, path)| path);
+        for path in mark_paths(&self.folder)?.iter().filter(|path| Some(*path) != own) {
+            fs::remove_file(path).map_err(|source| io(path, source))?;
+        }
+        Ok(())
     }
 
     /// Removes all marks: those of a store that is gone.
     pub(super) fn clear(folder: &Path) -> Result<(), StoreError> {
-        marks(folder)?.iter().try_for_each(|path| fs::remove_file(path).map_err(|source| io(path, source)))
+        mark_paths(folder)?
+            .iter()
+            .try_for_each(|path| fs::remove_file(path).map_err(|source| io(path, source)))
     }
 
     /// Notes that everything up to `seq` is on disk.
-    pub(super) fn note(&self, seq: u64) {
+    pub(super) fn note(&mut self, seq: u64) {
         if let Some((file, path)) = &self.file
             && let Err(error) = write_mark(file, seq)
         {
             tracing::debug!(path = %path.display(), %error, "the watermark cannot be written");
         }
+        self.rename();
     }
-}
 
-impl Drop for Watermark {
-    /// A clean stop gives the mark another name: see the head of this module.
-    fn drop(&mut self) {
-        if let Some((_, path)) = &self.file {
-            let renamed = new_name(&self.folder).and_then(|name| fs::rename(path, name));
-            if let Err(error) = renamed {
-                tracing::debug!(path = %path.display(), %error, "the watermark keeps its name");
-            }
+    /// Gives the mark another name: see the head of this module.
+    fn rename(&mut self) {
+        let Some((_, path)) = &mut self.file else { return };
+        let renamed = new_name(&self.folder).and_then(|name| fs::rename(&*path, &name).map(|()| name));
+        match renamed {
+            Ok(name) => *path = name,
+            Err(error) => tracing::debug!(path = %path.display(), %error, "the watermark keeps its name"),
         }
     }
 }
 
+impl Drop for Watermark {
+    fn drop(&mut self) {
+        self.rename();
+    }
+}
+
 /// All marks in a folder.
-fn marks(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+fn mark_paths(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut marks = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| io(folder, source))? {
         let entry = entry.map_err(|source| io(folder, source))?;
@@ -195,6 +247,15 @@ fn marks(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
         }
     }
     Ok(marks)
+}
+
+/// A mark that is there, under another name. It keeps its seq: one that is above the store accuses it
+/// until the store is another log.
+fn take_mark(folder: &Path, path: &Path) -> std::io::Result<(File, PathBuf)> {
+    let name = new_name(folder)?;
+    let file = File::options().write(true).open(path)?;
+    fs::rename(path, &name)?;
+    Ok((file, name))
 }
 
 fn make_mark(folder: &Path, seq: u64) -> std::io::Result<(File, PathBuf)> {
@@ -245,11 +306,20 @@ mod tests {
     #[test]
     fn a_mark_above_the_store_says_more_than_its_identity() {
         let (kept, found) = (Identity { inode: 1, birth: 5 }, Identity { inode: 1, birth: 6 });
-        assert_eq!(Origin::of(None, found, 3, 3), Origin::Same);
-        assert_eq!(Origin::of(Some(found), found, 3, 3), Origin::Same);
-        assert_eq!(Origin::of(Some(kept), found, 3, 3), Origin::Copied);
-        assert_eq!(Origin::of(Some(kept), found, 3, 4), Origin::Older { seen: 4 });
-        assert_eq!(Origin::of(Some(found), found, 3, 4), Origin::Older { seen: 4 });
+        let (mark, other) = (Identity { inode: 2, birth: 5 }, Identity { inode: 2, birth: 6 });
+        let marks = |highest, found: &[Identity]| Marks {
+            highest,
+            found: found.iter().map(|mark| (*mark, PathBuf::new())).collect(),
+        };
+        let origin = |store, marks: &Marks| Origin::of(Kept { store, mark: Some(mark) }, found, 3, marks);
+        assert_eq!(Origin::of(Kept::default(), found, 3, &marks(3, &[other])), Origin::Same);
+        assert_eq!(origin(Some(found), &marks(3, &[mark])), Origin::Same);
+        assert_eq!(origin(Some(found), &marks(3, &[other, mark])), Origin::Same);
+        assert_eq!(origin(Some(found), &marks(0, &[])), Origin::Same, "it was moved alone");
+        assert_eq!(origin(Some(found), &marks(3, &[other])), Origin::Copied);
+        assert_eq!(origin(Some(kept), &marks(3, &[mark])), Origin::Copied);
+        assert_eq!(origin(Some(kept), &marks(4, &[mark])), Origin::Older { seen: 4 });
+        assert_eq!(origin(Some(found), &marks(4, &[mark])), Origin::Older { seen: 4 });
     }
 
     #[test]
@@ -269,19 +339,33 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_has_another_name_after_each_start_and_each_stop() {
+    fn a_mark_has_another_name_after_each_start_each_commit_and_each_stop_and_is_the_same_file() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Watermark::begin(folder.path(), 3).unwrap();
-        let names = || marks(folder.path()).unwrap();
-        let running = names();
+        let read = || Marks::read(folder.path()).unwrap();
+        let begin = |seq, kept| {
+            let (mut mark, marks) = (Watermark::begin(folder.path(), seq, kept, &read()), read());
+            mark.settle(seq, &marks).unwrap();
+            mark
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        let mut names = || {
+            let names = mark_paths(folder.path()).unwrap();
+            assert!(names.len() == 1 && seen.insert(names[0].clone()), "{names:?}");
+        };
+        let mut first = begin(3, None);
+        let identity = first.identity().unwrap();
+        names();
         first.note(7);
-        assert_eq!(Watermark::highest(folder.path()).unwrap(), 7);
+        names();
+        assert_eq!(read().highest, 7);
         drop(first);
-        let stopped = names();
-        assert_ne!(running, stopped);
-        assert_eq!(Watermark::highest(folder.path()).unwrap(), 7);
-        let _second = Watermark::begin(folder.path(), 8).unwrap();
-        assert!(names().len() == 1 && names() != stopped);
-        assert_eq!(Watermark::highest(folder.path()).unwrap(), 8);
+        names();
+        assert_eq!(read().highest, 7);
+        let second = begin(8, identity);
+        names();
+        assert_eq!((read().highest, second.identity().unwrap()), (8, identity));
+        let third = begin(2, Some(Identity { inode: 0, birth: 0 }));
+        assert_ne!(third.identity().unwrap(), identity, "another store's mark is not taken over");
+        assert_eq!(read().highest, 2, "and does not stay");
     }
 }

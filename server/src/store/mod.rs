@@ -3,7 +3,7 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `format`, `incarnation`, `last_seq`, `identity` | 8, 16, 8 and 16 bytes, the most significant first |
+//! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark` | 8, 16, 8, 16 and 16 bytes, the most significant first |
 //! | `rows` | entity, row id | seq of its last change, data |
 //! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
 //! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |

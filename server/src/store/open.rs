@@ -3,11 +3,11 @@
 use super::disk::{Committer, Opener, Store, Window};
 use super::error::{StoreError, failed, io};
 use super::folder::{Folder, StoreFile, has_store, store_in};
-use super::identity::{Identity, Origin, Watermark};
+use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::tables::{
-    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS,
-    OP_IDS_1, create, kind_from_byte, text_len,
+    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY, META,
+    OP_IDS, OP_IDS_1, create, kind_from_byte, text_len,
 };
 use super::view::StoredRows;
 use crate::config::Config;
@@ -46,17 +46,22 @@ impl Store {
         if !folder.has_store()? {
             make(&folder)?;
         }
-        let seen = Watermark::highest(folder.path())?;
+        let marks = Marks::read(folder.path())?;
         let found = verify(&path, cache_size(config), |transaction| {
-            Reader { transaction, path: &path }.read(config, seen, log)
+            Reader { transaction, path: &path }.read(config, &marks, log)
         })?;
         crash::point("verified");
         let database = opener(&path).map_err(|error| failed(&path, error))?;
-        if found.is_outdated {
-            settle(&database, &found).map_err(|error| failed(&path, error))?;
+        let last_seq = found.log.last_seq();
+        let mut watermark = Watermark::begin(folder.path(), last_seq, found.kept.mark, &marks);
+        crash::point("begun");
+        // One that is there and cannot be taken over stays the store's; one that is not is forgotten.
+        let mark = watermark.identity()?.or_else(|| found.kept.mark.filter(|mark| marks.has(*mark)));
+        if found.is_outdated || mark != found.kept.mark {
+            settle(&database, &found, mark).map_err(|error| failed(&path, error))?;
             crash::point("settled");
         }
-        let watermark = Watermark::begin(folder.path(), found.log.last_seq())?;
+        watermark.settle(last_seq, &marks)?;
         let reader =
             builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
         let file = StoreFile::open(&path)?;
@@ -213,6 +218,7 @@ pub(super) fn verify<T>(
 /// A store that was read.
 struct Found {
     log: ChangeLog,
+    kept: Kept,
     identity: Identity,
     /// How many bytes of text the window has on disk.
     window_bytes: u64,
@@ -220,8 +226,9 @@ struct Found {
     is_outdated: bool,
 }
 
-/// Brings a store up to date in one transaction: its format, its incarnation, its identity.
-fn settle(database: &Database, found: &Found) -> Result<(), redb::Error> {
+/// Brings a store up to date in one transaction: its format, its incarnation, its identity, its
+/// watermark's.
+fn settle(database: &Database, found: &Found, mark: Option<Identity>) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     {
@@ -233,6 +240,10 @@ fn settle(database: &Database, found: &Found) -> Result<(), redb::Error> {
         meta.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
         meta.insert(INCARNATION_KEY, &found.log.incarnation().to_bytes()[..])?;
         meta.insert(IDENTITY_KEY, &found.identity.to_bytes()[..])?;
+        match mark {
+            Some(mark) => drop(meta.insert(MARK_KEY, &mark.to_bytes()[..])?),
+            None => drop(meta.remove(MARK_KEY)?),
+        }
     }
     Ok(transaction.commit()?)
 }
@@ -258,8 +269,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `seen` is what the watermarks beside the store say.
-    fn read(&self, config: &Config, seen: u64, builder: Builder) -> Checked<Found> {
+    fn read(&self, config: &Config, marks: &Marks, builder: Builder) -> Checked<Found> {
         let format = u64::from_be_bytes(meta(&self.transaction, FORMAT_KEY)?);
         if ![FORMAT_1, FORMAT].contains(&format) {
             let path = self.path.to_owned();
@@ -272,19 +282,20 @@ impl Reader<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let known = if format == FORMAT_1 {
-            None
+            Kept::default()
         } else {
-            Some(Identity::from_bytes(meta(&self.transaction, IDENTITY_KEY)?))
+            let store = Some(Identity::from_bytes(meta(&self.transaction, IDENTITY_KEY)?));
+            Kept { store, mark: optional(&self.transaction, MARK_KEY)?.map(Identity::from_bytes) }
         };
-        let origin = Origin::of(known, identity, last_seq, seen);
+        let origin = Origin::of(known, identity, last_seq, marks);
         let incarnation = match self.incarnation(config, kept, origin, last_seq) {
             Ok(incarnation) => incarnation,
             Err(error) => return Ok(Err(error)),
         };
         let (mut log, window_bytes) = self.log(builder.incarnation(incarnation), last_seq)?;
         self.restore_op_ids(format, &mut log)?;
-        let is_outdated = format != FORMAT || incarnation != kept || known != Some(identity);
-        Ok(Ok(Found { log, identity, window_bytes, is_outdated }))
+        let is_outdated = format != FORMAT || incarnation != kept || known.store != Some(identity);
+        Ok(Ok(Found { log, kept: known, identity, window_bytes, is_outdated }))
     }
 
     /// The incarnation of this log from now on: what is a copy is another log.
@@ -376,9 +387,15 @@ impl Reader<'_> {
 
 /// A value of the table `meta`, of just so many bytes.
 fn meta<const N: usize>(transaction: &ReadTransaction, key: &str) -> Result<[u8; N], String> {
+    optional(transaction, key)?.ok_or_else(|| format!("it has no `{key}`"))
+}
+
+/// A value of the table `meta` that not every store has.
+fn optional<const N: usize>(transaction: &ReadTransaction, key: &str) -> Result<Option<[u8; N]>, String> {
     let meta = transaction.open_table(META).map_err(text)?;
-    let value = meta.get(key).map_err(text)?.ok_or_else(|| format!("it has no `{key}`"))?;
-    value.value().try_into().map_err(|_| format!("its `{key}` has {} bytes, not {N}", value.value().len()))
+    let Some(value) = meta.get(key).map_err(text)? else { return Ok(None) };
+    let bytes = value.value();
+    bytes.try_into().map(Some).map_err(|_| format!("its `{key}` has {} bytes, not {N}", bytes.len()))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

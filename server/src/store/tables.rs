@@ -14,6 +14,7 @@ pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const INCARNATION_KEY: &str = "incarnation";
 pub(super) const LAST_SEQ_KEY: &str = "last_seq";
 pub(super) const IDENTITY_KEY: &str = "identity";
+pub(super) const MARK_KEY: &str = "mark";
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
