@@ -1,13 +1,14 @@
-//! Each limit of `--help` that is no limit of a push's body, against clients that do not keep to it.
+//! The limits of `--help`, against clients that do not keep to them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
+use clap::CommandFactory;
 use common::clients::Sse;
 use common::process::Process;
 use common::{Answer, HANG, get, push, start, start_memory, todos};
 use reqwest::Client;
-use ringlog_server::Server;
+use ringlog_server::{Config, Server};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,6 +63,52 @@ async fn until(what: &str, url: &str, path: &str, is_so: impl Fn(&Answer) -> boo
 /// Waits until one of the server's figures has a value.
 async fn until_figure(url: &str, name: &str, value: usize) {
     until(&format!("{name} = {value}"), url, "/api/stats", |answer| answer.body[name] == value).await;
+}
+
+/// The tests that attack a limit, by option and file.
+const ATTACKED: [(&str, &str, &str); 18] = [
+    ("window-bytes", STORE, "the_window_keeps_to_its_bytes_in_memory_and_on_disk"),
+    ("max-changes", HOSTILE, "changes_over_the_limit_are_counted_and_not_kept"),
+    ("max-body", HOSTILE, "a_refusal_is_read_by_a_client_that_first_sends_all_that_it_has"),
+    ("max-pushing", HOSTILE, "clients_that_hang_up_do_not_get_around_the_limit_of_pushes_in_work"),
+    ("max-sending", LIMITS, "pages_that_are_not_read_take_no_more_memory_together_than_is_allowed"),
+    ("max-limit", API, "a_question_that_makes_no_sense_is_refused"),
+    ("max-wait", LIMITS, "no_pull_waits_longer_than_is_allowed"),
+    ("max-connections", LIMITS, "health_probes_are_answered_when_all_connections_are_taken"),
+    ("max-subscribers", LIMITS, "subscribers_that_take_all_places_and_never_read_lose_them"),
+    ("header-timeout", HOSTILE, "heads_that_never_end_are_hung_up_on_and_hold_nobody_up"),
+    ("request-timeout", HOSTILE, "a_body_that_does_not_come_is_given_up"),
+    ("write-timeout", LIMITS, "a_client_that_asks_and_never_reads_is_let_go"),
+    ("snapshot-ttl", LIMITS, "a_snapshot_that_is_forgotten_is_dropped_without_being_asked_for"),
+    ("snapshot-max-age", LIMITS, "a_page_that_is_asked_for_again_and_again_does_not_keep_its_snapshot"),
+    ("max-snapshots", LIMITS, "more_snapshots_than_are_held_are_shared_and_none_is_taken_away"),
+    ("drain", STOPPING, "stopping_keeps_to_its_time_whatever_clients_hold_open"),
+    ("max-tickets", LIMITS, "tickets_that_are_hoarded_run_out_and_then_expire"),
+    ("ticket-ttl", LIMITS, "tickets_that_are_hoarded_run_out_and_then_expire"),
+];
+
+const API: &str = include_str!("api.rs");
+const HOSTILE: &str = include_str!("hostile.rs");
+const LIMITS: &str = include_str!("limits.rs");
+const STOPPING: &str = include_str!("stopping.rs");
+const STORE: &str = include_str!("store.rs");
+
+#[test]
+fn each_limit_of_the_help_has_a_test_that_attacks_it() {
+    let command = Config::command();
+    let limits = command.get_arguments().filter(|option| {
+        let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+        help.starts_with("Maximum ") || help.starts_with("Time limit ")
+    });
+    let limits: Vec<_> = limits.filter_map(clap::Arg::get_long).collect();
+    assert_eq!(limits.len(), ATTACKED.len(), "{limits:?}");
+    for limit in limits {
+        let (_, file, test) = ATTACKED.iter().find(|(option, ..)| *option == limit).expect(limit);
+        let (before, after) = file.split_once(&format!("fn {test}() {{")).expect(test);
+        assert!(before.trim_end().ends_with("async") || before.ends_with("#[test]\n"), "{test} is a test");
+        let body = after.split("\n}\n").next().unwrap();
+        assert!(body.contains(&format!("--{limit}")), "{test} sets --{limit}");
+    }
 }
 
 #[tokio::test]
