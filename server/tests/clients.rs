@@ -331,7 +331,7 @@ async fn clients_of_web_sockets_see_why_one_is_closed() {
     let mut page = Page::start().await;
     if let Some(page) = &mut page {
         for (does, code) in
-            [("close(1000, 'done')", 1000), ("close(4321)", 4321), ("send('x'.repeat(10_000_000))", 1009)]
+            [("close(1000, 'done')", 1000), ("close(4321)", 4321), ("send('x'.repeat(2_000_000))", 1009)]
         {
             page.run(&server.url(), &format!("follow('/api/sync/ws', (socket) => socket.{does})")).await;
             assert_eq!(closed(page).await.0, code, "a browser: {does}");
@@ -353,6 +353,42 @@ async fn clients_of_web_sockets_see_why_one_is_closed() {
         assert_eq!(closed(page).await, (1001, "the server is stopping".into()));
     }
     stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_that_the_readme_shows_loses_nothing_through_a_cut_and_a_silence() {
+    let Some(mut page) = Page::start().await else { return };
+    let [read, write] = ["read-read-read-read", "write-write-write-write"];
+    let server = start_memory(&format!("--heartbeat 0.5 --read-token {read} --write-token {write}")).await;
+    let mut relay = Relay::start(server.address()).await;
+    let client = reqwest::Client::new();
+    let push = async |first: usize| {
+        let request = client.post(format!("{}/api/sync/push", server.url())).bearer_auth(write);
+        assert_eq!(request.json(&todos(first, 1)).send().await.unwrap().status().as_u16(), 200);
+    };
+    let rows = client.get(format!("{}/api/sync/snapshot", server.url())).bearer_auth(read);
+    let resume = rows.send().await.unwrap().headers()["ringlog-resume"].to_str().unwrap().to_owned();
+    let readme = std::fs::read_to_string(folder().join("../../README.md")).unwrap();
+    let (_, shown) = readme.split_once("```js\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    page.browser.open(&format!("{}/healthz", relay.url())).await;
+    let script = format!(
+        "{shown}; globalThis.seen = [];
+         const take = (page) => seen.push(...page.changes.map((change) => change.row_id));
+         follow('', '{read}', '{resume}', take, () => seen.push('resync')); 0"
+    );
+    page.browser.eval(&script).await;
+    push(0).await;
+    page.browser.until("seen.length > 0").await;
+    relay.cut().await;
+    push(1).await;
+    relay.open().await;
+    page.browser.until("seen.length > 1").await;
+    relay.silence("/api/sync/live");
+    push(2).await;
+    page.browser.until("seen.length > 2").await;
+    assert_eq!(page.browser.eval("seen.join()").await, "row-0,row-1,row-2");
+    server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
