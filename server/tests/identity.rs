@@ -364,7 +364,7 @@ async fn a_torn_or_damaged_backup_is_refused_and_leaves_nothing() {
         }
         assert!(!is_well && said.contains("torn is no whole backup"), "{number}: {said}");
         assert!(
-            !target.join("ringlog.redb").exists() && !target.join("ringlog.redb.new").exists(),
+            !target.join("ringlog.redb").exists() && !target.join("ringlog.redb.restoring").exists(),
             "{number}"
         );
         assert!(!command(&["verify-backup", &torn]).0);
@@ -489,7 +489,7 @@ async fn a_backup_or_a_restore_beyond_the_limit_of_a_files_size_says_so_and_leav
     }
     assert!(command(&["backup", &data, "--to", &file]).0);
     let (is_well, said) = limited("ulimit -f 100", &["restore", &file, "--data", &restored]);
-    assert!(!is_well && said.contains("ringlog.redb.new: File too large"), "{said}");
+    assert!(!is_well && said.contains("ringlog.redb.restoring: File too large"), "{said}");
     let left: Vec<_> = fs::read_dir(&restored).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["ringlog.lock"]);
     assert!(command(&["restore", &file, "--data", &restored]).0, "with room it is done");
@@ -588,4 +588,50 @@ async fn the_line_for_cron_in_readme_and_help_makes_a_backup_and_deletes_old_one
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(left[0], "other");
     assert!(command(&["verify-backup", place.path("backup").join(&left[1]).to_str().unwrap()]).0);
+}
+
+/// A service manager starts the server again and again, whatever was going on.
+#[tokio::test]
+async fn a_restore_that_was_killed_does_not_become_an_empty_log_and_can_be_repeated() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    push(&server.url(), &todos(0, 3)).await;
+    let [data, file, restored] =
+        ["data", "file", "restored"].map(|name| place.path(name).display().to_string());
+    assert!(command(&["backup", &data, "--to", &file]).0);
+    place.run("mkdir restored; mkfifo slow");
+    let slow = place.path("slow").display().to_string();
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_ringlog-server"))
+        .args(["restore", &slow, "--data", &restored])
+        .spawn()
+        .unwrap();
+    // It is open for reading once this returns, and waits for more.
+    let writer = fs::File::options().write(true).open(&slow).unwrap();
+    let left = place.path("restored/ringlog.redb.restoring");
+    assert!(left.exists());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    drop(writer);
+    let server = Process::new(&place.path("restored"), "");
+    assert!(!server.start());
+    assert!(server.said().contains("ringlog.redb.restoring is left of a restore"), "{}", server.said());
+    let (is_well, said) = command(&["restore", &file, "--data", &restored]);
+    assert!(is_well && !left.exists(), "{said}");
+    assert!(server.start(), "{}", server.said());
+    assert_eq!(common::snapshot(&server.url(), 10).await.unwrap().0.len(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_other_users_can_read_is_warned_of() {
+    let place = Place::new();
+    let server = place.server("data", "");
+    assert!(server.stop());
+    assert!(!server.said().contains("WARN"), "{}", server.said());
+    place.run("chmod 644 data/ringlog.redb");
+    assert!(server.start());
+    assert!(
+        server.said().contains("other users may have access to the store: chmod 600"),
+        "{}",
+        server.said()
+    );
 }

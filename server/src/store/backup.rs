@@ -237,14 +237,15 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
         return Err(StoreError::Exists(folder.store()));
     }
     let mut summary = BackupSummary::default();
-    fill(&folder, |transaction| {
+    let path = folder.restoring_path();
+    fill(&path, |transaction| {
         summary = restore_into(file, transaction)?;
         Ok(summary.last_seq)
     })?;
     // A disk that takes it and gives back something else is noticed now rather than at the start.
-    verify(&folder.new_path(), 64 << 20, |_| Ok(Ok(())))?;
+    verify(&path, 64 << 20, |_| Ok(Ok(())))?;
     Watermark::clear(folder.path())?;
-    folder.name_new_store()?;
+    folder.name_store(&path)?;
     Ok(summary)
 }
 

@@ -60,6 +60,9 @@ pub enum StoreError {
          (ringlog-server backup http://…), or put the file back", .0.display()
     )]
     Removed(PathBuf),
+    /// A restore has begun in the folder and did not end.
+    #[error("{} is left of a restore that was interrupted: restore again, or remove it to start an empty log", .0.display())]
+    Restoring(PathBuf),
     /// A backup is not whole.
     #[error("{} is no whole backup: {reason}", path.display())]
     Backup {

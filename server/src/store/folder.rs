@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "ringlog.redb";
 /// What a store is called until it is whole.
 const NEW_FILE: &str = "ringlog.redb.new";
+/// What a store is called until a backup is restored to it. An empty store is not made in its place.
+const RESTORING_FILE: &str = "ringlog.redb.restoring";
 const LOCK_FILE: &str = "ringlog.lock";
 
 /// A data folder that no other server uses, for as long as this is kept.
@@ -47,21 +49,22 @@ impl Folder {
         self.path.join(NEW_FILE)
     }
 
-    /// An empty file to make a store in. What an earlier attempt left there is removed.
-    pub(super) fn new_store(&self) -> Result<PathBuf, StoreError> {
-        let path = self.new_path();
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(&path, source)),
-            _ => {}
-        }
-        private().create_new(true).write(true).open(&path).map_err(|source| io(&path, source))?;
-        Ok(path)
+    /// Where a backup is restored to.
+    pub(super) fn restoring_path(&self) -> PathBuf {
+        self.path.join(RESTORING_FILE)
+    }
+
+    /// An error if a restore has begun here and did not end: a server that is started by a service
+    /// manager would have an empty log.
+    pub(super) fn check_restored(&self) -> Result<(), StoreError> {
+        let path = self.restoring_path();
+        if fs::symlink_metadata(&path).is_ok() { Err(StoreError::Restoring(path)) } else { Ok(()) }
     }
 
     /// Gives a store that is whole its name.
-    pub(super) fn name_new_store(&self) -> Result<(), StoreError> {
+    pub(super) fn name_store(&self, whole: &Path) -> Result<(), StoreError> {
         let path = self.store();
-        fs::rename(self.new_path(), &path).map_err(|source| io(&path, source))?;
+        fs::rename(whole, &path).map_err(|source| io(&path, source))?;
         // The name is on disk before anything is acknowledged.
         sync_folder(&self.path).map_err(|source| io(&self.path, source))
     }
@@ -108,6 +111,29 @@ impl StoreFile {
 /// The store's file in a folder.
 pub(super) fn store_in(folder: &Path) -> PathBuf {
     folder.join(FILE)
+}
+
+/// An empty file to make a store in. What an earlier attempt left there is removed.
+pub(super) fn empty_file(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(path, source)),
+        _ => {}
+    }
+    private().create_new(true).write(true).open(path).map_err(|source| io(path, source))?;
+    Ok(())
+}
+
+/// Warns if others can read or write a store, as those that an earlier version made.
+pub(super) fn warn_of_others(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(found) = fs::metadata(path) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
+        if mode & 0o077 != 0 {
+            tracing::warn!(store = %path.display(), mode = format!("{mode:04o}"), "other users may have access to the store: chmod 600");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 /// Whether a store has this name. A link that leads nowhere is an error: the disk that it leads to

@@ -2,7 +2,7 @@
 
 use super::disk::{Committer, Opener, Store, Window};
 use super::error::{StoreError, failed, io};
-use super::folder::{Folder, StoreFile, has_store, store_in};
+use super::folder::{Folder, StoreFile, empty_file, has_store, store_in, warn_of_others};
 use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::tables::{
@@ -46,6 +46,7 @@ impl Store {
         if !folder.has_store()? {
             make(&folder)?;
         }
+        warn_of_others(&path);
         let marks = Marks::read(folder.path())?;
         let found = verify(&path, cache_size(config), |transaction| {
             Reader { transaction, path: &path }.read(config, &marks, log)
@@ -129,11 +130,13 @@ fn check_format(transaction: &ReadTransaction, path: &Path) -> Result<(), StoreE
 
 /// Makes an empty store with an incarnation of its own.
 fn make(folder: &Folder) -> Result<(), StoreError> {
+    folder.check_restored()?;
     // Of a store that is gone; they say nothing about this one.
     Watermark::clear(folder.path())?;
-    fill(folder, |_| Ok(0))?;
+    let path = folder.new_path();
+    fill(&path, |_| Ok(0))?;
     crash::point("made");
-    folder.name_new_store()?;
+    folder.name_store(&path)?;
     crash::point("renamed");
     Ok(())
 }
@@ -141,13 +144,13 @@ fn make(folder: &Folder) -> Result<(), StoreError> {
 /// Makes a store under another name: `rows` writes what is in it, and answers with its last seq. On
 /// any error nothing stays.
 pub(super) fn fill(
-    folder: &Folder,
+    path: &Path,
     contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
 ) -> Result<(), StoreError> {
-    let path = folder.new_store()?;
-    let filled = fill_at(&path, contents);
+    empty_file(path)?;
+    let filled = fill_at(path, contents);
     if filled.is_err() {
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(path);
     }
     filled
 }
