@@ -659,6 +659,25 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_that_is_polled_again_replaces_its_own_waker_and_no_other() {
+        struct Count(AtomicU64);
+        impl Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let log = Log::new();
+        let counts = [(); 3].map(|()| Arc::new(Count(AtomicU64::new(0))));
+        let [first, before, after] = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
+        let [mut one, mut other] = [(); 2].map(|()| Waiter::new(&*log));
+        assert!(one.poll(3, &first).is_pending());
+        assert!(other.poll(3, &before).is_pending());
+        assert!(other.poll(3, &after).is_pending());
+        log.publish(3);
+        assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 0, 1]);
+    }
+
+    #[test]
     fn a_wait_for_more_than_any_seq_waits_for_the_farthest() {
         let log = Log::new();
         let mut waiter = Waiter::new(&*log);
