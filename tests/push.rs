@@ -302,6 +302,16 @@ fn a_batch_is_applied_whole() {
 }
 
 #[test]
+fn a_batch_of_replays_only_is_answered_without_a_call_of_apply() {
+    let log = ChangeLog::new();
+    let two = request([change("a", "1"), change("b", "2")]);
+    assert_eq!(log.push_batch(&two, accept_all).applied, 2);
+    let response =
+        log.push_batch(&two, |_| -> Result<(), Infallible> { panic!("there is nothing to apply") });
+    assert_eq!(summary(&response), (2, 2, vec![(Replayed, Some(1)), (Replayed, Some(2))]));
+}
+
+#[test]
 fn a_batch_that_fails_leaves_nothing() {
     let log = ChangeLog::new();
     log.push(&request([change("b", "2")]), accept);
