@@ -187,3 +187,23 @@ impl Drop for Taken {
 unsafe impl Send for Seat {}
 // SAFETY: as above.
 unsafe impl Sync for Seat {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Other tests of this process have threads too, at one time far fewer than come here one after the other.
+    #[test]
+    fn a_thread_that_ends_leaves_its_seat_to_the_next() {
+        const THREADS: usize = 1_000;
+        let domain = Domain::new();
+        let before = SEATS.iter().count();
+        for _ in 0..THREADS {
+            // Joined: what a thread keeps for itself is dropped by then.
+            let end = std::thread::scope(|scope| scope.spawn(|| drop(Writing::enter(&domain))).join());
+            end.expect("no panic");
+        }
+        let added = SEATS.iter().count() - before;
+        assert!(added < THREADS / 2, "{added} seats for {THREADS} threads");
+    }
+}

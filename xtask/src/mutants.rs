@@ -7,6 +7,10 @@ use crate::shell;
 /// The library's files that are held to it unless others are named.
 const PATHS: &[&str] = &[
     "src/ring/*.rs",
+    "src/dedup/*.rs",
+    "src/wait.rs",
+    "src/follow.rs",
+    "src/push.rs",
     "src/append.rs",
     "src/batch.rs",
     "src/clock.rs",
@@ -21,7 +25,7 @@ const PATHS: &[&str] = &[
 const LIBRARY: [&str; 2] = [
     "--package ringlog --timeout 20 -- --lib -- --skip held_writers",
     "--package ringlog --timeout 120 --iterate -- --lib --test semantics --test filter --test restore \
-     --test fuzz_corpus --test follow --test push --test memory",
+     --test fuzz_corpus --test follow --test push --test byte_bound --test foreign_code --test memory",
 ];
 
 const SERVER: [&str; 1] = ["--package ringlog-server --timeout 300 -- --lib --test store --test api"];
