@@ -328,6 +328,33 @@ async fn a_store_of_format_1_is_converted_and_goes_on() {
     }
 }
 
+/// What has no room is not converted by halves: with room again it is the same log.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_store_of_format_1_without_room_to_be_converted_is_converted_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path()).await.unwrap();
+    for n in 0..40 {
+        common::push(&server.url(), &with_op_id(&n.to_string(), n)).await;
+    }
+    let (rows, token) = snapshot(&server.url(), 100).await.unwrap();
+    server.shutdown().await;
+    to_format_1(&folder.path().join(FILE));
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -f 10; exec \"$0\" --listen 127.0.0.1:0 --data \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_ringlog-server"))
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("ringlog.redb: File too large"), "{said}");
+    let server = start(folder.path()).await.unwrap();
+    assert_eq!(snapshot(&server.url(), 100).await.unwrap(), (rows, token), "the same log");
+    let again = common::push(&server.url(), &with_op_id("39", 39)).await;
+    assert_eq!(again.body["deduped"], 1, "{}", again.body);
+    server.shutdown().await;
+}
+
 /// It is taken before the new server is tried.
 #[tokio::test]
 async fn a_store_of_format_1_is_backed_up_with_its_op_ids() {
