@@ -142,6 +142,55 @@ async fn data_that_a_parser_would_change_comes_back_as_it_was_pushed() {
     server.shutdown().await;
 }
 
+/// The page in the first message `changes` of a WebSocket.
+async fn socket_page(server: &Server) -> String {
+    let url = format!("{}/api/sync/ws?since=0", server.url().replace("http", "ws"));
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let page = async {
+        loop {
+            let message = socket.next().await.unwrap().unwrap().into_text().unwrap();
+            if let Some((_, page)) = message.split_once(r#","data":{"changes":"#) {
+                return format!(r#"{{"changes":{}"#, page.strip_suffix('}').unwrap());
+            }
+        }
+    };
+    tokio::time::timeout(HANG, page).await.expect("changes")
+}
+
+async fn packed_page(server: &Server) -> String {
+    let client = reqwest::Client::builder().no_gzip().build().unwrap();
+    let request = client.get(format!("{}/api/sync/pull", server.url()));
+    let packed = request.header("Accept-Encoding", "gzip").send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let mut page = String::new();
+    let packed = packed.bytes().await.unwrap();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*packed), &mut page).unwrap();
+    page
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_comes_back_over_a_web_socket_from_a_packed_answer_and_from_a_backup() {
+    let texts: Vec<_> = TEXTS.iter().map(|text| (*text).to_owned()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let server = start(&format!("--data {}", path("data"))).await;
+    assert_eq!(push_text(&server, body(&texts)).await.status(), 200);
+    assert_eq!(data_of(&socket_page(&server).await), expected(&texts), "a WebSocket");
+    assert_eq!(data_of(&packed_page(&server).await), expected(&texts), "gzip");
+    let (url, backup, restored) = (server.url(), path("backup"), path("restored"));
+    for args in [["backup", &url, "--to", &backup], ["restore", &backup, "--data", &restored]] {
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
+        assert!(program.args(args).status().await.unwrap().success(), "{args:?}");
+    }
+    server.shutdown().await;
+    let server = start(&format!("--data {restored}")).await;
+    for route in ["pull", "snapshot"] {
+        let page = text(format!("{}/api/sync/{route}", server.url())).await;
+        assert_eq!(data_of(&page), expected(&texts), "{route} of what was restored");
+    }
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_full_of_numbers_is_answered_with_no_more_bytes_than_it_had() {
     let server = start_memory("").await;
