@@ -60,11 +60,6 @@ pub(crate) fn one(
     let append = |json: &str| {
         let (entity, row_id) = (change.entity, change.row_id);
         let meta = Meta::new(change.kind, timestamp);
-        if cfg!(ringlog_fault = "lay_out_after_claim") {
-            let mut claim = ring.claim(enter(), 1);
-            claim.publish_last(meta, spill::spill([entity, row_id, json]));
-            return claim.finish();
-        }
         let (seq, spare) = if ring.fits(total([entity.len(), row_id.len(), json.len()])) {
             ring.append(enter(), meta, [entity, row_id, json])
         } else {

@@ -398,11 +398,11 @@ pub(crate) mod epoch {
 ///
 /// What it promises: a `heavy` acts as if each other thread had run a full fence at some moment between
 /// its call and its return. Where the kernel refuses, and on other systems, both are plain full fences,
-/// and so they are in a model: loom knows no processors to interrupt.
+/// and so they are in a model and under Miri, which know no processors to interrupt.
 pub(crate) mod asymmetric {
     pub(crate) use imp::{heavy, light, prepare};
 
-    #[cfg(all(target_os = "linux", not(loom), not(ringlog_gate = "plain")))]
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     mod imp {
         use rustix::thread::{MembarrierCommand, membarrier};
         use std::sync::Once;
@@ -456,7 +456,7 @@ pub(crate) mod asymmetric {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(loom), not(ringlog_gate = "plain"))))]
+    #[cfg(not(all(target_os = "linux", not(any(loom, miri)))))]
     mod imp {
         use super::super::{Ordering, fence};
 

@@ -258,9 +258,7 @@ impl WaitQueue {
         if cfg!(ringlog_gate = "none") {
             return;
         }
-        if !cfg!(ringlog_fault = "wait_light_fence") {
-            asymmetric::light(); // A
-        }
+        asymmetric::light(); // A
         if self.min_seq.load(Ordering::Relaxed) != IDLE {
             self.notify(log);
         }
@@ -279,14 +277,13 @@ impl WaitQueue {
     pub(crate) fn close(&self, log: &impl Watched) {
         let mut sleepers = self.sleepers.lock();
         if self.closed_at.load(Ordering::Relaxed) == OPEN {
-            let last = if cfg!(ringlog_fault = "wait_close_at_head") { log.head() } else { log.last() };
-            self.closed_at.store(last, Ordering::Release);
+            self.closed_at.store(log.last(), Ordering::Release);
         }
         let ended = sleepers.take_beyond(self.closed_at.load(Ordering::Relaxed));
         self.announce(&sleepers, log);
         let is_empty = sleepers.first.is_none();
         drop(sleepers);
-        if !is_empty && !cfg!(ringlog_fault = "wait_close_baton") {
+        if !is_empty {
             self.notify(log);
         }
         for sleeper in ended {
@@ -314,9 +311,7 @@ impl WaitQueue {
     #[inline(never)]
     fn notify(&self, log: &impl Watched) {
         loop {
-            if !cfg!(ringlog_fault = "wait_look_fence") {
-                fence(Ordering::SeqCst); // B
-            }
+            fence(Ordering::SeqCst); // B
             let min_seq = self.min_seq.load(Ordering::Relaxed);
             if min_seq & !LINGERING > log.last() {
                 return;
@@ -332,7 +327,7 @@ impl WaitQueue {
             // All of them, whatever one does. `any` would stop at the first.
             let woken = ready.into_iter().flatten().map(Sleeper::wake).filter(|&woken| woken).count();
             // A woken waiter will notify. If there is none, then this thread, which held the lock, must.
-            if woken > 0 || cfg!(ringlog_fault = "wait_hand_off") {
+            if woken > 0 {
                 return;
             }
         }
@@ -351,7 +346,7 @@ impl WaitQueue {
         let replaced = sleepers.enter(ticket, seq, sleeper);
         let before = self.announce(&sleepers, log);
         drop(sleepers);
-        if before == IDLE && !cfg!(ringlog_fault = "wait_heavy_fence") {
+        if before == IDLE {
             asymmetric::heavy(); // C
         }
         replaced
@@ -363,15 +358,12 @@ impl WaitQueue {
         // While it is in the queue, `min_seq` is at most its seq: so one could tell without the lock that
         // it is out. But the thread that took it out relies on it to notify *after* that thread has
         // released the lock.
-        if cfg!(ringlog_fault = "wait_leave_unlocked") && self.min_seq.load(Ordering::Relaxed) > ticket.seq {
-            return self.notify(log);
-        }
         let mut sleepers = self.sleepers.lock();
         let left = sleepers.remove(ticket);
         self.announce(&sleepers, log);
         let is_empty = sleepers.first.is_none();
         drop(sleepers);
-        if !is_empty && !cfg!(ringlog_fault = "wait_baton") {
+        if !is_empty {
             self.notify(log);
         }
         discard(left);
@@ -540,13 +532,9 @@ impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
         let log = &*self.watched;
         let queue = log.wait_queue();
         let replaced = queue.enter(&mut self.ticket, seq, sleeper, log);
-        if cfg!(ringlog_fault = "wait_check_again") {
-            return Poll::Pending;
-        }
         queue.notify(log);
         discard(replaced);
         match self.look(seq) {
-            Ok(Ended::Closed(_)) if cfg!(ringlog_fault = "wait_close_unseen") => Poll::Pending,
             Ok(ended) => {
                 self.cancel();
                 Poll::Ready(ended)

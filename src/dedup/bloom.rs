@@ -55,8 +55,7 @@ impl Word {
             let grown = Self(self.0 | bits);
             return (grown != self).then_some(grown);
         }
-        let stays = has_expired() && cfg!(not(ringlog_fault = "bloom_goes_back"));
-        (!stays).then(|| Self::new(generation, bits))
+        (!has_expired()).then(|| Self::new(generation, bits))
     }
 }
 
@@ -79,12 +78,10 @@ impl Bloom {
     pub(super) fn insert(&self, hash: u64, generation: u64, has_expired: impl Fn() -> bool) {
         let word = &self.words[usize::from(generation % 2 == 1)];
         let bits = probes(hash);
-        let order =
-            if cfg!(ringlog_fault = "bloom_late_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        let mut now = word.load(order); // bloom:C
+        let mut now = word.load(Ordering::Acquire); // bloom:C
         while let Some(next) = Word(now).with(generation, bits, &has_expired) {
             // bloom:A; on failure bloom:C
-            match word.compare_exchange_weak(now, next.0, Ordering::Release, order) {
+            match word.compare_exchange_weak(now, next.0, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(seen) => now = seen,
             }
@@ -95,8 +92,7 @@ impl Bloom {
     #[inline]
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         let bits = probes(hash);
-        let order = if cfg!(ringlog_fault = "bloom_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        self.words.iter().any(|word| word.load(order) & bits == bits) // bloom:B
+        self.words.iter().any(|word| word.load(Ordering::Acquire) & bits == bits) // bloom:B
     }
 }
 

@@ -168,10 +168,8 @@ impl Entry {
 
     /// Completes the id of a claim. For its owner only, once.
     pub(super) fn complete(&self, ticket: u64, seq: u64) {
-        let order =
-            if cfg!(ringlog_fault = "complete_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         self.seq.store(seq, Ordering::Relaxed);
-        self.state.store(State::Completed(ticket).pack(), order); // complete:A
+        self.state.store(State::Completed(ticket).pack(), Ordering::Release); // complete:A
     }
 
     /// Completes the id of an entry that was entered as [`State::Completing`]. For its owner only.

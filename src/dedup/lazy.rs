@@ -39,9 +39,7 @@ impl<T> Lazy<T> {
     /// The value, if there is one by now. Wait-free.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
-        let order =
-            if cfg!(ringlog_fault = "lazy_b_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        let value = self.value.load(order); // lazy:B
+        let value = self.value.load(Ordering::Acquire); // lazy:B
         // SAFETY: null, or published fully made; and neither replaced nor freed while this is
         // borrowed (D6).
         unsafe { value.as_ref() }
@@ -62,15 +60,9 @@ impl<T> Lazy<T> {
     #[cold]
     fn build(&self, build: impl FnOnce() -> T) -> &T {
         let made = Box::into_raw(Box::new(build()));
-        let order =
-            if cfg!(ringlog_fault = "lazy_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        if cfg!(ringlog_fault = "lazy_blindly") {
-            self.value.store(made, order);
-            // SAFETY: made above, and nobody frees it: the model fails before.
-            return unsafe { &*made };
-        }
         // lazy:A; on failure lazy:B
-        let published = match self.value.compare_exchange(null_mut(), made, order, Ordering::Acquire) {
+        let result = self.value.compare_exchange(null_mut(), made, Ordering::Release, Ordering::Acquire);
+        let published = match result {
             Ok(_) => made,
             Err(faster) => {
                 // SAFETY: made above, and not published.

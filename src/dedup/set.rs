@@ -152,12 +152,10 @@ impl Set {
     fn rely(&self, filter: u64, found: &Found<'_>) -> bool {
         let State::Completing(relied) = found.state else { return true };
         let completed = self.completed();
-        if completed <= relied || cfg!(ringlog_fault = "rely_unsaid") {
+        if completed <= relied {
             return true;
         }
-        if cfg!(not(ringlog_fault = "rely_without_bits")) {
-            self.set_bits(filter, completed + 1);
-        }
+        self.set_bits(filter, completed + 1);
         found.entry.rely(relied, completed)
     }
 
@@ -176,15 +174,8 @@ impl Set {
         // Before the entry can be seen, as in `complete`.
         let completed = self.completed();
         self.set_bits(hashes.filter, completed + 1);
-        let state = if cfg!(ringlog_fault = "remember_in_flight") {
-            State::InFlight
-        } else {
-            State::Completing(completed)
-        };
+        let state = State::Completing(completed);
         if let Claim::Proceed(held) = self.enter(hashes, id, New { state, fingerprint: None }) {
-            if cfg!(ringlog_fault = "remember_in_flight") {
-                return self.complete(held, 0);
-            }
             self.complete_remembered(held);
         }
     }
@@ -237,16 +228,10 @@ impl Set {
     pub(crate) fn complete(&self, held: Held, seq: u64) {
         let Held { place, hashes: Hashes { filter, .. } } = held;
         let ticket = self.take_ticket();
-        let late = cfg!(ringlog_fault = "bloom_after_complete");
-        if !late {
-            self.set_bits(filter, ticket);
-        }
+        self.set_bits(filter, ticket);
         let (shard, slot) = self.at(place);
         // SAFETY: the holder of a claim owns the slot, up to `line_up` (D4).
         unsafe { shard.owned(slot) }.complete(ticket, seq);
-        if late {
-            self.set_bits(filter, ticket);
-        }
         self.line_up(place, ticket);
     }
 
@@ -290,7 +275,7 @@ impl Set {
             let State::Completed(other_ticket) = unsafe { shard.owned(slot) }.state() else {
                 unreachable!("only what is completed is lined up")
             };
-            if other_ticket < ticket || cfg!(ringlog_fault = "order_evicts_the_younger") {
+            if other_ticket < ticket {
                 return self.vacate(other);
             }
             (place, ticket) = (other, other_ticket);

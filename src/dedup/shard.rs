@@ -51,15 +51,13 @@ pub(super) struct Window<'a> {
 impl Window<'_> {
     /// Whether a ticket is followed by as many as are remembered.
     pub(super) fn has_expired(self, ticket: u64) -> bool {
-        let capacity = self.capacity + u64::from(cfg!(ringlog_fault = "window_too_long"));
-        ticket + capacity <= self.completed.load(Ordering::Relaxed)
+        ticket + self.capacity <= self.completed.load(Ordering::Relaxed)
     }
 
     /// Whether an entry in this state counts.
     pub(super) fn is_live(self, state: State) -> bool {
         match state {
-            State::InFlight => cfg!(not(ringlog_fault = "expire_in_flight")),
-            State::Completing(_) => true,
+            State::InFlight | State::Completing(_) => true,
             State::Completed(ticket) => !self.has_expired(ticket),
         }
     }
@@ -176,15 +174,11 @@ impl Shard {
         loop {
             // control:A. This CAS is the claim: whoever changed the shard since it was looked at,
             // fails it.
-            let order =
-                if cfg!(ringlog_fault = "fill_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-            if self.change(now, now.fill(slot, Tag::of(query.hash)), order) {
+            if self.change(now, now.fill(slot, Tag::of(query.hash)), Ordering::Release) {
                 return Some(Entered::At(slot));
             }
             let next = self.control();
-            let look_again = !next.same_version(now) && cfg!(not(ringlog_fault = "commit_unchecked"));
-            let split = next.is_split() && cfg!(not(ringlog_fault = "fill_after_split"));
-            if look_again && (split || self.find(next, query).is_some()) {
+            if !next.same_version(now) && (next.is_split() || self.find(next, query).is_some()) {
                 self.vacate(slot);
                 return None;
             }
@@ -196,9 +190,6 @@ impl Shard {
     pub(super) fn vacate(&self, slot: usize) {
         self.slots[slot].take();
         let mut now = self.control.load(Ordering::Relaxed);
-        if cfg!(ringlog_fault = "vacate_blindly") {
-            return self.control.store(Control(now).vacate(slot).0, Ordering::Release);
-        }
         // control:C
         while let Err(seen) = self.control.compare_exchange_weak(
             now,

@@ -117,21 +117,16 @@ impl<T> Slot<T> {
         let word = Word::new(NonNull::from(Box::leak(Box::new(counted))));
         // What count the empty word may have had is of those who came for a former value, and got
         // none.
-        let order =
-            if cfg!(ringlog_fault = "slot_a_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        self.word.swap(word.0, order); // slot:A
+        self.word.swap(word.0, Ordering::Release); // slot:A
     }
 
     /// Empties the slot; its value is freed now or by the last who holds it.
     pub(crate) fn take(&self) {
-        let order =
-            if cfg!(ringlog_fault = "slot_e_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        let word = Word(self.word.swap(Word::EMPTY.0, order)); // slot:E
+        let word = Word(self.word.swap(Word::EMPTY.0, Ordering::Release)); // slot:E
         let Some(value) = word.value::<T>() else { return };
         // `count` references went out over the word, and the slot gives up its share.
-        let out = if cfg!(ringlog_fault = "slot_counts_twice") { 2 * word.count() } else { word.count() };
         // SAFETY: the swap took the value out of the slot, and with it the slot's share.
-        unsafe { settle(value, SHARE.wrapping_sub(out)) };
+        unsafe { settle(value, SHARE.wrapping_sub(word.count())) };
     }
 
     /// The value in the slot, for the slot's owner.
@@ -181,11 +176,10 @@ impl<T> Ref<'_, T> {
 /// The caller has this share: references that are out, or the slot's own. It is gone afterwards.
 #[inline]
 unsafe fn settle<T>(value: NonNull<Counted<T>>, share: u64) {
-    let order = if cfg!(ringlog_fault = "slot_c_relaxed") { Ordering::Relaxed } else { Ordering::Release };
     // SAFETY: the value is alive as long as the caller's share is in it (S2).
     let balance = unsafe { &(*value.as_ptr()).balance };
     // slot:C
-    if balance.fetch_sub(share, order) == share {
+    if balance.fetch_sub(share, Ordering::Release) == share {
         balance.load(Ordering::Acquire); // slot:D
         // SAFETY: nobody holds the value any more, and nobody can get at it: it left its slot (S3).
         let value = unsafe { Box::from_raw(value.as_ptr()) };

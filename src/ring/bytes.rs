@@ -183,9 +183,7 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
     pub(super) fn keep(&self, ring: &Ring<M>, mut guard: Guard) {
         let mut handed_over = false;
         loop {
-            if !cfg!(ringlog_fault = "count_publish_fence") {
-                fence(Ordering::SeqCst);
-            }
+            fence(Ordering::SeqCst);
             let Some(mut counted) = self.counted.try_lock() else { break };
             self.count(ring, &mut counted, &guard);
             let floor = counted.hand_over();
@@ -194,10 +192,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
                 self.hand_over(floor, &guard);
                 handed_over = true;
             }
-            if !cfg!(ringlog_fault = "count_look_fence") {
-                fence(Ordering::SeqCst);
-            }
-            if cfg!(ringlog_fault = "count_once") || !self.is_behind(ring, &guard) {
+            fence(Ordering::SeqCst);
+            if !self.is_behind(ring, &guard) {
                 break;
             }
         }
@@ -258,9 +254,6 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
 
     /// Has the blocks below `floor` taken when no reader can reach them any more.
     fn hand_over(&self, floor: u64, guard: &Guard) {
-        if cfg!(ringlog_fault = "reap_at_once") {
-            return self.reaper.reap(floor);
-        }
         let reaper = Arc::clone(&self.reaper);
         // SAFETY: the closure owns all that it uses, and may run on any thread: the reaper is `Send` and `Sync`.
         unsafe { guard.defer_unchecked(move || reaper.reap(floor)) };

@@ -26,11 +26,11 @@ impl Geometry {
     /// two) slots of `slot_size` bytes.
     pub(crate) fn new(capacity: usize, base_seq: u64, segment_len: usize, slot_size: usize) -> Self {
         debug_assert!(segment_len.is_power_of_two());
-        // R6 needs one more than the window. The second is for readers at the window's end: with one, two appends between a
-        // reader's look at the window and its look at the position replace the segment that it came for, and it is told
-        // that it was lapped; with two, it takes as many appends as a segment is long, and two.
-        let spare = if cfg!(ringlog_fault = "too_few_segments") { 0 } else { 2 };
-        let positions = (capacity.div_ceil(segment_len) + spare).max(1) as u64;
+        // R6 needs one more than the window. The second is for readers at the window's end: with one,
+        // two appends between a reader's look at the window and its look at the position replace the
+        // segment that it came for, and it is told that it was lapped; with two, it takes as many
+        // appends as a segment is long, and two.
+        let positions = capacity.div_ceil(segment_len) as u64 + 2;
         Self {
             capacity: capacity as u64,
             max_bytes: None,

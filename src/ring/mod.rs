@@ -166,36 +166,25 @@ use std::ptr;
 mod order {
     use crate::sync::Ordering;
 
-    /// The ordering, or `Relaxed` in a build that is broken on purpose.
-    const fn unless(fault: bool, ordering: Ordering) -> Ordering {
-        if fault { Ordering::Relaxed } else { ordering }
-    }
-
-    pub(super) const PUBLISH_A: Ordering =
-        unless(cfg!(ringlog_fault = "publish_a_relaxed"), Ordering::Release);
-    pub(super) const PUBLISH_B: Ordering =
-        unless(cfg!(ringlog_fault = "publish_b_relaxed"), Ordering::Acquire);
-    pub(super) const INSTALL_A: Ordering =
-        unless(cfg!(ringlog_fault = "install_a_relaxed"), Ordering::Release);
-    pub(super) const INSTALL_B: Ordering =
-        unless(cfg!(ringlog_fault = "install_b_relaxed"), Ordering::Acquire);
-    pub(super) const ANNOUNCE_A: Ordering =
-        unless(cfg!(ringlog_fault = "announce_a_relaxed"), Ordering::AcqRel);
-    pub(super) const ANNOUNCE_B: Ordering =
-        unless(cfg!(ringlog_fault = "announce_b_relaxed"), Ordering::AcqRel);
-    pub(super) const ENTER_A: Ordering = unless(cfg!(ringlog_fault = "enter_a_relaxed"), Ordering::Release);
-    pub(super) const LEAVE_A: Ordering = unless(cfg!(ringlog_fault = "leave_a_relaxed"), Ordering::Release);
-    pub(super) const LEAVE_B: Ordering = unless(cfg!(ringlog_fault = "leave_b_relaxed"), Ordering::Acquire);
-    pub(super) const ROW_A: Ordering = unless(cfg!(ringlog_fault = "row_a_relaxed"), Ordering::Release);
-    pub(super) const ROW_B: Ordering = unless(cfg!(ringlog_fault = "row_b_relaxed"), Ordering::Acquire);
-    pub(super) const VACATE_A: Ordering = unless(cfg!(ringlog_fault = "vacate_a_relaxed"), Ordering::Release);
-    pub(super) const VACATE_B: Ordering = unless(cfg!(ringlog_fault = "vacate_b_relaxed"), Ordering::Acquire);
-    pub(super) const POOL_A: Ordering = unless(cfg!(ringlog_fault = "pool_a_relaxed"), Ordering::Release);
-    pub(super) const POOL_B: Ordering = unless(cfg!(ringlog_fault = "pool_b_relaxed"), Ordering::Acquire);
-    pub(super) const SETTLE_A: Ordering = unless(cfg!(ringlog_fault = "settle_a_relaxed"), Ordering::Release);
-    pub(super) const SETTLE_B: Ordering = unless(cfg!(ringlog_fault = "settle_b_relaxed"), Ordering::Acquire);
-    pub(super) const FLOOR_A: Ordering = unless(cfg!(ringlog_fault = "floor_a_relaxed"), Ordering::Release);
-    pub(super) const FLOOR_B: Ordering = unless(cfg!(ringlog_fault = "floor_b_relaxed"), Ordering::Acquire);
+    pub(super) const PUBLISH_A: Ordering = Ordering::Release;
+    pub(super) const PUBLISH_B: Ordering = Ordering::Acquire;
+    pub(super) const INSTALL_A: Ordering = Ordering::Release;
+    pub(super) const INSTALL_B: Ordering = Ordering::Acquire;
+    pub(super) const ANNOUNCE_A: Ordering = Ordering::AcqRel;
+    pub(super) const ANNOUNCE_B: Ordering = Ordering::AcqRel;
+    pub(super) const ENTER_A: Ordering = Ordering::Release;
+    pub(super) const LEAVE_A: Ordering = Ordering::Release;
+    pub(super) const LEAVE_B: Ordering = Ordering::Acquire;
+    pub(super) const ROW_A: Ordering = Ordering::Release;
+    pub(super) const ROW_B: Ordering = Ordering::Acquire;
+    pub(super) const VACATE_A: Ordering = Ordering::Release;
+    pub(super) const VACATE_B: Ordering = Ordering::Acquire;
+    pub(super) const POOL_A: Ordering = Ordering::Release;
+    pub(super) const POOL_B: Ordering = Ordering::Acquire;
+    pub(super) const SETTLE_A: Ordering = Ordering::Release;
+    pub(super) const SETTLE_B: Ordering = Ordering::Acquire;
+    pub(super) const FLOOR_A: Ordering = Ordering::Release;
+    pub(super) const FLOOR_B: Ordering = Ordering::Acquire;
     pub(super) const REAP_A: Ordering = Ordering::Release;
     pub(super) const REAP_B: Ordering = Ordering::Acquire;
 }

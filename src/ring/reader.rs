@@ -105,11 +105,6 @@ impl<M: Copy + Send + Sync> Ring<M> {
             Some(_) => segments.1.push(segment),
         });
         let Ok((len, more)) = stride else { return Err((Lapped, guard)) };
-        #[cfg(ringlog_fault = "read_unpinned")]
-        let guard = {
-            drop(guard);
-            crate::sync::epoch::unpinned()
-        };
         let (first_segment, other_segments) = segments;
         Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
     }

@@ -55,9 +55,7 @@ impl<M: Copy + Send + Sync> Reaper<M> {
         self.reapable.fetch_max(floor, order::REAP_A);
         // Each turn but the last finds that a later floor has come back meanwhile.
         loop {
-            if !cfg!(ringlog_fault = "reap_hand_fence") {
-                fence(Ordering::SeqCst);
-            }
+            fence(Ordering::SeqCst);
             let Some(closed) = self.closed.try_lock() else { return };
             if *closed {
                 return;
@@ -68,12 +66,8 @@ impl<M: Copy + Send + Sync> Reaper<M> {
             self.take_blocks(from..to);
             self.reaped.store(to.max(from), Ordering::Relaxed);
             drop(closed);
-            if !cfg!(ringlog_fault = "reap_look_fence") {
-                fence(Ordering::SeqCst);
-            }
-            if cfg!(ringlog_fault = "reap_once")
-                || self.reaped.load(Ordering::Relaxed) >= self.reapable.load(Ordering::Relaxed)
-            {
+            fence(Ordering::SeqCst);
+            if self.reaped.load(Ordering::Relaxed) >= self.reapable.load(Ordering::Relaxed) {
                 return;
             }
         }

@@ -127,7 +127,7 @@ impl<M: Copy> Segment<M> {
     /// As for [`write`](Self::write), but that the text does not fit.
     pub(super) unsafe fn write_spilled(&self, seq: u64, fixed: M, block: Block) -> Option<Block> {
         // The line is read by all that use the segment: it is written once.
-        if !self.spills.load(Ordering::Relaxed) && !cfg!(ringlog_fault = "spill_unsaid") {
+        if !self.spills.load(Ordering::Relaxed) {
             self.spills.store(true, Ordering::Relaxed);
         }
         // SAFETY: the caller's; `&self` keeps the slot alive.
@@ -328,9 +328,6 @@ impl<M: Copy + Send + Sync> Depot<M> {
             depot.reclaimed.fetch_add(1, Ordering::Relaxed);
             depot.give_back(segment);
         };
-        if cfg!(ringlog_fault = "reclaim_at_once") {
-            return reclaim();
-        }
         // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment are `Send`.
         unsafe { guard.defer_unchecked(reclaim) };
     }
@@ -347,9 +344,6 @@ impl<M: Copy + Send + Sync> Depot<M> {
     /// Notes that records were dropped because the ring had gone round before they were written.
     #[cold]
     pub(super) fn count_superseded(&self, count: u64) {
-        if cfg!(ringlog_fault = "superseded_not_atomic") {
-            return self.superseded.store(self.superseded() + count, Ordering::Relaxed);
-        }
         self.superseded.fetch_add(count, Ordering::Relaxed);
     }
 

@@ -130,7 +130,7 @@ impl<M: Copy> Slot<M> {
         let ends = [a, a + b, a + b + c].map(|end| end as u16);
         let body = Body { fixed: MaybeUninit::new(fixed), ends };
         // SAFETY: the caller's.
-        let before = unsafe { self.begin(seq, body, look) };
+        let before = unsafe { self.begin(body, look) };
         // SAFETY: nobody else may use the slot until it is published; the text fits, says the caller.
         unsafe { self.copy_in(parts) };
         // SAFETY: the record is whole.
@@ -145,11 +145,7 @@ impl<M: Copy> Slot<M> {
     pub(super) unsafe fn write_spilled(&self, seq: u64, fixed: M, block: Block) -> Option<Block> {
         let body = Body { fixed: MaybeUninit::new(fixed), ends: [SPILLED; 3] };
         // SAFETY: the caller's.
-        let before = unsafe { self.begin(seq, body, true) };
-        if cfg!(ringlog_fault = "place_after_stamp") {
-            // SAFETY: it is not whole, which is the fault.
-            unsafe { self.publish(seq) };
-        }
+        let before = unsafe { self.begin(body, true) };
         // SAFETY: alive, says the caller.
         unsafe { self.0.as_ref() }.text.with_mut(|_| {
             // SAFETY: nobody else may use the slot until it is published; a stride has room for a pointer after the head.
@@ -166,11 +162,7 @@ impl<M: Copy> Slot<M> {
     /// # Safety
     /// As for [`write`](Self::write).
     #[inline]
-    unsafe fn begin(&self, seq: u64, new: Body<M>, look: bool) -> Option<Block> {
-        if cfg!(ringlog_fault = "stamp_before_record") {
-            // SAFETY: it is not whole, which is the fault.
-            unsafe { self.publish(seq) };
-        }
+    unsafe fn begin(&self, new: Body<M>, look: bool) -> Option<Block> {
         // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
         let body = unsafe { self.0.as_ref() }.body.with_mut(|body| body);
         // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp; R4: the
@@ -285,7 +277,7 @@ impl<M: Copy> Slot<M> {
     unsafe fn take_block(&self, body: *mut Body<M>) -> Option<Block> {
         // SAFETY: the ends were initialised with the slot.
         let ends = unsafe { &mut (*body).ends };
-        if ends[2] != SPILLED || cfg!(ringlog_fault = "leave_block") {
+        if ends[2] != SPILLED {
             return None;
         }
         *ends = [0; 3];

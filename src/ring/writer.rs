@@ -114,13 +114,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// Hands out the next `count` seqs (announce:A).
     #[inline]
     pub(crate) fn claim(&self, writing: Writing, count: u64) -> Claim<'_, M> {
-        let last = if cfg!(ringlog_fault = "claim_not_atomic") {
-            let last = self.last.load(Ordering::Relaxed);
-            self.last.store(last + count, Ordering::Relaxed);
-            last
-        } else {
-            self.last.fetch_add(count, order::ANNOUNCE_A)
-        };
+        let last = self.last.fetch_add(count, order::ANNOUNCE_A);
         let leftovers = Leftovers { ring: self, unlinked: Chain::new(), aside: Chain::new() };
         Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
     }
@@ -235,7 +229,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let segment = unsafe { current.as_ref() };
         // SAFETY: as above.
         let covers = |segment: &&Segment<M>| unsafe { segment.base() } == self.geometry.base_of(seq);
-        segment.filter(|segment| covers(segment) || cfg!(ringlog_fault = "base_unchecked")).ok_or(current)
+        segment.filter(covers).ok_or(current)
     }
 
     /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None` when the ring has gone round past it.
@@ -272,7 +266,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 if current_base == base {
                     break Some(segment);
                 }
-                if current_base > base && !cfg!(ringlog_fault = "late_writer_installs") {
+                if current_base > base {
                     break None;
                 }
             }
@@ -336,8 +330,6 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
                 segment.prefetch(seq, 0);
             }
             for (seq, (fixed, text)) in records {
-                let seq =
-                    if cfg!(ringlog_fault = "publish_front_to_back") { from + (end - 1 - seq) } else { seq };
                 if let Text::Parts(parts) = &text
                     && seq >= from + AHEAD
                 {

@@ -1,96 +1,31 @@
 //! `cargo xtask faults`: a check that cannot fail proves nothing, so each model is shown to fail.
 //!
-//! The sources hold small faults behind `cfg(ringlog_fault = "name")`, which no release build sets. For each,
-//! the models are built with that fault alone, and the model of the table below must fail on it.
+//! `xtask/faults.txt` lists small faults, and for each the model that must catch it. Each is applied by itself to a copy
+//! of the sources; the models are built from the copy, and the named one must fail.
 
+use crate::shell::Outcome;
 use crate::{loom, shell};
-use shell::Outcome;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Each fault of the sources, and the model that must catch it. A row per `ringlog_fault` in `src/`, no more
-/// and no less: [`complete`] compares.
-const FAULTS: &[(&str, &str)] = &[
-    ("claim_not_atomic", "ring_models::two_writers_and_a_reader"),
-    ("publish_a_relaxed", "ring_models::two_writers_and_a_reader"),
-    ("publish_b_relaxed", "ring_models::two_writers_and_a_reader"),
-    ("stamp_before_record", "ring_models::two_writers_and_a_reader"),
-    ("install_a_relaxed", "ring_models::racing_installation"),
-    ("install_b_relaxed", "ring_models::racing_installation"),
-    ("publish_front_to_back", "ring_models::a_batch_is_whole"),
-    ("late_writer_installs", "ring_models::a_lapped_late_writer"),
-    ("reclaim_at_once", "ring_models::a_reader_against_a_lap"),
-    ("seats_unseen", "ring_models::a_late_writer_on_its_seat"),
-    ("enter_a_relaxed", "ring_models::a_late_writer_on_its_seat"),
-    ("leave_a_relaxed", "ring_models::a_late_writer_on_its_seat"),
-    ("leave_b_relaxed", "ring_models::a_late_writer_on_its_seat"),
-    ("announce_a_relaxed", "ring_models::a_writer_that_only_looks"),
-    ("announce_b_relaxed", "ring_models::a_writer_that_only_looks"),
-    ("row_a_relaxed", "ring_models::a_seat_changes_hands"),
-    ("row_b_relaxed", "ring_models::a_seat_changes_hands"),
-    ("vacate_a_relaxed", "ring_models::a_seat_changes_hands"),
-    ("vacate_b_relaxed", "ring_models::a_seat_changes_hands"),
-    ("pool_a_relaxed", "ring_models::a_pooled_segment_changes_hands"),
-    ("pool_b_relaxed", "ring_models::a_pooled_segment_changes_hands"),
-    ("read_unpinned", "ring_models::a_reader_against_a_lap"),
-    ("lay_out_after_claim", "ring_models::a_refused_change_leaves_no_gap"),
-    ("superseded_not_atomic", "ring_models::the_books_balance"),
-    ("leave_block", "ring_models::a_block_changes_hands"),
-    ("spill_unsaid", "ring_models::a_block_changes_hands"),
-    ("settle_a_relaxed", "ring_models::what_head_promises_can_be_read"),
-    ("settle_b_relaxed", "ring_models::what_head_promises_can_be_read"),
-    ("too_few_segments", "ring_models::the_window_is_there"),
-    ("base_unchecked", "ring_models::a_lapped_append"),
-    ("count_publish_fence", "ring_models::each_publish_is_counted"),
-    ("count_look_fence", "ring_models::each_publish_is_counted"),
-    ("count_once", "ring_models::each_publish_is_counted"),
-    ("floor_a_relaxed", "ring_models::the_window_starts_before_it_ends"),
-    ("floor_b_relaxed", "ring_models::the_window_starts_before_it_ends"),
-    ("reap_hand_fence", "ring_models::two_floors_come_back_at_once"),
-    ("reap_look_fence", "ring_models::two_floors_come_back_at_once"),
-    ("reap_once", "ring_models::two_floors_come_back_at_once"),
-    ("reap_at_once", "ring_models::an_evicted_block_against_its_reader"),
-    ("place_after_stamp", "ring_models::an_evicted_block_against_its_reader"),
-    ("wait_light_fence", "wait_models::a_waiter_and_a_publisher"),
-    ("wait_look_fence", "wait_models::two_waiters_and_the_baton"),
-    ("wait_check_again", "wait_models::a_waiter_and_a_publisher"),
-    ("wait_baton", "wait_models::a_cancelled_waiter_passes_the_baton_on"),
-    ("wait_leave_unlocked", "wait_models::two_waiters_for_two_seqs"),
-    ("wait_hand_off", "wait_models::who_held_the_lock_in_vain_looks_again"),
-    // Loom's fences are all full ones: this is a litmus test on real threads, among the library's own tests.
-    ("wait_heavy_fence", "wait::tests::a_waiter_that_ends_an_idle_state_misses_no_publish"),
-    ("wait_close_unseen", "wait_models::a_close_ends_a_wait"),
-    ("wait_close_at_head", "wait_models::what_was_appended_before_the_close_is_waited_for"),
-    ("wait_close_baton", "wait_models::a_closer_wakes_for_the_publisher"),
-    ("fill_relaxed", "dedup_models::two_claims_on_one_id"),
-    ("commit_unchecked", "dedup_models::two_claims_on_one_id"),
-    ("fill_after_split", "dedup_models::two_claims_and_one_vacant_slot"),
-    ("lazy_a_relaxed", "dedup_models::two_first_claims"),
-    ("lazy_blindly", "dedup_models::two_first_claims"),
-    ("lazy_b_relaxed", "dedup_models::two_claims_across_a_split"),
-    ("complete_relaxed", "dedup_models::complete_against_look_up"),
-    ("bloom_after_complete", "dedup_models::complete_against_look_up"),
-    ("vacate_blindly", "dedup_models::forget_against_claim"),
-    ("bloom_relaxed", "dedup_models::rotation_against_a_completed_id"),
-    ("bloom_goes_back", "dedup_models::a_late_completer_against_rotation"),
-    ("window_too_long", "dedup_models::a_late_completer_against_rotation"),
-    ("expire_in_flight", "dedup_models::expiry_against_what_is_in_flight"),
-    ("order_evicts_the_younger", "dedup_models::expiry_against_what_is_in_flight"),
-    ("bloom_late_relaxed", "dedup_models::a_late_completer_against_rotation"),
-    ("remember_in_flight", "dedup_models::two_remember_one_id"),
-    ("rely_unsaid", "dedup_models::one_remembers_what_another_is_remembering"),
-    ("rely_without_bits", "dedup_models::a_claim_relies_on_what_another_is_remembering"),
-    ("slot_a_relaxed", "dedup_models::a_slot_changes_hands"),
-    ("slot_c_relaxed", "dedup_models::a_slot_changes_hands"),
-    ("slot_e_relaxed", "dedup_models::forget_against_claim"),
-    ("slot_counts_twice", "dedup_models::a_slot_changes_hands"),
-];
+const TABLE: &str = "xtask/faults.txt";
 
 /// What a model may take. A model that runs longer has hung, and has caught nothing.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// A change of one source file that makes it wrong.
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    name: String,
+    file: String,
+    /// The model that must catch it, or the library's own test.
+    test: String,
+    removed: Vec<String>,
+    added: Vec<String>,
+}
 
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let filter = match args {
@@ -98,134 +33,241 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         [filter] if !filter.starts_with('-') => filter,
         _ => return Err("faults takes at most one FILTER".into()),
     };
-    complete()?;
-    let rows: Vec<_> = FAULTS.iter().filter(|(fault, _)| fault.contains(filter)).collect();
-    if rows.is_empty() && !filter.is_empty() {
-        return Err(format!("no fault's name holds `{filter}`"));
+    let faults: Vec<_> = table()?.into_iter().filter(|fault| fault.name.contains(filter)).collect();
+    if faults.is_empty() {
+        return Err(format!("no fault's name contains `{filter}`"));
     }
-    sound(&rows.iter().map(|(_, model)| *model).collect())?;
-    catch(&rows)
+    sound(&faults)?;
+    catch(&faults)
 }
 
 /// All faults, right after the models have passed without any: they need not do so again.
 pub(crate) fn after_the_models() -> Result<(), String> {
-    complete()?;
-    catch(&FAULTS.iter().collect::<Vec<_>>())
+    catch(&table()?)
 }
 
-/// Breaks the code in each of these ways, and sees the model fail.
-fn catch(rows: &[&(&str, &str)]) -> Result<(), String> {
+/// Breaks the code in each of these ways, and expects the named test to fail.
+fn catch(faults: &[Fault]) -> Result<(), String> {
+    let copy = copy()?;
     let mut caught = 0;
-    for (fault, model) in rows {
-        let models = build(Some(fault), model)?;
+    for fault in faults {
+        let path = copy.join(&fault.file);
+        let sound = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        write(&path, &fault.apply(&sound)?)?;
+        let program = build(&copy, fault)?;
+        write(&path, &sound)?;
         let start = Instant::now();
-        let (verdict, counts) = match run_model(&models, model)? {
+        let (verdict, counts) = match run_test(&program, &fault.test)? {
             Outcome::Failed => ("caught", 1),
             Outcome::Succeeded => ("MISSED: the model passed", 0),
             Outcome::Hung => ("MISSED: the model hung", 0),
         };
         caught += counts;
-        println!("  {fault:<28} {model:<56} {verdict} in {:.1} s", start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        println!("  {:<28} {:<56} {verdict} in {seconds:.1} s", fault.name, fault.test);
     }
-    println!("{caught} of {} faults caught", rows.len());
-    if caught == rows.len() { Ok(()) } else { Err("a fault went through: see above".into()) }
+    println!("{caught} of {} faults caught", faults.len());
+    if caught == faults.len() { Ok(()) } else { Err("a fault went through: see above".into()) }
 }
 
-/// Checks that the models pass on the code as it is, else their failing on a fault would mean nothing.
-fn sound(names: &BTreeSet<&str>) -> Result<(), String> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    for name in names {
-        let models = build(None, name)?;
+/// Checks that the models pass on the code as it is: otherwise their failing on a fault means nothing.
+fn sound(faults: &[Fault]) -> Result<(), String> {
+    let tests: BTreeSet<&str> = faults.iter().map(|fault| fault.test.as_str()).collect();
+    for test in tests {
+        let program = shell::program(&mut cargo(&shell::root(), test), package(test).1)?;
         let start = Instant::now();
-        match run_model(&models, name)? {
+        match run_test(&program, test)? {
             Outcome::Succeeded => {}
             Outcome::Failed => {
-                return Err(format!("{name} fails without any fault: see {}", log().display()));
+                return Err(format!("{test} fails without any fault: see {}", log().display()));
             }
-            Outcome::Hung => return Err(format!("{name} hangs without any fault")),
+            Outcome::Hung => return Err(format!("{test} hangs without any fault")),
         }
-        println!("  {:<28} {name:<56} passes in {:.1} s", "(no fault)", start.elapsed().as_secs_f64());
+        println!("  {:<28} {test:<56} passes in {:.1} s", "(no fault)", start.elapsed().as_secs_f64());
     }
     Ok(())
 }
 
-/// Builds the program that has this test, with a fault or without, and says where the program lies: the models, or the
-/// library's own tests.
-///
-/// Only the crate itself is compiled again: the flag is given to it alone.
-fn build(fault: Option<&str>, test: &str) -> Result<PathBuf, String> {
-    let is_model = test.contains("_models::");
-    let package = if is_model { "bench --package loom-tests" } else { "test --package ringlog" };
-    let words = format!("rustc --quiet --profile {package} --lib --message-format json-render-diagnostics");
-    let mut cargo = shell::cargo(&words);
-    if is_model {
-        cargo = loom::with_loom(cargo);
-    }
-    if let Some(fault) = fault {
-        // Nearly all of them fail at once: what takes long is to build them.
-        cargo.args(["--", "-C", "opt-level=1", "-C", "debuginfo=0"]);
-        cargo.args(["--cfg", &format!("ringlog_fault=\"{fault}\"")]);
-    }
-    shell::program(&mut cargo, if is_model { "loom_tests" } else { "ringlog" })
-        .map_err(|error| format!("the tests with the fault {fault:?}: {error}"))
+/// Builds the program that has the fault's test, from the copy.
+fn build(copy: &Path, fault: &Fault) -> Result<PathBuf, String> {
+    let mut cargo = cargo(copy, &fault.test);
+    // Nearly all models fail at once: most of the time goes into building them.
+    cargo.args(["--", "-C", "opt-level=1", "-C", "debuginfo=0", "--cap-lints", "allow"]);
+    shell::program(&mut cargo, package(&fault.test).1)
+        .map_err(|error| format!("the tests with the fault `{}`: {error}", fault.name))
 }
 
-/// Runs one model, which must be there under exactly this name.
-fn run_model(models: &Path, name: &str) -> Result<Outcome, String> {
-    let list = Command::new(models).args([name, "--exact", "--list"]).output();
-    let list = list.map_err(|error| format!("{}: {error}", models.display()))?.stdout;
-    if !String::from_utf8_lossy(&list).lines().any(|line| line == format!("{name}: test")) {
-        return Err(format!("there is no model `{name}`"));
+/// The command that builds the program with this test, from the sources at `root`.
+fn cargo(root: &Path, test: &str) -> Command {
+    let words = format!("rustc --quiet --profile {} --lib", package(test).0);
+    let mut cargo = shell::cargo(&words);
+    cargo.args(["--message-format", "json-render-diagnostics"]).current_dir(root);
+    cargo.env("CARGO_TARGET_DIR", shell::target());
+    if is_model(test) { loom::with_loom(cargo) } else { cargo }
+}
+
+/// How the program with this test is built, and its name: the models, or the library's own tests.
+fn package(test: &str) -> (&'static str, &'static str) {
+    if is_model(test) {
+        ("bench --package loom-tests", "loom_tests")
+    } else {
+        ("test --package ringlog", "ringlog")
     }
-    let mut command = Command::new(models);
+}
+
+fn is_model(test: &str) -> bool {
+    test.contains("_models::")
+}
+
+/// Runs one test, which must be there under exactly this name.
+fn run_test(program: &Path, name: &str) -> Result<Outcome, String> {
+    let list = Command::new(program).args([name, "--exact", "--list"]).output();
+    let list = list.map_err(|error| format!("{}: {error}", program.display()))?.stdout;
+    if !String::from_utf8_lossy(&list).lines().any(|line| line == format!("{name}: test")) {
+        return Err(format!("there is no test `{name}`"));
+    }
+    let mut command = Command::new(program);
     command.args([name, "--exact"]).stdin(Stdio::null());
     shell::run_within(&mut command, LIMIT, &log())
 }
 
-/// What the last model printed.
+/// What the last test printed.
 fn log() -> PathBuf {
     loom::target().join("last-model.log")
 }
 
-/// Checks that the table, the sources and the page that shows the table name the same faults.
-fn complete() -> Result<(), String> {
-    let table: BTreeSet<String> = FAULTS.iter().map(|(fault, _)| (*fault).to_string()).collect();
-    let mut sources = BTreeSet::new();
-    collect(&shell::root().join("src"), &mut sources)?;
-    if let Some(fault) = sources.difference(&table).next() {
-        return Err(format!("the fault `{fault}` of src/ has no row in xtask/src/faults.rs"));
+/// The faults of the table, each of which can be applied and has its row in the documentation.
+fn table() -> Result<Vec<Fault>, String> {
+    let faults = parse(&read(TABLE)?)?;
+    let page = read("src/docs/proof.md")?;
+    for fault in &faults {
+        fault.apply(&read(&fault.file)?)?;
+        fault.find_row(&page)?;
     }
-    if let Some(fault) = table.difference(&sources).next() {
-        return Err(format!("the fault `{fault}` of xtask/src/faults.rs is nowhere in src/"));
+    Ok(faults)
+}
+
+fn read(file: &str) -> Result<String, String> {
+    fs::read_to_string(shell::root().join(file)).map_err(|error| format!("{file}: {error}"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn parse(table: &str) -> Result<Vec<Fault>, String> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let lines = table.lines().enumerate();
+    for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let malformed = || format!("{TABLE}, line {}: `{line}`", index + 1);
+        if let [name, file, test] = line.split(": ").collect::<Vec<_>>()[..]
+            && !line.starts_with(['-', '+'])
+        {
+            let [name, file, test] = [name, file, test].map(String::from);
+            faults.push(Fault { name, file, test, removed: Vec::new(), added: Vec::new() });
+            continue;
+        }
+        let fault = faults.last_mut().ok_or_else(malformed)?;
+        match line.split_at_checked(2) {
+            Some(("- ", text)) => fault.removed.push(text.trim().to_owned()),
+            Some(("+ ", text)) => fault.added.push(text.to_owned()),
+            _ => return Err(malformed()),
+        }
     }
-    let page = "src/docs/proof.md";
-    let text = fs::read_to_string(shell::root().join(page)).map_err(|error| format!("{page}: {error}"))?;
-    let named = |(fault, model): &&(&str, &str)| {
-        let model = model.rsplit(':').next().unwrap_or(model);
-        text.lines().any(|line| {
-            line.starts_with(&format!("| `{fault}` |")) && line.ends_with(&format!("| `{model}` |"))
-        })
-    };
-    match FAULTS.iter().find(|row| !named(row)) {
-        Some((fault, _)) => Err(format!("{page} has no row for the fault `{fault}`, with its model")),
-        None => Ok(()),
+    let names: BTreeSet<_> = faults.iter().map(|fault| &fault.name).collect();
+    if names.len() == faults.len() { Ok(faults) } else { Err(format!("{TABLE}: two faults of one name")) }
+}
+
+impl Fault {
+    /// The text of the file, broken.
+    fn apply(&self, text: &str) -> Result<String, String> {
+        let lines: Vec<&str> = text.lines().collect();
+        let len = self.removed.len();
+        let matches =
+            |window: &[&str]| window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed);
+        let found: Vec<usize> = lines
+            .windows(len.max(1))
+            .enumerate()
+            .filter(|(_, window)| matches(window))
+            .map(|(at, _)| at)
+            .collect();
+        let [at] = found[..] else {
+            return Err(format!(
+                "the lines that `{}` removes from {} occur {} times",
+                self.name,
+                self.file,
+                found.len()
+            ));
+        };
+        let added: Vec<&str> = self.added.iter().map(String::as_str).collect();
+        let broken: Vec<&str> = [&lines[..at], &added, &lines[at + len..], &[""]].concat();
+        Ok(broken.join("\n"))
+    }
+
+    /// Checks that the page which documents the faults has this one.
+    fn find_row(&self, page: &str) -> Result<(), String> {
+        let test = self.test.rsplit(':').next().unwrap_or_default();
+        let (begin, end) = (format!("| `{}` |", self.name), format!("| `{test}` |"));
+        if page.lines().any(|line| line.starts_with(&begin) && line.ends_with(&end)) {
+            return Ok(());
+        }
+        Err(format!("src/docs/proof.md has no row for the fault `{}`, with its model", self.name))
     }
 }
 
-/// Collects the names that follow `ringlog_fault = ` in the sources.
-fn collect(folder: &Path, names: &mut BTreeSet<String>) -> Result<(), String> {
-    let io = |error| format!("{}: {error}", folder.display());
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.is_dir() {
-            collect(&path, names)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).map_err(io)?;
-            let uses = text.split("ringlog_fault = \"").skip(1);
-            names.extend(uses.filter_map(|rest| rest.split('"').next()).map(String::from));
+/// A fresh copy of all that a build needs. It always lies at the same place, so that dependencies stay built.
+fn copy() -> Result<PathBuf, String> {
+    let copy = shell::target().join("faults");
+    let io = |error| format!("{}: {error}", copy.display());
+    if copy.exists() {
+        fs::remove_dir_all(&copy).map_err(io)?;
+    }
+    copy_folder(&shell::root(), &copy).map_err(io)?;
+    Ok(copy)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(name))?;
+        } else if !["target", ".git", "node_modules", "corpus"].iter().any(|skipped| name == *skipped) {
+            copy_folder(&entry.path(), &to.join(name))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str =
+        "# A comment.\n\nstale: src/a.rs: models::b\n- if fresh(\n-     x) {\n+ if true {\n+     y();\n";
+
+    #[test]
+    fn a_fault_takes_the_place_of_its_lines_whatever_their_indentation() {
+        let [fault] = &parse(TABLE).unwrap()[..] else { panic!("one fault") };
+        assert_eq!((&*fault.name, &*fault.file, &*fault.test), ("stale", "src/a.rs", "models::b"));
+        let broken = fault.apply("fn a() {\n        if fresh(\n            x) {\n    }\n}\n").unwrap();
+        assert_eq!(broken, "fn a() {\nif true {\n    y();\n    }\n}\n");
+    }
+
+    #[test]
+    fn lines_that_occur_twice_or_not_at_all_are_refused_with_the_faults_name() {
+        let [fault] = &parse(TABLE).unwrap()[..] else { panic!("one fault") };
+        for (text, times) in [("if fresh(\n x) }\n", 0), ("if fresh(\nx) {\nif fresh(\nx) {\n", 2)] {
+            let error = fault.apply(text).unwrap_err();
+            assert_eq!(error, format!("the lines that `stale` removes from src/a.rs occur {times} times"));
+        }
+    }
+
+    #[test]
+    fn a_table_with_a_line_of_no_fault_or_with_one_name_twice_is_refused() {
+        assert!(parse("- a\n").unwrap_err().contains("line 1"));
+        assert!(parse("a: b: c\n* d\n").unwrap_err().contains("line 2"));
+        assert!(parse("a: b: c\na: d: e\n").unwrap_err().contains("one name"));
+    }
 }

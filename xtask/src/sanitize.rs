@@ -24,8 +24,8 @@ pub(crate) fn run() -> Result<(), String> {
 /// other outcomes of its weak memory, for each seed: some 75 s a seed.
 ///
 /// Tree borrows and permissive provenance: `crossbeam-epoch` keeps tags in its pointers, and lists
-/// in its locals. It also leaves what waits for the epoch to the end of the process. The gate is
-/// the plain one: Miri knows no `membarrier`.
+/// in its locals. It also leaves what waits for the epoch to the end of the process. The light and heavy
+/// fences are plain ones: Miri knows no `membarrier`.
 fn miri() -> Result<(), String> {
     const SEEDS: &str = "-Zmiri-many-seeds=0..3";
     if !shell::answers(&mut shell::command("rustup", "run nightly cargo miri --version")) {
@@ -38,7 +38,6 @@ fn miri() -> Result<(), String> {
                      -Zmiri-disable-isolation";
         let mut command = shell::command("rustup", &words);
         command.env("MIRIFLAGS", format!("{flags} {seeds}").trim_end());
-        command.env("RUSTFLAGS", "--cfg ringlog_gate=\"plain\"");
         command.env("CARGO_TARGET_DIR", shell::target().join("miri"));
         shell::run(&mut command)?;
     }
