@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, cheapest first.
 
-use crate::{faults, fuzz, loom, sanitize, shell, valgrind};
+use crate::{check, faults, fuzz, loom, sanitize, shell, valgrind};
 use std::fs;
 use std::time::Instant;
 
@@ -16,12 +16,7 @@ pub(crate) fn run() -> Result<(), String> {
     let start = Instant::now();
     let cargo = |words: &str| shell::run(&mut shell::cargo(words));
 
-    cargo("fmt --all -- --check")?;
-    cargo("fmt --manifest-path fuzz/Cargo.toml -- --check")?;
-    cargo("clippy --workspace --all-targets -- -D warnings")?;
-    cargo("clippy --package ringlog --all-targets --all-features -- -D warnings")?;
-    docs("doc --package ringlog --no-deps --all-features")?;
-    docs("doc --workspace --no-deps --document-private-items")?;
+    check::style()?;
     readme_names_the_tests()?;
     cargo(TESTS.strip_prefix("cargo ").expect("a cargo command"))?;
     cargo("test --package ringlog --all-features --lib")?;
@@ -49,10 +44,6 @@ pub(crate) fn run() -> Result<(), String> {
 
     println!("everything holds, in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
-}
-
-fn docs(words: &str) -> Result<(), String> {
-    shell::run(shell::cargo(words).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// What the tests end the server with must not be in what people run.

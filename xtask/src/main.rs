@@ -3,6 +3,7 @@
 //! `cargo xtask help` lists them; `CONTRIBUTING.md` says what each proves and how long it takes.
 #![forbid(unsafe_code)]
 
+mod check;
 mod ci;
 mod faults;
 mod fuzz;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Usage: cargo xtask VERB
 
+  check                              the fast lane: format, lints, docs, unit tests, comment width
   ci                                 everything that must hold before a change lands (.ci/run calls it)
   loom [--deep] [FILTER]             the models of the protocols; --deep: one more preemption each
   faults [FILTER]                    breaks the code on purpose, each time expects its model to fail
@@ -45,6 +47,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         return Err(format!("no verb given\n\n{HELP}"));
     };
     match verb.as_str() {
+        "check" => no_more(rest).and_then(|()| check::run()),
         "ci" => no_more(rest).and_then(|()| ci::run()),
         "loom" => loom::run(rest),
         "faults" => faults::run(rest),
