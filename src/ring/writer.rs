@@ -6,7 +6,7 @@ use super::seats::Writing;
 use super::segment::{Depot, Segment};
 use super::{Ring, order};
 use crate::sync::epoch::Guard;
-use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
+use crate::sync::{AtomicPtr, prefetch_for_write};
 use std::iter;
 use std::ptr::NonNull;
 
