@@ -1,9 +1,10 @@
 //! What a window takes of memory, all told, and how often an append allocates.
 //!
-//! `cargo bench --bench memory`. Counted by an allocator that keeps the books; so this is a program of its own, and times
-//! nothing. A contender's window is gone round twice; then, in the steady state, two laps more are appended,
-//! and the most that is allocated at any time is taken, over the events that the window keeps. What the allocator
-//! itself adds to a block is not in it, which spares those who allocate each event.
+//! `cargo bench --bench memory`. Counted by an allocator that keeps the books; so this is a program
+//! of its own, and times nothing. A contender's window is gone round twice; then, in the steady
+//! state, two laps more are appended, and the most that is allocated at any time is taken, over the
+//! events that the window keeps. What the allocator itself adds to a block is not in it, which
+//! spares those who allocate each event.
 #![forbid(unsafe_code)]
 
 use clap::Parser;

@@ -1,11 +1,13 @@
 //! The engine beside the programs that one would write without it, on one workload, in one run.
 //!
-//! `cargo bench --bench micro` (all of it takes some minutes), or `-- append/2` for a part. The workload and the contenders
-//! are those of `ringlog_bench::{workload, contenders}`. All do the same work, the timestamp included, except `fetch_add` and
-//! `limit`, which are what no such program can do without. With several writers, a time is the wall-clock time of all
-//! divided by the events of all.
+//! `cargo bench --bench micro` (all of it takes some minutes), or `-- append/2` for a part. The
+//! workload and the contenders are those of `ringlog_bench::{workload, contenders}`. All do the
+//! same work, the timestamp included, except `fetch_add` and `limit`, which are what no such
+//! program can do without. With several writers, a time is the wall-clock time of all divided by
+//! the events of all.
 //!
-//! Contenders run one after the other here, for minutes: for ratios, trust `cargo xtask speed`, which alternates them.
+//! Contenders run one after the other here, for minutes: for ratios, trust `cargo xtask speed`,
+//! which alternates them.
 #![forbid(unsafe_code)]
 
 use criterion::{

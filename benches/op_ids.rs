@@ -1,7 +1,8 @@
 //! Op ids beside the programs that one would write without this crate, on one workload, in one run.
 //!
-//! `cargo bench --bench op_ids` (some two minutes), or `-- claim/4` for a part. The workload and the contenders are those of
-//! `ringlog_bench::op_ids`. With several threads, a time is the wall-clock time of all divided by the operations of all.
+//! `cargo bench --bench op_ids` (some two minutes), or `-- claim/4` for a part. The workload and
+//! the contenders are those of `ringlog_bench::op_ids`. With several threads, a time is the
+//! wall-clock time of all divided by the operations of all.
 #![forbid(unsafe_code)]
 
 use criterion::{
@@ -33,7 +34,8 @@ fn bench<'a>(
     }
 }
 
-/// Claiming an id that nobody knows, and completing it; the plain set and the seed only remember it.
+/// Claiming an id that nobody knows, and completing it; the plain set and the seed only remember
+/// it.
 fn claim(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("claim");
     let (log, pylon) = (ChangeLog::new(), pylon_sync::ChangeLog::new());

@@ -1,7 +1,7 @@
 //! The table of targets, measured: `cargo xtask speed`, which builds this and the program `memory`.
 //!
-//! Less than three minutes for all of it, on two cores with nothing else running. The last line says how many targets
-//! were met; the exit status is 0 if all were.
+//! Less than three minutes for all of it, on two cores with nothing else running. The last line
+//! says how many targets were met; the exit status is 0 if all were.
 #![forbid(unsafe_code)]
 
 use clap::Parser;
@@ -15,7 +15,8 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "speed")]
 struct Args {
-    /// Only the row of this name, such as `append/2`, or else those whose names hold this, such as `append`.
+    /// Only the row of this name, such as `append/2`, or else those whose names hold this, such as
+    /// `append`.
     #[arg(default_value = "")]
     filter: String,
     /// One JSON object instead of the table.

@@ -1,18 +1,19 @@
 //! Waking up, and what waiters cost those who append.
 //!
-//! `cargo bench --bench wait` (about a minute), or `-- NAME` for the tables whose names hold that, `-- --quick` for a
-//! look. Times are in nanoseconds, the exact ones of HDR histograms with three digits. Tables:
+//! `cargo bench --bench wait` (about a minute), or `-- NAME` for the tables whose names hold that,
+//! `-- --quick` for a look. Times are in nanoseconds, the exact ones of HDR histograms with three
+//! digits. Tables:
 //!
-//! - `wake-thread`: from just before the append until the thread that sleeps for it runs, beside an append and
-//!   a Condvar, and beside a Condvar and the crate `event-listener` alone;
+//! - `wake-thread`: from just before the append until the thread that sleeps for it runs, beside an
+//!   append and a Condvar, and beside a Condvar and the crate `event-listener` alone;
 //! - `wake-task`: the same for a task on a runtime of one thread, beside an append and
 //!   `tokio::sync::Notify`, and `Notify` alone;
-//! - `follow`: from the start of an append until a sleeping follower has read the event, while as many writers as
-//!   the machine has cores append without pause, beside `tokio::sync::broadcast`;
+//! - `follow`: from the start of an append until a sleeping follower has read the event, while as
+//!   many writers as the machine has cores append without pause, beside `tokio::sync::broadcast`;
 //! - `append-far`: one append while so many wait for a seq far ahead;
 //! - `append-tail`: one append that so many wait for;
-//! - `append`: one append with nobody waiting, many times over. `cargo xtask speed nobody-waiting` sets it beside a build
-//!   without any notification.
+//! - `append`: one append with nobody waiting, many times over. `cargo xtask speed nobody-waiting`
+//!   sets it beside a build without any notification.
 //!
 //! Each measurement ends with a check that every event arrived.
 #![forbid(unsafe_code)]
@@ -130,8 +131,8 @@ fn append_far(rounds: u64) {
     }
 }
 
-/// Appends that everybody waits for, timed one at a time. Each wakes a few; the others are woken by these, outside of the
-/// time.
+/// Appends that everybody waits for, timed one at a time. Each wakes a few; the others are woken by
+/// these, outside of the time.
 fn append_tail(rounds: u64) {
     for waiters in WAITERS {
         let rounds = if waiters > 100 { rounds / 100 } else { rounds };

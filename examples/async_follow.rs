@@ -1,8 +1,9 @@
-//! Followers as tasks: a hundred clients, each served the changes after its resume token, on one thread of a runtime.
+//! Followers as tasks: a hundred clients, each served the changes after its resume token, on one
+//! thread of a runtime.
 //!
-//! `cargo run --release --example async_follow`. Any runtime will do; this is tokio's. The clients hang up now and then,
-//! some in the middle of a wait, and come back with the token that they were given last. Each ends up with every event
-//! once, or the program fails.
+//! `cargo run --release --example async_follow`. Any runtime will do; this is tokio's. The clients
+//! hang up now and then, some in the middle of a wait, and come back with the token that they were
+//! given last. Each ends up with every event once, or the program fails.
 
 use ringlog::{Change, ChangeLog, Cursor};
 use std::sync::Arc;
@@ -45,8 +46,8 @@ async fn main() {
     println!("{given_up} of these ended in the middle of a wait");
 }
 
-/// A client that hangs up and reconnects until it has everything. Returns how many connections that took, and how many
-/// of them it ended while nothing came.
+/// A client that hangs up and reconnects until it has everything. Returns how many connections that
+/// took, and how many of them it ended while nothing came.
 async fn client(log: Arc<ChangeLog>, number: usize) -> (u64, u64) {
     let (mut token, mut seen) = (Cursor::from(0).to_string(), 0);
     let (mut connections, mut given_up) = (0, 0);
@@ -74,7 +75,8 @@ async fn client(log: Arc<ChangeLog>, number: usize) -> (u64, u64) {
         // Whatever the server is doing, waiting or sending, it is cancelled there.
         server.abort();
         let _ = server.await;
-        // An answer that was on its way when we hung up is lost. The token is not: the next server sends it again.
+        // An answer that was on its way when we hung up is lost. The token is not: the next server
+        // sends it again.
     }
     (connections, given_up)
 }

@@ -1,8 +1,9 @@
-//! Followers on threads: each keeps a copy of a table by following the log that the writers append to.
+//! Followers on threads: each keeps a copy of a table by following the log that the writers append
+//! to.
 //!
-//! `cargo run --release --example follow`. Three followers: one from the start, one that comes late, and one that wants
-//! todos only. When the writers are done the log is closed, which ends the followers. Each ends with the rows that the
-//! writers left, or the program fails.
+//! `cargo run --release --example follow`. Three followers: one from the start, one that comes
+//! late, and one that wants todos only. When the writers are done the log is closed, which ends the
+//! followers. Each ends with the rows that the writers left, or the program fails.
 
 use ringlog::{Batch, Change, ChangeKind, ChangeLog, Filter, Follower, Query};
 use std::collections::BTreeMap;

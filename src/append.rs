@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! From changes to records: everything that can fail, allocate or take long happens here, before a seq is claimed.
+//! From changes to records: everything that can fail, allocate or take long happens here, before a
+//! seq is claimed.
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
@@ -13,7 +14,8 @@ use std::ops::Range;
 struct Scratch {
     /// Data that had to be written out as text.
     written: String,
-    /// Texts of a batch's records that are not as the changes have them, by the changes' places in the batch.
+    /// Texts of a batch's records that are not as the changes have them, by the changes' places in
+    /// the batch.
     apart: Vec<(usize, Apart)>,
     /// Blocks that slots gave up while it was published.
     spares: Vec<Block>,
@@ -27,7 +29,8 @@ enum Apart {
     Block(Block),
 }
 
-/// More scratch than this is given back after use: one huge change does not stay in every thread's memory.
+/// More scratch than this is given back after use: one huge change does not stay in every thread's
+/// memory.
 const KEPT_SCRATCH: usize = 64 * 1024;
 
 thread_local! {
@@ -80,8 +83,8 @@ pub(crate) fn one(
     }
 }
 
-/// Appends one change that is too long for a slot. Each part of its text for itself: an array would be in memory, for those
-/// who do not come here too.
+/// Appends one change that is too long for a slot. Each part of its text for itself: an array would
+/// be in memory, for those who do not come here too.
 #[cold]
 fn spilled(
     ring: &Ring<Meta>,
@@ -97,7 +100,8 @@ fn spilled(
     (claim.finish(), spare)
 }
 
-/// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after the last.
+/// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after
+/// the last.
 pub(crate) fn batch(
     ring: &Ring<Meta>,
     changes: &[Change<'_>],
@@ -106,7 +110,8 @@ pub(crate) fn batch(
 ) -> Range<u64> {
     with_scratch(|scratch| {
         let Scratch { written, apart, spares } = scratch;
-        // Of a batch longer than the window, the front has left it before it could be seen. It is refused as the rest would be.
+        // Of a batch longer than the window, the front has left it before it could be seen. It is
+        // refused as the rest would be.
         let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
         let (unseen, seen) = changes.split_at(unseen);
         for change in unseen {
@@ -141,7 +146,8 @@ pub(crate) fn batch(
     })
 }
 
-/// What the change does not have as its slot will have it: its data written out, or all of its text in a block.
+/// What the change does not have as its slot will have it: its data written out, or all of its text
+/// in a block.
 ///
 /// Not in line, where it would be in the way of changes that need neither.
 #[inline(never)]
@@ -164,7 +170,8 @@ fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Ap
 mod tests {
     use super::*;
 
-    /// Each list is cut down to the limit, and no further: what lies below it is kept for the next append.
+    /// Each list is cut down to the limit, and no further: what lies below it is kept for the next
+    /// append.
     #[test]
     fn a_thread_keeps_64_kib_of_each_scratch_after_a_huge_change() {
         with_scratch(|scratch| {
@@ -181,7 +188,8 @@ mod tests {
             assert!(kept.iter().all(|bytes| (60 * 1024..=64 * 1024).contains(bytes)), "{kept:?}");
         });
     }
-    /// Short texts, values and long texts in every order, with and without a front that is never seen.
+    /// Short texts, values and long texts in every order, with and without a front that is never
+    /// seen.
     #[test]
     fn each_change_of_a_batch_keeps_its_own_text() {
         use crate::{Change, ChangeLog};

@@ -13,9 +13,9 @@ use serde::{Serialize, Serializer};
 
 /// Consecutive events of a log, read in place, without a copy.
 ///
-/// A batch is *pinned*: while it lives, memory that the log gives up is not used again. Other logs are not concerned. It
-/// holds up nobody's appends and nobody's reads, and costs memory only: drop it when you are done, before
-/// waiting for anything. It stays on its thread (`!Send`).
+/// A batch is *pinned*: while it lives, memory that the log gives up is not used again. Other logs
+/// are not concerned. It holds up nobody's appends and nobody's reads, and costs memory only: drop
+/// it when you are done, before waiting for anything. It stays on its thread (`!Send`).
 ///
 /// # Examples
 ///
@@ -100,8 +100,8 @@ impl<'log> Batch<'log> {
         self.len() == 0
     }
 
-    /// Where to read on: after the last event, or where this read began if there are none. With a filter, after the last
-    /// event examined.
+    /// Where to read on: after the last event, or where this read began if there are none. With a
+    /// filter, after the last event examined.
     ///
     /// It names the log's incarnation, so that another log refuses it. One exception: where
     /// [`FreshCursor::Tail`](crate::FreshCursor::Tail) would give a bare 0 what is left of the
@@ -110,8 +110,8 @@ impl<'log> Batch<'log> {
         Cursor { seq: self.last_seq(), incarnation: self.incarnation }
     }
 
-    /// Whether a further event was there to be read when this batch was taken. With a filter, whether a further one was there
-    /// to be examined: it may not match.
+    /// Whether a further event was there to be read when this batch was taken. With a filter,
+    /// whether a further one was there to be examined: it may not match.
     pub fn has_more(&self) -> bool {
         self.run.has_more()
     }
@@ -160,8 +160,8 @@ impl<'log> Batch<'log> {
     }
 }
 
-/// As a [`PullResponse`], with each event's data as the text that was appended. Made for `serde_json`;
-/// [`write_json`](Batch::write_json) writes the same bytes sooner.
+/// As a [`PullResponse`], with each event's data as the text that was appended. Made for
+/// `serde_json`; [`write_json`](Batch::write_json) writes the same bytes sooner.
 impl Serialize for Batch<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut response = serializer.serialize_struct("PullResponse", 3)?;

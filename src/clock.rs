@@ -10,7 +10,8 @@ pub(crate) const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 /// Where timestamps come from.
 #[derive(Clone, Default)]
 pub(crate) enum Clock {
-    /// The system's coarse clock: a few milliseconds late at most, and several times cheaper than the exact one.
+    /// The system's coarse clock: a few milliseconds late at most, and several times cheaper than
+    /// the exact one.
     #[default]
     Coarse,
     Custom(Arc<dyn Fn() -> u64 + Send + Sync>),

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 /// A reader's place in a log, as the seed has it: a bare number.
 ///
-/// It does not say *which* log. After a restart, a number from before it may be taken for one of the new log; a
-/// [`Cursor`] with its incarnation is not.
+/// It does not say *which* log. After a restart, a number from before it may be taken for one of
+/// the new log; a [`Cursor`] with its incarnation is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncCursor {
     /// The last seq that the reader has seen.
@@ -76,10 +76,11 @@ impl fmt::Debug for Incarnation {
 
 /// A reader's place in a log: a seq, and the log's incarnation if it is known.
 ///
-/// Where one is asked for, a `u64` or a [`SyncCursor`] will do; these name no incarnation, and none is checked.
+/// Where one is asked for, a `u64` or a [`SyncCursor`] will do; these name no incarnation, and none
+/// is checked.
 ///
-/// Its text is the resume token to give to clients: `<incarnation>.<seq>`, or `-.<seq>` without an incarnation. The same
-/// string is its form in JSON.
+/// Its text is the resume token to give to clients: `<incarnation>.<seq>`, or `-.<seq>` without an
+/// incarnation. The same string is its form in JSON.
 ///
 /// # Examples
 ///
@@ -191,8 +192,8 @@ impl std::error::Error for ParseCursorError {}
 impl FromStr for Cursor {
     type Err = ParseCursorError;
 
-    /// Parses a resume token. Strict: only what [`Display`](fmt::Display) writes, so that two tokens are the same
-    /// cursor only if they are the same text.
+    /// Parses a resume token. Strict: only what [`Display`](fmt::Display) writes, so that two
+    /// tokens are the same cursor only if they are the same text.
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
         let (incarnation, seq) = text.split_once('.').ok_or(ParseCursorError::NoDot)?;
         let incarnation = if incarnation == "-" { None } else { Some(parse_incarnation(incarnation)?) };

@@ -9,7 +9,8 @@ use std::fmt;
 /// Why [`ChangeLog::pull`](crate::ChangeLog::pull) has nothing to give, as the seed says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullError {
-    /// The changes after the cursor cannot be told. Load the rows anew, then pull from the log's head.
+    /// The changes after the cursor cannot be told. Load the rows anew, then pull from the log's
+    /// head.
     ResyncRequired {
         /// The oldest seq that can still be pulled.
         oldest_seq: u64,
@@ -40,18 +41,20 @@ impl From<Resync> for PullError {
     }
 }
 
-/// The changes after a cursor cannot be told: the reader must load the rows anew and read on from there.
+/// The changes after a cursor cannot be told: the reader must load the rows anew and read on from
+/// there.
 ///
-/// Asking again with the same cursor does not help: what has left the window does not come back, and the place of a
-/// cursor from another log will never be its own here. What does work: load the rows, then read on from
-/// [`resume`](Self::resume).
+/// Asking again with the same cursor does not help: what has left the window does not come back,
+/// and the place of a cursor from another log will never be its own here. What does work: load the
+/// rows, then read on from [`resume`](Self::resume).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resync {
     /// Why.
     pub reason: ResyncReason,
     /// The seq of the cursor that was asked for.
     pub requested: u64,
-    /// The oldest seq that can still be read; `last_seq + 1` when none can, or when the cursor lies ahead.
+    /// The oldest seq that can still be read; `last_seq + 1` when none can, or when the cursor lies
+    /// ahead.
     pub oldest_seq: u64,
     /// The log's head: the highest seq below which nothing is unpublished.
     pub head: u64,
@@ -83,7 +86,8 @@ impl ResyncReason {
 }
 
 impl Resync {
-    /// How many events between the cursor and the oldest one are gone; 0 when the cursor is not of this log and nobody can know.
+    /// How many events between the cursor and the oldest one are gone; 0 when the cursor is not of
+    /// this log and nobody can know.
     ///
     /// ```
     /// use ringlog::{Change, ChangeLog};
@@ -105,8 +109,8 @@ impl Resync {
 impl Resync {
     /// Where to read on once the rows are loaded anew: the log's head when this answer was given.
     ///
-    /// Load the rows *after* you got this, never before: then they hold every change up to here, perhaps some later
-    /// ones, which come once more and change nothing.
+    /// Load the rows *after* you got this, never before: then they hold every change up to here,
+    /// perhaps some later ones, which come once more and change nothing.
     ///
     /// ```
     /// use ringlog::{Change, ChangeLog};
@@ -147,7 +151,8 @@ impl fmt::Display for Resync {
 
 impl std::error::Error for Resync {}
 
-/// A stored event does not fit where [`ChangeLog::restore`](crate::ChangeLog::restore) is: its seq is not the next one.
+/// A stored event does not fit where [`ChangeLog::restore`](crate::ChangeLog::restore) is: its seq
+/// is not the next one.
 ///
 /// The log is as it was; restoring the event that comes next will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +172,8 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) waited for did not become visible in time.
+/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) waited for did not become visible in
+/// time.
 ///
 /// Waiting again goes on where this left off: nothing is lost by a time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

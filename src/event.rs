@@ -99,7 +99,8 @@ mod input {
 /// let text: &RawValue = serde_json::from_str(r#"{"title":"text that is JSON already"}"#)?;
 /// log.append_change(&Change::insert("Todo", "t1").raw(text));
 /// log.append_change(&Change::update("Todo", "t1").value(&json!({"title": "a value"})));
-/// log.append_change(&Change::update("Todo", "t1").data(&Todo { title: "anything that serialises" })?);
+/// let todo = Todo { title: "anything that serialises" };
+/// log.append_change(&Change::update("Todo", "t1").data(&todo)?);
 /// log.append_change(&Change::delete("Todo", "t1"));
 /// assert_eq!(log.last_seq(), 4);
 /// # Ok::<(), serde_json::Error>(())
@@ -159,7 +160,8 @@ impl<'a> Change<'a> {
         Self::new(ChangeKind::Delete, entity, row_id)
     }
 
-    /// With data that is JSON text already: the cheapest form. The text goes out again as it came in, byte for byte.
+    /// With data that is JSON text already: the cheapest form. The text goes out again as it came
+    /// in, byte for byte.
     #[inline]
     pub fn raw(self, data: &'a RawValue) -> Self {
         Self { data: Data::Raw(data), ..self }
@@ -174,7 +176,8 @@ impl<'a> Change<'a> {
     /// With data of any type that serialises.
     ///
     /// # Errors
-    /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its own.
+    /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its
+    /// own.
     pub fn data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
         Ok(Self { data: Data::Owned(serde_json::value::to_raw_value(data)?), ..self })
     }
@@ -197,7 +200,8 @@ impl<'a> Change<'a> {
         self.kind
     }
 
-    /// Its data as the JSON text that will be appended. Written out for each call if it was given as a [`Value`].
+    /// Its data as the JSON text that will be appended. Written out for each call if it was given
+    /// as a [`Value`].
     ///
     /// ```
     /// let value = serde_json::json!({"n": 1});
@@ -258,8 +262,8 @@ impl<'a> EventRef<'a> {
 
     /// Its data as a [`RawValue`], ready to be serialised or parsed.
     ///
-    /// `serde_json` has no way to borrow a `RawValue` from text known to be JSON: this scans the text, without
-    /// building anything. Use [`data_json`](Self::data_json) where text will do.
+    /// `serde_json` has no way to borrow a `RawValue` from text known to be JSON: this scans the
+    /// text, without building anything. Use [`data_json`](Self::data_json) where text will do.
     #[inline]
     pub fn data(&self) -> Option<&'a RawValue> {
         self.data_json().map(|json| match serde_json::from_str(json) {
@@ -276,8 +280,9 @@ impl<'a> EventRef<'a> {
 
     /// The event as the seed's owned type.
     ///
-    /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a number beyond `f64`, half a
-    /// surrogate pair (only [`Change::raw`] lets these in), and what is nested deeper than 127, also if it came as a `Value`.
+    /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a
+    /// number beyond `f64`, half a surrogate pair (only [`Change::raw`] lets these in), and what is
+    /// nested deeper than 127, also if it came as a `Value`.
     pub fn to_event(&self) -> ChangeEvent {
         self.to_event_at(crate::clock::rfc3339(self.meta.timestamp()))
     }

@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
 //! Waiting for events, and following them.
 //!
-//! A follower is a cursor and a wait. Catch-up and live are one loop: read what is there; if nothing is, wait
-//! until the seq after the cursor is visible, and read again. Every event comes from the log itself, in the order of
-//! the seqs, so there is no seam between what was there before and what comes after.
+//! A follower is a cursor and a wait. Catch-up and live are one loop: read what is there; if
+//! nothing is, wait until the seq after the cursor is visible, and read again. Every event comes
+//! from the log itself, in the order of the seqs, so there is no seam between what was there before
+//! and what comes after.
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
@@ -19,19 +20,22 @@ use std::time::{Duration, Instant};
 
 /// Waiting and following.
 impl ChangeLog {
-    /// Blocks the thread until `seq` and everything before it is visible, the log is [closed](Self::close), or the
-    /// time is up. Returns the head, as it was at some moment of the wait.
+    /// Blocks the thread until `seq` and everything before it is visible, the log is
+    /// [closed](Self::close), or the time is up. Returns the head, as it was at some moment of the
+    /// wait.
     ///
-    /// An append that has returned is visible at once, unless an earlier one is still being published: this waits
-    /// for that too. With `seq` = the last seq seen + 1, it waits for something new.
+    /// An append that has returned is visible at once, unless an earlier one is still being
+    /// published: this waits for that too. With `seq` = the last seq seen + 1, it waits for
+    /// something new.
     ///
     /// # Errors
     /// [`WaitError::TimedOut`] if `seq` is not visible by then. A `timeout` of zero only looks.
-    /// [`WaitError::Closed`] if `seq` is not visible, and was not handed out when the log was closed.
+    /// [`WaitError::Closed`] if `seq` is not visible, and was not handed out when the log was
+    /// closed.
     ///
     /// # Complexity
-    /// A look if it is visible already. Else the thread sleeps, and is woken by the append that publishes what it
-    /// waits for, or by another waiter that was.
+    /// A look if it is visible already. Else the thread sleeps, and is woken by the append that
+    /// publishes what it waits for, or by another waiter that was.
     ///
     /// # Examples
     ///
@@ -61,7 +65,8 @@ impl ChangeLog {
     ///
     /// It needs no particular runtime, and may be dropped at any time: it leaves nothing behind.
     ///
-    /// Its output is an error, [`Closed`], if `seq` is not visible, and was not handed out when the log was closed.
+    /// Its output is an error, [`Closed`], if `seq` is not visible, and was not handed out when the
+    /// log was closed.
     ///
     /// # Complexity
     /// As [`wait_for`](Self::wait_for).
@@ -86,21 +91,23 @@ impl ChangeLog {
     ///
     /// Waits, followers and streams get an answer of their own, which is no time-out:
     ///
-    /// - [`wait_for`](Self::wait_for) and [`visible`](Self::visible) give [`Closed`] for a seq that was not handed out
-    ///   when the log was closed, whatever the time-out. For a seq that was, they wait until it is visible.
+    /// - [`wait_for`](Self::wait_for) and [`visible`](Self::visible) give [`Closed`] for a seq that
+    ///   was not handed out when the log was closed, whatever the time-out. For a seq that was,
+    ///   they wait until it is visible.
     /// - A follower first hands out everything that was appended before. Then
-    ///   [`next_batch`](Follower::next_batch) and [`next`](Follower::next) give `None`, and a stream ends.
+    ///   [`next_batch`](Follower::next_batch) and [`next`](Follower::next) give `None`, and a
+    ///   stream ends.
     ///
-    /// Nothing else changes. Reads answer as ever, and an append, a push or a claim that comes after the close is
-    /// carried out like any other: `append` cannot say no, and a claim that was applied must be logged.
-    /// It is visible to reads, to waits for its seq, and to followers that are asked again. But nothing waits for
-    /// it: stop the writers first, then close.
+    /// Nothing else changes. Reads answer as ever, and an append, a push or a claim that comes
+    /// after the close is carried out like any other: `append` cannot say no, and a claim that was
+    /// applied must be logged. It is visible to reads, to waits for its seq, and to followers that
+    /// are asked again. But nothing waits for it: stop the writers first, then close.
     ///
     /// Closing twice is closing once. A closed log stays closed.
     ///
     /// # Complexity
-    /// Takes the waiters' lock, and wakes every waiter whose wait is over. An append does not look whether the log is
-    /// closed.
+    /// Takes the waiters' lock, and wakes every waiter whose wait is over. An append does not look
+    /// whether the log is closed.
     ///
     /// # Examples
     ///
@@ -134,9 +141,11 @@ impl ChangeLog {
         self.wait_queue.is_closed()
     }
 
-    /// Follows the log from a cursor: first what is there, then what comes, with no gap and no seam between.
+    /// Follows the log from a cursor: first what is there, then what comes, with no gap and no seam
+    /// between.
     ///
-    /// A cursor that the log cannot go on from is not refused here; the first batch is the [`Resync`].
+    /// A cursor that the log cannot go on from is not refused here; the first batch is the
+    /// [`Resync`].
     ///
     /// # Examples
     ///
@@ -173,14 +182,16 @@ impl Future for Visible<'_> {
 
 /// A reader that waits for what comes next.
 ///
-/// It hands out every event after its cursor, in the order of the seqs, each once. It is only a cursor: however slow it
-/// is, it costs writers and other followers nothing. If it falls behind the window it gets the [`Resync`] with how many
-/// events it missed, again and again until [`seek`](Self::seek) says where to go on: it never skips silently.
+/// It hands out every event after its cursor, in the order of the seqs, each once. It is only a
+/// cursor: however slow it is, it costs writers and other followers nothing. If it falls behind the
+/// window it gets the [`Resync`] with how many events it missed, again and again until
+/// [`seek`](Self::seek) says where to go on: it never skips silently.
 ///
-/// The cursor moves when a batch is handed out. Who fails to process it can seek back to where it was.
+/// The cursor moves when a batch is handed out. Who fails to process it can seek back to where it
+/// was.
 ///
-/// A follower can be sent to other threads. Between calls and while it waits it pins nothing; the batch that it hands
-/// out does, until it is dropped.
+/// A follower can be sent to other threads. Between calls and while it waits it pins nothing; the
+/// batch that it hands out does, until it is dropped.
 ///
 /// # Examples
 ///
@@ -258,8 +269,8 @@ impl Place {
         self.cursor.seq.saturating_add(1)
     }
 
-    /// What both ways of polling do: a batch with something in it, or the waker is woken when there may be one. `None` if
-    /// the log is closed.
+    /// What both ways of polling do: a batch with something in it, or the waker is woken when there
+    /// may be one. `None` if the log is closed.
     fn poll<'log, P>(
         &mut self,
         log: &'log ChangeLog,
@@ -270,7 +281,8 @@ impl Place {
     where
         P: std::ops::Deref<Target = ChangeLog>,
     {
-        // The last poll's wait is over, and if it was woken, the wake-up is passed on: the next wait is for another seq.
+        // The last poll's wait is over, and if it was woken, the wake-up is passed on: the next
+        // wait is for another seq.
         waiter.cancel();
         loop {
             let batch = self.advance(log, query)?;
@@ -281,7 +293,8 @@ impl Place {
             // Nothing stays pinned while we wait.
             drop(batch);
             if unexamined {
-                // A long stretch that the filter let nothing through from: others shall have their turn.
+                // A long stretch that the filter let nothing through from: others shall have their
+                // turn.
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -295,15 +308,17 @@ impl Place {
 }
 
 impl Follower {
-    /// The next events, at most `query`'s limit of them. Waits for the first up to `timeout`; empty if none came by then.
-    /// `None` if the log is [closed](ChangeLog::close), and everything that was appended before is handed out.
+    /// The next events, at most `query`'s limit of them. Waits for the first up to `timeout`; empty
+    /// if none came by then. `None` if the log is [closed](ChangeLog::close), and everything that
+    /// was appended before is handed out.
     ///
-    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some entities only: then it waits
-    /// for one that matches, and the cursor moves on past the others, also when the time is up. With a limit of 0 there is
-    /// nothing to wait for.
+    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some
+    /// entities only: then it waits for one that matches, and the cursor moves on past the others,
+    /// also when the time is up. With a limit of 0 there is nothing to wait for.
     ///
     /// # Errors
-    /// [`Resync`] if the log cannot go on from the cursor. The same one again until [`seek`](Self::seek).
+    /// [`Resync`] if the log cannot go on from the cursor. The same one again until
+    /// [`seek`](Self::seek).
     ///
     /// # Complexity
     /// As [`ChangeLog::read`] when something is there; else the thread sleeps.
@@ -340,12 +355,14 @@ impl Follower {
         }
     }
 
-    /// A future of the next events, at most `query`'s limit of them. It is ready when there is one, or with `None` if the
-    /// log is [closed](ChangeLog::close), and everything that was appended before is handed out.
+    /// A future of the next events, at most `query`'s limit of them. It is ready when there is one,
+    /// or with `None` if the log is [closed](ChangeLog::close), and everything that was appended
+    /// before is handed out.
     ///
-    /// `query` is as for [`next_batch`](Self::next_batch). The future needs no particular runtime and may be dropped at any
-    /// time: it leaves nothing behind, and no event is lost, for the cursor moves past an event only when
-    /// it is handed out. The batch stays on its thread, so drop it before the next `await`.
+    /// `query` is as for [`next_batch`](Self::next_batch). The future needs no particular runtime
+    /// and may be dropped at any time: it leaves nothing behind, and no event is lost, for the
+    /// cursor moves past an event only when it is handed out. The batch stays on its thread, so
+    /// drop it before the next `await`.
     ///
     /// Its output is an error, [`Resync`], as of `next_batch`.
     ///
@@ -378,7 +395,8 @@ impl Follower {
 
     /// Where it stands: after the last event handed out, or filtered out.
     ///
-    /// After the first successful read it names the log's incarnation: its text is the token to resume from.
+    /// After the first successful read it names the log's incarnation: its text is the token to
+    /// resume from.
     pub fn cursor(&self) -> Cursor {
         self.place.cursor
     }
@@ -393,7 +411,8 @@ impl Follower {
         &self.log
     }
 
-    /// A stream of what follows, in owned batches of at most `query`'s limit (of 1 for a limit of 0).
+    /// A stream of what follows, in owned batches of at most `query`'s limit (of 1 for a limit of
+    /// 0).
     ///
     /// Needs the feature `stream`.
     ///
@@ -447,8 +466,9 @@ mod stream {
     /// What a [`Follower`] hands out, as a stream of owned batches that can be sent anywhere.
     ///
     /// None of them is empty. A [`Resync`] is the last item: take the follower back with
-    /// [`into_follower`](Self::into_follower), seek, and make a stream of it again. Without one, the stream ends when
-    /// the log is [closed](ChangeLog::close) and everything that was appended before is handed out.
+    /// [`into_follower`](Self::into_follower), seek, and make a stream of it again. Without one,
+    /// the stream ends when the log is [closed](ChangeLog::close) and everything that was appended
+    /// before is handed out.
     ///
     /// Needs the feature `stream`.
     ///

@@ -4,16 +4,16 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs foreign code. A panic of it ends here, after the panic hook has reported it; then this returns
-/// `None`.
+/// Runs foreign code. A panic of it ends here, after the panic hook has reported it; then this
+/// returns `None`.
 ///
 /// The caller hands the code nothing of the log's that could be left half done.
 pub(crate) fn contained<T>(foreign: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(foreign)).map_err(dispose).ok()
 }
 
-/// Drops what a panic carried: its destructor is foreign code as well. If that panics too, what the second panic carries
-/// is leaked.
+/// Drops what a panic carried: its destructor is foreign code as well. If that panics too, what the
+/// second panic carries is leaked.
 pub(crate) fn dispose(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);

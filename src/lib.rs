@@ -1,4 +1,5 @@
-// The first definition of a link counts: in the README, read as it is, these lead to files; here, to modules.
+// The first definition of a link counts: in the README, read as it is, these lead to files; here,
+// to modules.
 //! [guarantees]: docs::guarantees
 //! [internals]: docs::internals
 //! [proof]: docs::proof

@@ -24,10 +24,11 @@ use serde_json::Value;
 use std::ops::{Range, RangeInclusive};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-/// A log of the latest changes: any number of threads append, any number read, nobody waits for anybody.
+/// A log of the latest changes: any number of threads append, any number read, nobody waits for
+/// anybody.
 ///
-/// Each change gets the next sequence number. The log keeps exactly the last `capacity` of them; who asks for what came
-/// before is told to [`Resync`]. Share it in an `Arc`.
+/// Each change gets the next sequence number. The log keeps exactly the last `capacity` of them;
+/// who asks for what came before is told to [`Resync`]. Share it in an `Arc`.
 ///
 /// # Examples
 ///
@@ -67,8 +68,8 @@ struct Resyncs {
     other_log: AtomicU64,
 }
 
-/// What can panic (a clock of the user's, a record beyond the limit) does so before a seq is claimed, and leaves the log as
-/// it was.
+/// What can panic (a clock of the user's, a record beyond the limit) does so before a seq is
+/// claimed, and leaves the log as it was.
 impl RefUnwindSafe for ChangeLog {}
 impl UnwindSafe for ChangeLog {}
 
@@ -119,11 +120,13 @@ impl ChangeLog {
 impl ChangeLog {
     /// Appends a change. Returns its seq.
     ///
-    /// The seed's call. [`append_change`](Self::append_change) takes JSON text, and any type that serialises.
+    /// The seed's call. [`append_change`](Self::append_change) takes JSON text, and any type that
+    /// serialises.
     ///
     /// # Panics
-    /// If entity, row id and data together are longer than [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is
-    /// claimed, the log goes on as if nothing had been asked.
+    /// If entity, row id and data together are longer than
+    /// [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is claimed, the log goes on as if
+    /// nothing had been asked.
     ///
     /// # Complexity
     /// As [`append_change`](Self::append_change).
@@ -142,14 +145,16 @@ impl ChangeLog {
     /// published: at once, unless another writer stalled half-way.
     ///
     /// # Panics
-    /// If entity, row id and data together are longer than [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is
-    /// claimed, the log goes on as if nothing had been asked.
+    /// If entity, row id and data together are longer than
+    /// [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is claimed, the log goes on as if
+    /// nothing had been asked.
     ///
     /// # Complexity
-    /// Proportional to the change's length. Waits for nobody: wait-free but for installing a segment, once in up to
-    /// 256 appends, which is lock-free. Once the window is full it allocates a few words for each such segment and nothing
-    /// else; if changes are too long for a slot (see [`Builder::slot_size`]), now and then a block for one. With any number of sleeping followers it
-    /// wakes four of them at most: they wake the others.
+    /// Proportional to the change's length. Waits for nobody: wait-free but for installing a
+    /// segment, once in up to 256 appends, which is lock-free. Once the window is full it allocates
+    /// a few words for each such segment and nothing else; if changes are too long for a slot (see
+    /// [`Builder::slot_size`]), now and then a block for one. With any number of sleeping followers
+    /// it wakes four of them at most: they wake the others.
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
@@ -159,9 +164,9 @@ impl ChangeLog {
         seq
     }
 
-    /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or none, except where a
-    /// read's limit cuts the batch or the window is shorter than it. Returns the seqs; for no changes an empty range, which
-    /// starts after the last seq.
+    /// Appends changes as one batch: their seqs are contiguous, and readers see all of them or
+    /// none, except where a read's limit cuts the batch or the window is shorter than it. Returns
+    /// the seqs; for no changes an empty range, which starts after the last seq.
     ///
     /// # Panics
     /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
@@ -189,14 +194,16 @@ impl ChangeLog {
         self.clock.now()
     }
 
-    /// Appends a change with a timestamp taken before. Waiters are not woken: [`announce`](Self::announce) does that.
+    /// Appends a change with a timestamp taken before. Waiters are not woken:
+    /// [`announce`](Self::announce) does that.
     pub(crate) fn append_unannounced(&self, change: &Change<'_>, timestamp: u64) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
         append::one(&self.ring, change, timestamp, || self.ring.enter())
     }
 
-    /// As [`append_unannounced`](Self::append_unannounced), of changes as one batch. Returns their seqs.
+    /// As [`append_unannounced`](Self::append_unannounced), of changes as one batch. Returns their
+    /// seqs.
     pub(crate) fn append_batch_unannounced(&self, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
@@ -214,10 +221,12 @@ impl ChangeLog {
     /// Puts a stored event back: with its seq, its timestamp and its text as it was.
     ///
     /// A log that goes on where an earlier process ended is built with the stored
-    /// [`incarnation`](Builder::incarnation), and with the seq before the oldest stored event as its
-    /// [`base_seq`](Builder::base_seq) (or with the last seq ever handed out, if no event is stored). Then the events are put back,
-    /// the oldest first, and their op ids with [`restore_op_id`](Self::restore_op_id). Readers go on with the cursors that
-    /// they have, provided that every event which any of them can have seen was stored before: commit first, append after.
+    /// [`incarnation`](Builder::incarnation), and with the seq before the oldest stored event as
+    /// its [`base_seq`](Builder::base_seq) (or with the last seq ever handed out, if no event is
+    /// stored). Then the events are put back, the oldest first, and their op ids with
+    /// [`restore_op_id`](Self::restore_op_id). Readers go on with the cursors that they have,
+    /// provided that every event which any of them can have seen was stored before: commit first,
+    /// append after.
     ///
     /// Takes the log as `&mut`: nobody can read it half restored, nor append in between.
     ///
@@ -244,7 +253,8 @@ impl ChangeLog {
     /// let mut log = ChangeLog::builder().incarnation(earlier.incarnation()).base_seq(0).build()?;
     /// log.restore(1, 1_795_331_340_123, &Change::insert("Todo", "t1"))?;
     /// log.restore(2, 1_795_331_340_456, &Change::delete("Todo", "t1"))?;
-    /// log.restore_op_id(Some("phone"), "op-7", 2, Some(Fingerprint::of(&Change::delete("Todo", "t1"))));
+    /// let fingerprint = Fingerprint::of(&Change::delete("Todo", "t1"));
+    /// log.restore_op_id(Some("phone"), "op-7", 2, Some(fingerprint));
     ///
     /// assert_eq!(log.read(client, 100)?.iter().next().unwrap().seq(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -265,12 +275,15 @@ impl ChangeLog {
         Ok(())
     }
 
-    /// Puts a stored op id back as completed, with the seq of its event: a push of it will be answered with that.
+    /// Puts a stored op id back as completed, with the seq of its event: a push of it will be
+    /// answered with that.
     ///
-    /// To be called in the order in which they were completed, for the oldest are forgotten first: that of the seqs, as far as
-    /// one thread did all of it. `client_id` is that of the [`PushRequest`](crate::PushRequest), `None` for the ids of
-    /// [`claim_op_id`](Self::claim_op_id). `fingerprint` is that of the change, as the [`PushClaim`](crate::PushClaim) had it; an
-    /// id without one is answered as a replay whatever is pushed under it. An id that is remembered already stays as it is.
+    /// To be called in the order in which they were completed, for the oldest are forgotten first:
+    /// that of the seqs, as far as one thread did all of it. `client_id` is that of the
+    /// [`PushRequest`](crate::PushRequest), `None` for the ids of
+    /// [`claim_op_id`](Self::claim_op_id). `fingerprint` is that of the change, as the
+    /// [`PushClaim`](crate::PushClaim) had it; an id without one is answered as a replay whatever
+    /// is pushed under it. An id that is remembered already stays as it is.
     ///
     /// # Complexity
     /// As claiming and completing.
@@ -294,19 +307,23 @@ impl ChangeLog {
 
 /// Reading.
 impl ChangeLog {
-    /// The events after a cursor, in place: a contiguous run of at most `limit`, up to the first that is not published yet.
+    /// The events after a cursor, in place: a contiguous run of at most `limit`, up to the first
+    /// that is not published yet.
     ///
-    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some entities only.
+    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some
+    /// entities only.
     ///
     /// # Errors
-    /// [`Resync`] if the events after the cursor have left the window, or if the cursor is not of this log.
+    /// [`Resync`] if the events after the cursor have left the window, or if the cursor is not of
+    /// this log.
     ///
     /// # Complexity
-    /// Proportional to the number of events returned, whatever the capacity; with a filter, to the number
-    /// examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events lie in more than one segment of the ring
-    /// (256 events, fewer in small windows), a pointer for each, and with a filter, a number for each event that matches. Wait-free
-    /// but for that, and for a cursor at 0 under [`FreshCursor::Tail`], which is tried again a few times when writers go round the
-    /// whole window meanwhile.
+    /// Proportional to the number of events returned, whatever the capacity; with a filter, to the
+    /// number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
+    /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
+    /// each, and with a filter, a number for each event that matches. Wait-free but for that, and
+    /// for a cursor at 0 under [`FreshCursor::Tail`], which is tried again a few times when writers
+    /// go round the whole window meanwhile.
     ///
     /// # Examples
     ///
@@ -354,12 +371,13 @@ impl ChangeLog {
 
     /// The events after a cursor, at most `limit`, owned.
     ///
-    /// The seed's call: copies every string and parses every event's data. [`read`](Self::read) does neither, and
-    /// [`pull_json`](Self::pull_json) writes the JSON that this would be turned into.
+    /// The seed's call: copies every string and parses every event's data. [`read`](Self::read)
+    /// does neither, and [`pull_json`](Self::pull_json) writes the JSON that this would be turned
+    /// into.
     ///
     /// # Errors
-    /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the cursor lies ahead of the
-    /// log.
+    /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the
+    /// cursor lies ahead of the log.
     ///
     /// # Complexity
     /// As [`read`](Self::read), and the copying.
@@ -369,13 +387,14 @@ impl ChangeLog {
         Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
-    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most `limit`, or those that a
-    /// [`Filter`](crate::Filter) lets through.
+    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most
+    /// `limit`, or those that a [`Filter`](crate::Filter) lets through.
     ///
-    /// Each event's data is copied as the text that was appended, so the bytes equal `serde_json::to_vec` of what
-    /// [`pull`](Self::pull) returns wherever that text is what `serde_json` writes for its [`Value`]: always after
-    /// [`append`](Self::append), unless the value is nested too deep to parse. Text given to [`Change::raw`] goes out with
-    /// its own spaces, key order and numbers.
+    /// Each event's data is copied as the text that was appended, so the bytes equal
+    /// `serde_json::to_vec` of what [`pull`](Self::pull) returns wherever that text is what
+    /// `serde_json` writes for its [`Value`]: always after [`append`](Self::append), unless the
+    /// value is nested too deep to parse. Text given to [`Change::raw`] goes out with its own
+    /// spaces, key order and numbers.
     ///
     /// # Errors
     /// As [`read`](Self::read); `out` is left as it was.
@@ -437,7 +456,8 @@ impl Watched for ChangeLog {
 
 /// Where the log stands.
 impl ChangeLog {
-    /// The highest seq below which nothing is unpublished: what a reader that has read everything has as its cursor.
+    /// The highest seq below which nothing is unpublished: what a reader that has read everything
+    /// has as its cursor.
     ///
     /// # Complexity
     /// Proportional to the events published since anyone last asked, at most the capacity.
@@ -445,9 +465,11 @@ impl ChangeLog {
         self.ring.head(&self.ring.pin())
     }
 
-    /// Where a reader stands that has read everything: [`head`](Self::head), and the log's incarnation.
+    /// Where a reader stands that has read everything: [`head`](Self::head), and the log's
+    /// incarnation.
     ///
-    /// For a client that starts from the rows: take this first, load the rows second, read on from here third.
+    /// For a client that starts from the rows: take this first, load the rows second, read on from
+    /// here third.
     ///
     /// ```
     /// let log = ringlog::ChangeLog::new();
@@ -527,16 +549,16 @@ impl ChangeLog {
     /// [proceed](OpClaim::Proceed) and apply the operation.
     ///
     /// The others are told that the id is [in flight](OpClaim::InFlight) until the first one's
-    /// [`OpGuard`](crate::OpGuard) is completed, and from then on, for as long as the id is among the last
-    /// `op_id_capacity` completed ones, that it was [replayed](OpClaim::Replayed), with the first result. A guard that
-    /// is dropped gives the id free again.
+    /// [`OpGuard`](crate::OpGuard) is completed, and from then on, for as long as the id is among
+    /// the last `op_id_capacity` completed ones, that it was [replayed](OpClaim::Replayed), with
+    /// the first result. A guard that is dropped gives the id free again.
     ///
-    /// Ids are compared byte for byte, whatever their length. Clients choose them: put something of the client into the
-    /// id, as [`push`](Self::push) does, or one client's ids are another's.
+    /// Ids are compared byte for byte, whatever their length. Clients choose them: put something of
+    /// the client into the id, as [`push`](Self::push) does, or one client's ids are another's.
     ///
     /// # Complexity
-    /// Lock-free; proportional to the id's length, whatever the capacity. One allocation if it proceeds. The log's first id
-    /// also makes the tables, of zeroed memory that is not touched.
+    /// Lock-free; proportional to the id's length, whatever the capacity. One allocation if it
+    /// proceeds. The log's first id also makes the tables, of zeroed memory that is not touched.
     ///
     /// # Examples
     ///
@@ -562,23 +584,27 @@ impl ChangeLog {
         self.op_ids.claim_op(OpId::bare(op_id))
     }
 
-    /// Whether this op id is among the last `op_id_capacity` that were completed. One that is in flight is not.
+    /// Whether this op id is among the last `op_id_capacity` that were completed. One that is in
+    /// flight is not.
     ///
-    /// The last are those of the last tickets: while another thread completes an id, that id may not be seen yet and the one
-    /// that it expires no longer. See [guarantees](crate::docs::guarantees#op-ids-are-remembered-by-ticket).
+    /// The last are those of the last tickets: while another thread completes an id, that id may
+    /// not be seen yet and the one that it expires no longer. See
+    /// [guarantees](crate::docs::guarantees#op-ids-are-remembered-by-ticket).
     ///
     /// # Complexity
-    /// Wait-free; proportional to the id's length, whatever the capacity. Nearly always the answer "no" is found
-    /// in one cache line.
+    /// Wait-free; proportional to the id's length, whatever the capacity. Nearly always the answer
+    /// "no" is found in one cache line.
     pub fn has_seen_op_id(&self, op_id: &str) -> bool {
         self.op_ids.has_seen(OpId::bare(op_id))
     }
 
-    /// Remembers an op id as completed. Does nothing if it is remembered already: it does not become younger by that.
+    /// Remembers an op id as completed. Does nothing if it is remembered already: it does not
+    /// become younger by that.
     ///
-    /// The seed's call, for who has no claim. Asking [`has_seen_op_id`](Self::has_seen_op_id) first and remembering
-    /// afterwards lets two threads apply the same operation; [`claim_op_id`](Self::claim_op_id) does not. If a claim on
-    /// the id is in flight, it is left to that claim whether the id will be completed.
+    /// The seed's call, for who has no claim. Asking [`has_seen_op_id`](Self::has_seen_op_id) first
+    /// and remembering afterwards lets two threads apply the same operation;
+    /// [`claim_op_id`](Self::claim_op_id) does not. If a claim on the id is in flight, it is left
+    /// to that claim whether the id will be completed.
     pub fn remember_op_id(&self, op_id: &str) {
         self.op_ids.remember(OpId::bare(op_id));
     }

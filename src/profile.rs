@@ -1,38 +1,43 @@
 #![forbid(unsafe_code)]
-//! How long appends and reads take: one in [`ONE_IN`] is timed, the rest pay one decrement of a thread's own counter.
+//! How long appends and reads take: one in [`ONE_IN`] is timed, the rest pay one decrement of a
+//! thread's own counter.
 //!
 //! # Scheme
 //!
-//! Each thread counts down, per operation, to the next one that is timed. The timed one reads the clock twice and puts the
-//! difference into an HDR histogram of its *shard*: one of [`SHARDS`], picked by the thread's number, each behind a
-//! lock of its own. A snapshot merges the shards. Nothing is shared between threads until one of them has a sample,
-//! and then only with every sixteenth thread and with a snapshot.
+//! Each thread counts down, per operation, to the next one that is timed. The timed one reads the
+//! clock twice and puts the difference into an HDR histogram of its *shard*: one of [`SHARDS`],
+//! picked by the thread's number, each behind a lock of its own. A snapshot merges the shards.
+//! Nothing is shared between threads until one of them has a sample, and then only with every
+//! sixteenth thread and with a snapshot.
 //!
-//! *Nobody waits.* A sample takes the first shard whose lock is free, beginning with its thread's own; if all are taken,
-//! it is lost and counted as lost. So what the log promises of its operations holds with profiling on: no thread can
-//! hold another up by being suspended with a lock in its hand. Only a snapshot waits, for samples being put down. Whatever a
-//! sample meets on its way, the time in it was taken before.
+//! *Nobody waits.* A sample takes the first shard whose lock is free, beginning with its thread's
+//! own; if all are taken, it is lost and counted as lost. So what the log promises of its
+//! operations holds with profiling on: no thread can hold another up by being suspended with a lock
+//! in its hand. Only a snapshot waits, for samples being put down. Whatever a sample meets on its
+//! way, the time in it was taken before.
 //!
-//! *Why not `hdrhistogram`'s own `Recorder`.* Its refresh waits until every recorder has recorded once more: a thread that
-//! has gone idle would hold up every snapshot until a time-out, and end up missing from it. Here a thread can
-//! sleep or end when it likes, and what it recorded is there.
+//! *Why not `hdrhistogram`'s own `Recorder`.* Its refresh waits until every recorder has recorded
+//! once more: a thread that has gone idle would hold up every snapshot until a time-out, and end up
+//! missing from it. Here a thread can sleep or end when it likes, and what it recorded is there.
 //!
-//! *Why a prime.* Work comes in periods that are powers of two: a segment is installed every so many appends. Were
-//! [`ONE_IN`] one too, a thread would time the append that installs either every time or never. Threads
-//! begin at different points of the period, so that those which live for less than one are sampled fairly too.
+//! *Why a prime.* Work comes in periods that are powers of two: a segment is installed every so
+//! many appends. Were [`ONE_IN`] one too, a thread would time the append that installs either every
+//! time or never. Threads begin at different points of the period, so that those which live for
+//! less than one are sampled fairly too.
 //!
 //! # Cost
 //!
-//! Without the feature `profile`, nothing: no instruction and no byte. With it, an operation pays a decrement in
-//! thread-local memory, and one in [`ONE_IN`] two readings of the clock, an uncontended lock and an increment. A
-//! sample contains the cost of reading the clock once, some 20 to 30 ns on current machines: mind that where it is as
-//! long as the operation.
+//! Without the feature `profile`, nothing: no instruction and no byte. With it, an operation pays a
+//! decrement in thread-local memory, and one in [`ONE_IN`] two readings of the clock, an
+//! uncontended lock and an increment. A sample contains the cost of reading the clock once, some 20
+//! to 30 ns on current machines: mind that where it is as long as the operation.
 //!
 //! # Memory
 //!
-//! A histogram has 36 KiB. It is allocated when a shard gets its first sample of an operation, after the time was
-//! taken; so at most 16 shards × 5 operations × 36 KiB = 2.8 MiB a log, and 36 KiB for each operation that one thread
-//! does. The shards themselves take 8 KiB. A snapshot holds 5 merged histograms, 180 KiB, until it is dropped.
+//! A histogram has 36 KiB. It is allocated when a shard gets its first sample of an operation,
+//! after the time was taken; so at most 16 shards × 5 operations × 36 KiB = 2.8 MiB a log, and 36
+//! KiB for each operation that one thread does. The shards themselves take 8 KiB. A snapshot holds
+//! 5 merged histograms, 180 KiB, until it is dropped.
 
 use crate::log::ChangeLog;
 use crate::sync::{AtomicU64, Ordering};
@@ -55,7 +60,8 @@ const SHARDS: usize = 16;
 /// Times are kept to two decimal digits, an error of less than 1 %; up to 255 ns they are exact.
 const DIGITS: u8 = 2;
 
-/// The longest time that is told apart, in nanoseconds: 73 minutes, the end of what 36 KiB can hold. Longer ones count as this.
+/// The longest time that is told apart, in nanoseconds: 73 minutes, the end of what 36 KiB can
+/// hold. Longer ones count as this.
 const LONGEST: u64 = (1 << 42) - 1;
 
 /// What is timed.
@@ -232,13 +238,15 @@ fn histogram() -> Histogram<u64> {
 
 /// Observing how long operations take (feature `profile`).
 impl ChangeLog {
-    /// How long this log's appends and reads have taken since it was made: one in [`LatencySnapshot::ONE_IN`] is
-    /// timed, on whatever thread.
+    /// How long this log's appends and reads have taken since it was made: one in
+    /// [`LatencySnapshot::ONE_IN`] is timed, on whatever thread.
     ///
-    /// Only with the feature `profile`. Waits for nothing but samples being put down; holds nobody up.
+    /// Only with the feature `profile`. Waits for nothing but samples being put down; holds nobody
+    /// up.
     ///
     /// # Complexity
-    /// Merges up to 16 × 5 histograms of 4,608 counters, whatever they counted, into 180 KiB in what is returned.
+    /// Merges up to 16 × 5 histograms of 4,608 counters, whatever they counted, into 180 KiB in
+    /// what is returned.
     ///
     /// # Examples
     ///
@@ -265,10 +273,11 @@ impl ChangeLog {
 
 /// How long operations took, by operation (feature `profile`). Made by [`ChangeLog::latency`].
 ///
-/// Counted from the log's making. What is timed is the call, the cost of one reading of the clock included;
-/// [`read`](ChangeLog::read) ends when the batch is there, before anybody looks at its events. Reads that are answered
-/// with a [`Resync`](crate::Resync) count too. [`append`](ChangeLog::append) and
-/// [`append_change`](ChangeLog::append_change) are one operation; a batch is one, however long.
+/// Counted from the log's making. What is timed is the call, the cost of one reading of the clock
+/// included; [`read`](ChangeLog::read) ends when the batch is there, before anybody looks at its
+/// events. Reads that are answered with a [`Resync`](crate::Resync) count too.
+/// [`append`](ChangeLog::append) and [`append_change`](ChangeLog::append_change) are one operation;
+/// a batch is one, however long.
 ///
 /// Written out as text, it is a table. Serialised, it is its fields.
 #[derive(Debug, Clone, Serialize)]
@@ -284,7 +293,8 @@ pub struct LatencySnapshot {
     pub pull_json: Latency,
     /// [`pull`](ChangeLog::pull).
     pub pull: Latency,
-    /// Operations that were timed and are in no count, because so many threads were putting their samples down at once.
+    /// Operations that were timed and are in no count, because so many threads were putting their
+    /// samples down at once.
     pub lost_samples: u64,
     #[serde(skip)]
     began: SystemTime,
@@ -300,8 +310,8 @@ impl LatencySnapshot {
 
     /// The histograms as an HDR interval log (V2, compressed), as HdrHistogram's tools read it.
     ///
-    /// One line for each operation that has samples, tagged with the operation's name, in nanoseconds, over
-    /// the whole time since the log was made.
+    /// One line for each operation that has samples, tagged with the operation's name, in
+    /// nanoseconds, over the whole time since the log was made.
     pub fn hdr_log(&self) -> String {
         let mut text = Vec::new();
         self.write_hdr_log(&mut text)
@@ -348,8 +358,8 @@ impl fmt::Display for LatencySnapshot {
 
 /// How long one operation took, in nanoseconds, to two significant digits.
 ///
-/// A percentile is there when there are samples enough to tell it from the maximum: 2 for p50, 10 for p90, 100 for
-/// p99, 1,000 for p99.9 and 10,000 for p99.99.
+/// A percentile is there when there are samples enough to tell it from the maximum: 2 for p50, 10
+/// for p90, 100 for p99, 1,000 for p99.9 and 10,000 for p99.99.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Latency {
@@ -405,7 +415,8 @@ mod tests {
         Change::delete("Todo", "t1")
     }
 
-    /// Runs `call` so often that exactly [`PERIODS`] of the calls are timed, and takes the snapshot after it.
+    /// Runs `call` so often that exactly [`PERIODS`] of the calls are timed, and takes the snapshot
+    /// after it.
     fn sampled(log: &ChangeLog, mut call: impl FnMut(&ChangeLog)) -> LatencySnapshot {
         (0..PERIODS * ONE_IN).for_each(|_| call(log));
         log.latency()

@@ -120,7 +120,8 @@ impl ChangeLog {
     /// let log = ChangeLog::new();
     /// let mut rows = HashMap::new();
     /// let request: PushRequest = serde_json::from_str(r#"{"client_id": "phone", "changes": [
-    ///     {"entity": "Todo", "row_id": "t1", "kind": "insert", "data": {"title": "Milk"}, "op_id": "1"},
+    ///     {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": "1",
+    ///      "data": {"title": "Milk"}},
     ///     {"entity": "Todo", "row_id": "t2", "kind": "insert", "op_id": "2"}
     /// ]}"#)?;
     ///
@@ -138,7 +139,8 @@ impl ChangeLog {
     /// // The reply was lost, and the client tries again.
     /// let response = push();
     /// assert_eq!((response.applied, response.deduped), (1, 1));
-    /// assert_eq!((response.results[0].status, response.results[0].seq), (OpStatus::Replayed, Some(1)));
+    /// let first = &response.results[0];
+    /// assert_eq!((first.status, first.seq), (OpStatus::Replayed, Some(1)));
     /// assert_eq!(log.len(), 1);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -238,8 +240,8 @@ impl ChangeLog {
     ///
     /// let log = ChangeLog::new();
     /// let request: PushRequest = serde_json::from_str(r#"{"changes": [
-    ///     {"entity": "Account", "row_id": "a", "kind": "update", "data": {"sum": 70}, "op_id": "transfer-1a"},
-    ///     {"entity": "Account", "row_id": "b", "kind": "update", "data": {"sum": 30}, "op_id": "transfer-1b"}
+    ///     {"entity": "Account", "row_id": "a", "kind": "update", "data": {"sum": 70}, "op_id": "1a"},
+    ///     {"entity": "Account", "row_id": "b", "kind": "update", "data": {"sum": 30}, "op_id": "1b"}
     /// ]}"#)?;
     ///
     /// let response = log.push_batch(&request, |_changes| Err("the database is read-only"));
@@ -343,7 +345,8 @@ impl ChangeLog {
     ///     log.claim_operations(Some(client), vec![operation])
     /// };
     ///
-    /// let claims: Vec<_> = ["a", "b"].into_iter().filter_map(|client| claim(client).ok()).collect();
+    /// let claims = ["a", "b"].into_iter().filter_map(|client| claim(client).ok());
+    /// let claims: Vec<_> = claims.collect();
     /// let mut seq = log.last_seq();
     /// // begin a transaction
     /// for change in claims.iter().flat_map(|claim| claim.changes()) {
@@ -499,7 +502,8 @@ impl<'a> PushClaim<'a> {
     ///
     /// let log = ChangeLog::new();
     /// let change = Change::delete("Todo", "t1");
-    /// let operations = vec![Operation::new(change.clone()).op_id("1"), Operation::new(change.clone())];
+    /// let first = Operation::new(change.clone()).op_id("1");
+    /// let operations = vec![first, Operation::new(change.clone())];
     /// let claim = log.claim_operations(Some("phone"), operations).expect("nobody else claims it");
     /// for (change, op_id) in claim.changes().iter().zip(claim.op_ids()) {
     ///     println!("{} {op_id:?} of {:?}", change.row_id(), claim.client_id());

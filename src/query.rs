@@ -4,7 +4,8 @@
 use crate::event::EventRef;
 use std::sync::Arc;
 
-/// How many events one filtered read examines at most, so that it is bounded however few of them match.
+/// How many events one filtered read examines at most, so that it is bounded however few of them
+/// match.
 ///
 /// It is not an error to have found nothing after so many: the cursor has moved past them, and
 /// [`Batch::has_more`](crate::Batch::has_more) says to go on.
@@ -12,9 +13,10 @@ pub const MAX_EXAMINED: usize = 16_384;
 
 /// Which events a reader wants: those of some entities.
 ///
-/// Make it once for each subscriber; a clone shares it. Its [`limit`](Self::limit) makes the [`Query`] which every way of
-/// reading takes in the place of a bare limit: [`read`](crate::ChangeLog::read),
-/// [`pull_json`](crate::ChangeLog::pull_json), [`Follower::next_batch`](crate::Follower::next_batch) and
+/// Make it once for each subscriber; a clone shares it. Its [`limit`](Self::limit) makes the
+/// [`Query`] which every way of reading takes in the place of a bare limit:
+/// [`read`](crate::ChangeLog::read), [`pull_json`](crate::ChangeLog::pull_json),
+/// [`Follower::next_batch`](crate::Follower::next_batch) and
 /// [`Follower::next`](crate::Follower::next).
 ///
 /// # Examples
@@ -83,9 +85,10 @@ impl Filter {
 /// A bare limit is a query for all: where one is asked for, a `usize` will do. With a [`Filter`]:
 ///
 /// - `limit` counts the events that match;
-/// - the cursor moves on past all that were examined, so a reader to whom nothing happens can store how far it has got, and does
-///   not fall behind the window;
-/// - a read examines at most [`MAX_EXAMINED`] events, and `has_more` tells whether further ones are there to be examined.
+/// - the cursor moves on past all that were examined, so a reader to whom nothing happens can store
+///   how far it has got, and does not fall behind the window;
+/// - a read examines at most [`MAX_EXAMINED`] events, and `has_more` tells whether further ones are
+///   there to be examined.
 ///
 /// Made by [`Filter::limit`], or from a `usize`.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,10 @@
 #![forbid(unsafe_code)]
 //! How an event is laid out in a slot, and how it is written out as JSON.
 //!
-//! A record's text has three parts: its entity, row id and data (JSON text, empty for none). Its fixed part, [`Meta`], is one
-//! word. Nothing is prepared for readers: whether a name needs escaping in JSON is for those to find out who want JSON, and
-//! the append, which others may wait for, is a copy.
+//! A record's text has three parts: its entity, row id and data (JSON text, empty for none). Its
+//! fixed part, [`Meta`], is one word. Nothing is prepared for readers: whether a name needs
+//! escaping in JSON is for those to find out who want JSON, and the append, which others may wait
+//! for, is a copy.
 
 use crate::clock::{LAST_MILLISECOND, Rfc3339};
 use crate::event::{ChangeKind, EventRef};
@@ -67,7 +68,8 @@ fn is_plain(text: &str) -> bool {
     }
 }
 
-/// Whether a byte of `chunk` needs escaping in JSON: a loop without branches, which compilers turn into a few vector instructions.
+/// Whether a byte of `chunk` needs escaping in JSON: a loop without branches, which compilers turn
+/// into a few vector instructions.
 #[inline]
 #[expect(clippy::needless_bitwise_bool, reason = "no branches")]
 fn any_escapes(chunk: &[u8; 16]) -> bool {
@@ -80,8 +82,9 @@ const SPACES: u64 = ONES * b' ' as u64;
 
 /// Not 0 if a byte of `word` needs escaping in JSON: a quote, a backslash, or less than a space.
 ///
-/// Eight bytes at once, after "Bit Twiddling Hacks" by Sean Eron Anderson (`hasless`), and with two tests instead of three, after
-/// Daniel Lemire: with one bit flipped, a quote and a space change places, and what is less than a space stays less.
+/// Eight bytes at once, after "Bit Twiddling Hacks" by Sean Eron Anderson (`hasless`), and with two
+/// tests instead of three, after Daniel Lemire: with one bit flipped, a quote and a space change
+/// places, and what is less than a space stays less.
 #[inline]
 fn escapes(word: u64) -> u64 {
     let below_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * (u64::from(b' ') + 1));
@@ -89,10 +92,11 @@ fn escapes(word: u64) -> u64 {
     (below_quote | backslash) & !word & (ONES << 7)
 }
 
-/// Writes events out as JSON, byte for byte as `serde_json` writes a [`ChangeEvent`](crate::ChangeEvent).
+/// Writes events out as JSON, byte for byte as `serde_json` writes a
+/// [`ChangeEvent`](crate::ChangeEvent).
 ///
-/// In as few pieces as can be, for each costs more than its bytes. Most events begin as the one before, with the next seq, and
-/// end as it does, with the same timestamp.
+/// In as few pieces as can be, for each costs more than its bytes. Most events begin as the one
+/// before, with the next seq, and end as it does, with the same timestamp.
 #[derive(Debug)]
 pub(crate) struct JsonWriter<'a> {
     out: &'a mut Vec<u8>,
@@ -171,7 +175,8 @@ impl<'a> JsonWriter<'a> {
         self.head = start..out.len();
     }
 
-    /// Writes the last event's beginning once more, with the next seq. Writes nothing, and says so, if that has more digits.
+    /// Writes the last event's beginning once more, with the next seq. Writes nothing, and says so,
+    /// if that has more digits.
     #[inline]
     fn repeat_head(&mut self) -> bool {
         let start = self.out.len();
@@ -197,7 +202,8 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
-/// Appends a value's JSON, byte for byte as `serde_json` writes it, but sooner: texts without escapes are copied as a whole.
+/// Appends a value's JSON, byte for byte as `serde_json` writes it, but sooner: texts without
+/// escapes are copied as a whole.
 pub(crate) fn write_value(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),
@@ -300,7 +306,8 @@ mod tests {
             prop_assert_eq!(out, format!("before{value}"));
         }
 
-        /// Runs of an entity and changes of it, gaps between seqs, one more digit, names that need escapes.
+        /// Runs of an entity and changes of it, gaps between seqs, one more digit, names that need
+        /// escapes.
         #[test]
         fn json_is_that_of_serde_json(
             base_seq in prop::sample::select(vec![0, 5, 87, 99_990, 999_999_999_995]),

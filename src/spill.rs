@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! Blocks for texts that are too long for their slots.
 //!
-//! A writer fills a block before it claims a seq, and gets the block in exchange that its slot has held since the lap
-//! before. Each thread keeps a few such blocks for its next long texts.
+//! A writer fills a block before it claims a seq, and gets the block in exchange that its slot has
+//! held since the lap before. Each thread keeps a few such blocks for its next long texts.
 
 use crate::record::MAX_RECORD_LEN;
 use crate::ring::{Block, Parts, total};
@@ -25,14 +25,16 @@ struct Spares {
 }
 
 impl Spares {
-    /// A block for so many bytes: a spare one that is not more than twice too large, or else a new one.
+    /// A block for so many bytes: a spare one that is not more than twice too large, or else a new
+    /// one.
     fn take(&mut self, len: usize) -> Block {
         let fits = |(capacity, _): &(usize, Block)| (len..=2 * len).contains(capacity);
         let Some(found) = self.blocks.iter().rposition(fits) else { return Block::with_capacity(len) };
         self.remove(found)
     }
 
-    /// Keeps a block, in the place of the oldest if there are too many. One that is too large by itself is freed.
+    /// Keeps a block, in the place of the oldest if there are too many. One that is too large by
+    /// itself is freed.
     fn keep(&mut self, block: Block) {
         let capacity = block.capacity();
         if capacity > KEPT {

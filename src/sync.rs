@@ -1,12 +1,14 @@
 //! The only door to atomics, cells and epochs.
 //!
-//! Everything concurrent in this crate takes its primitives from here. In an ordinary build they are
-//! `std`'s and `crossbeam-epoch`'s; under `--cfg loom` (the `loom-tests` crate, which compiles these
-//! same sources) they are loom's, so that the code that ships is the code that is model-checked.
+//! Everything concurrent in this crate takes its primitives from here. In an ordinary build they
+//! are `std`'s and `crossbeam-epoch`'s; under `--cfg loom` (the `loom-tests` crate, which compiles
+//! these same sources) they are loom's, so that the code that ships is the code that is
+//! model-checked.
 
 pub(crate) use imp::*;
 
-/// Asks the processor for a cache line that will be written soon. Only ever a hint: any address will do.
+/// Asks the processor for a cache line that will be written soon. Only ever a hint: any address
+/// will do.
 #[inline]
 #[cfg_attr(
     any(not(target_arch = "x86_64"), miri),
@@ -14,7 +16,8 @@ pub(crate) use imp::*;
 )]
 pub(crate) fn prefetch_for_write(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: PREFETCHW changes no memory and no register, never faults, and where it is not known it does nothing.
+    // SAFETY: PREFETCHW changes no memory and no register, never faults, and where it is not known
+    // it does nothing.
     unsafe {
         std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
     }
@@ -54,7 +57,8 @@ mod imp {
         pub(crate) use std::thread::{Thread, current, park, park_timeout};
     }
 
-    /// A lock that knows no poison: what it guards is whole whenever it is let go, whoever panics elsewhere.
+    /// A lock that knows no poison: what it guards is whole whenever it is let go, whoever panics
+    /// elsewhere.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -110,15 +114,15 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
 
-    /// Loads what this thread alone stores to. Not in the way of loom's search: of the accesses that a store races with, it looks
-    /// at the last one only, which would be this.
+    /// Loads what this thread alone stores to. Not in the way of loom's search: of the accesses
+    /// that a store races with, it looks at the last one only, which would be this.
     pub(crate) fn load_own(own: &AtomicU64) -> u64 {
         // SAFETY: nobody stores to it meanwhile, which loom checks.
         unsafe { own.unsync_load() }
     }
 
-    /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock makes it
-    /// run without the lock, and forgets the token.
+    /// Parking with a token of our own: loom's `unpark` of a thread that happens to wait for a lock
+    /// makes it run without the lock, and forgets the token.
     #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
     pub(crate) mod thread {
         use loom::sync::{Arc, Condvar, Mutex};
@@ -156,8 +160,8 @@ mod imp {
         }
     }
 
-    /// A lock whose `try_lock` can fail: loom hides the moments between taking and release from its search, so
-    /// that with its own lock a `try_lock` fails by accident only.
+    /// A lock whose `try_lock` can fail: loom hides the moments between taking and release from its
+    /// search, so that with its own lock a `try_lock` fails by accident only.
     #[expect(clippy::unwrap_used, reason = "a poisoned lock in a model is a failed model")]
     mod lock {
         use loom::sync::atomic::{AtomicU64, Ordering};
@@ -165,7 +169,8 @@ mod imp {
 
         #[derive(Debug)]
         pub(crate) struct Mutex<T> {
-            /// 1 while it is taken. Seen as 1, `try_lock` fails; seen as 0, it comes a moment later.
+            /// 1 while it is taken. Seen as 1, `try_lock` fails; seen as 0, it comes a moment
+            /// later.
             taken: AtomicU64,
             data: loom::sync::Mutex<T>,
         }
@@ -190,8 +195,8 @@ mod imp {
             }
 
             pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-                // Adding nothing reads the latest value, which a load need not. All that change it are
-                // read-modify-writes: loom mixes up the order of these with plain stores.
+                // Adding nothing reads the latest value, which a load need not. All that change it
+                // are read-modify-writes: loom mixes up the order of these with plain stores.
                 (self.taken.fetch_add(0, Ordering::Relaxed) == 0).then(|| self.lock())
             }
         }
@@ -220,17 +225,18 @@ mod imp {
 
 /// Epoch-based reclamation on a collector of our own.
 ///
-/// `crossbeam-epoch`'s default collector is shared by every crate of the process: a pin that some other
-/// library holds for long would hold our memory too. Nor do logs share one: a batch of one log that is
-/// kept, or forgotten, would hold the memory of all others. Each log has a [`Domain`](epoch::Domain) of its own, with
-/// which a thread registers when it first uses the log.
+/// `crossbeam-epoch`'s default collector is shared by every crate of the process: a pin that some
+/// other library holds for long would hold our memory too. Nor do logs share one: a batch of one
+/// log that is kept, or forgotten, would hold the memory of all others. Each log has a
+/// [`Domain`](epoch::Domain) of its own, with which a thread registers when it first uses the log.
 pub(crate) mod epoch {
     use std::ops::Deref;
 
     /// Proof that the current thread is pinned in a [`Domain`].
     ///
-    /// [`Domain::pin`] is the only way to get one in an ordinary build, so holding a `&Guard` of a ring's domain is what
-    /// makes a segment's pointer, loaded under it, safe to follow (invariant R4).
+    /// [`Domain::pin`] is the only way to get one in an ordinary build, so holding a `&Guard` of a
+    /// ring's domain is what makes a segment's pointer, loaded under it, safe to follow (invariant
+    /// R4).
     pub(crate) struct Guard(Inner);
 
     #[cfg(not(loom))]
@@ -256,7 +262,8 @@ pub(crate) mod epoch {
     }
 
     impl Guard {
-        /// Lets the epoch move on past this guard. What was loaded under it is not to be followed any more.
+        /// Lets the epoch move on past this guard. What was loaded under it is not to be followed
+        /// any more.
         pub(crate) fn repin(&mut self) {
             #[cfg(not(loom))]
             self.0.repin();
@@ -281,8 +288,8 @@ pub(crate) mod epoch {
             collector: Collector,
         }
 
-        /// A thread keeps so many registrations. A domain's place is its number modulo this, so that logs made one
-        /// after the other have places of their own.
+        /// A thread keeps so many registrations. A domain's place is its number modulo this, so
+        /// that logs made one after the other have places of their own.
         const KEPT: usize = 16;
 
         thread_local! {
@@ -296,7 +303,8 @@ pub(crate) mod epoch {
                 Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), collector: Collector::new() }
             }
 
-            /// Pins the current thread: no memory retired here from now on is reused until the guard is gone.
+            /// Pins the current thread: no memory retired here from now on is reused until the
+            /// guard is gone.
             ///
             /// Costs one full fence. A pin inside a pin costs a counter.
             #[inline]
@@ -311,7 +319,8 @@ pub(crate) mod epoch {
                 Guard(pinned.ok().flatten().unwrap_or_else(|| self.register()))
             }
 
-            /// Registers the thread, and pins it. A thread that is being torn down keeps no registration.
+            /// Registers the thread, and pins it. A thread that is being torn down keeps no
+            /// registration.
             #[cold]
             fn register(&self) -> crossbeam_epoch::Guard {
                 let handle = self.collector.register();
@@ -320,8 +329,8 @@ pub(crate) mod epoch {
                 guard
             }
 
-            /// Puts a registration in the domain's place. The one that was there may be the last use of its domain, so it is
-            /// dropped when the place is free for what that runs.
+            /// Puts a registration in the domain's place. The one that was there may be the last
+            /// use of its domain, so it is dropped when the place is free for what that runs.
             fn keep(&self, registration: Option<(u64, LocalHandle)>) {
                 let _ = REGISTERED.try_with(|registered| {
                     let place = registered[self.place()].try_borrow_mut();
@@ -335,7 +344,8 @@ pub(crate) mod epoch {
             }
         }
 
-        /// The thread that drops a log does not stay registered with it. Others do until their place is needed.
+        /// The thread that drops a log does not stay registered with it. Others do until their
+        /// place is needed.
         impl Drop for Domain {
             fn drop(&mut self) {
                 let is_ours = REGISTERED.try_with(|registered| {
@@ -372,8 +382,8 @@ pub(crate) mod epoch {
             Guard(Some(handle.pin()))
         }
 
-        /// A guard that guards nothing, for models whose readers see nothing retired: their states are those of the
-        /// protocol alone. What is retired under it comes back at once.
+        /// A guard that guards nothing, for models whose readers see nothing retired: their states
+        /// are those of the protocol alone. What is retired under it comes back at once.
         pub(crate) fn unpinned() -> Guard {
             Guard(None)
         }
@@ -390,15 +400,16 @@ pub(crate) mod epoch {
 
 /// A fence that costs its one side next to nothing, and its other side a system call.
 ///
-/// Two threads that each store, fence and then load the other's variable cannot both miss the other's
-/// store. Where one of them comes by often and the other seldom, the frequent one can leave its half of
-/// the work to the rare one: it only keeps the *compiler* from moving its store past its load
-/// ([`light`](asymmetric::light)), and the rare one makes the kernel run a full fence on every processor
-/// that is running a thread of this process ([`heavy`](asymmetric::heavy), Linux' `membarrier`).
+/// Two threads that each store, fence and then load the other's variable cannot both miss the
+/// other's store. Where one of them comes by often and the other seldom, the frequent one can leave
+/// its half of the work to the rare one: it only keeps the *compiler* from moving its store past
+/// its load ([`light`](asymmetric::light)), and the rare one makes the kernel run a full fence on
+/// every processor that is running a thread of this process ([`heavy`](asymmetric::heavy), Linux'
+/// `membarrier`).
 ///
-/// What it promises: a `heavy` acts as if each other thread had run a full fence at some moment between
-/// its call and its return. Where the kernel refuses, and on other systems, both are plain full fences,
-/// and so they are in a model and under Miri, which know no processors to interrupt.
+/// What it promises: a `heavy` acts as if each other thread had run a full fence at some moment
+/// between its call and its return. Where the kernel refuses, and on other systems, both are plain
+/// full fences, and so they are in a model and under Miri, which know no processors to interrupt.
 pub(crate) mod asymmetric {
     pub(crate) use imp::{heavy, light, prepare};
 
@@ -411,16 +422,17 @@ pub(crate) mod asymmetric {
 
         static REGISTER: Once = Once::new();
 
-        /// Whether the light side relies on the heavy one. Set once, in `prepare`; unset if the kernel
-        /// changes its mind.
+        /// Whether the light side relies on the heavy one. Set once, in `prepare`; unset if the
+        /// kernel changes its mind.
         static EXPEDITED: AtomicBool = AtomicBool::new(false);
 
-        /// What it takes a store to leave its processor's store buffer, with three orders of magnitude
-        /// to spare.
+        /// What it takes a store to leave its processor's store buffer, with three orders of
+        /// magnitude to spare.
         const DRAIN: Duration = Duration::from_millis(1);
 
-        /// Asks the kernel for the service. Whoever uses the fences does this first: that it happens
-        /// before both sides' calls is what lets them agree on which kind of fence they use.
+        /// Asks the kernel for the service. Whoever uses the fences does this first: that it
+        /// happens before both sides' calls is what lets them agree on which kind of fence they
+        /// use.
         pub(crate) fn prepare() {
             REGISTER.call_once(|| {
                 let granted = membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
@@ -446,8 +458,9 @@ pub(crate) mod asymmetric {
             }
         }
 
-        /// The kernel granted the service and now refuses it (a sandbox was closed meanwhile): from here
-        /// on both sides use plain fences, and what was stored just before has the time to arrive.
+        /// The kernel granted the service and now refuses it (a sandbox was closed meanwhile): from
+        /// here on both sides use plain fences, and what was stored just before has the time to
+        /// arrive.
         #[cold]
         fn refused() {
             EXPEDITED.store(false, Ordering::SeqCst);
@@ -490,8 +503,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Each side stores, fences and loads what the other stores, both at once. With too weak a fence on either side
-    /// they miss each other in one step of a hundred.
+    /// Each side stores, fences and loads what the other stores, both at once. With too weak a
+    /// fence on either side they miss each other in one step of a hundred.
     #[test]
     fn a_light_and_a_heavy_fence_never_miss_each_other() {
         const STEPS: u64 = 200_000;

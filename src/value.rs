@@ -1,10 +1,11 @@
 #![forbid(unsafe_code)]
 //! Reading JSON values as they stand.
 //!
-//! `serde_json` with its feature `raw_value`, which this crate needs, takes an object that begins with the key
-//! `$serde_json::private::RawValue` for a message to itself: in its place comes whatever the key's value, a text, is parsed into, or an
-//! error. So a client that sends such an object would have another one stored. Here a [`Value`] is made by a visitor that knows
-//! no such key.
+//! `serde_json` with its feature `raw_value`, which this crate needs, takes an object that begins
+//! with the key `$serde_json::private::RawValue` for a message to itself: in its place comes
+//! whatever the key's value, a text, is parsed into, or an error. So a client that sends such an
+//! object would have another one stored. Here a [`Value`] is made by a visitor that knows no such
+//! key.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

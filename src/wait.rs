@@ -1,44 +1,44 @@
 //! Waiting for a seq to become visible.
 //!
-//! A log's [`WaitQueue`] is where threads and tasks sleep until `head` has reached the seq that they wait
-//! for, and where an append looks whether there is anything to wake.
+//! A log's [`WaitQueue`] is where threads and tasks sleep until `head` has reached the seq that
+//! they wait for, and where an append looks whether there is anything to wake.
 //!
 //! # State
 //!
-//! `sleepers` is a queue ordered by the seq waited for, then by arrival, under a lock that an append
-//! only ever *tries*. `min_seq` is the seq at which there is something to do: the first in the queue.
-//! When the queue becomes empty it *lingers* for the next [`LINGER`] seqs: `min_seq` then says, marked
-//! with [`LINGERING`], until which. After that it is *idle*: `min_seq` is [`IDLE`]. `closed_at` is the
-//! last seq that was handed out when the log was closed, or [`OPEN`]. Only the holder of the lock
-//! stores `min_seq` and `closed_at`.
+//! `sleepers` is a queue ordered by the seq waited for, then by arrival, under a lock that an
+//! append only ever *tries*. `min_seq` is the seq at which there is something to do: the first in
+//! the queue. When the queue becomes empty it *lingers* for the next [`LINGER`] seqs: `min_seq`
+//! then says, marked with [`LINGERING`], until which. After that it is *idle*: `min_seq` is
+//! [`IDLE`]. `closed_at` is the last seq that was handed out when the log was closed, or [`OPEN`].
+//! Only the holder of the lock stores `min_seq` and `closed_at`.
 //!
 //! # Protocol, by role
 //!
-//! **Publisher** ([`WaitQueue::published`]): publish, light fence (A), load `min_seq`. If it is idle,
-//! return: this is all that an append pays for waiters where there are none. Else *notify*.
+//! **Publisher** ([`WaitQueue::published`]): publish, light fence (A), load `min_seq`. If it is
+//! idle, return: this is all that an append pays for waiters where there are none. Else *notify*.
 //!
-//! **Notify** ([`WaitQueue::notify`]): full fence (B), load `min_seq`, read head. If there is nothing to
-//! do yet, return. Else try the lock. If it is taken, return: its holder notifies after the release.
-//! Else take the first few sleepers (at most [`FAN_OUT`]) whose seq is visible out of the queue,
-//! release the lock, and wake them. If none could be woken, notify again.
+//! **Notify** ([`WaitQueue::notify`]): full fence (B), load `min_seq`, read head. If there is
+//! nothing to do yet, return. Else try the lock. If it is taken, return: its holder notifies after
+//! the release. Else take the first few sleepers (at most [`FAN_OUT`]) whose seq is visible out of
+//! the queue, release the lock, and wake them. If none could be woken, notify again.
 //!
-//! **Waiter** ([`Waiter::poll`], [`Waiter::block`]): read head, then `closed_at`. If the wait is over,
-//! leave. Else enter the queue under the lock, and release it. If the queue was idle, heavy fence (C).
-//! Notify, then read head and `closed_at` again; if the wait is over, leave. Else sleep. A waiter that
-//! is woken starts anew: a wake-up is a hint.
+//! **Waiter** ([`Waiter::poll`], [`Waiter::block`]): read head, then `closed_at`. If the wait is
+//! over, leave. Else enter the queue under the lock, and release it. If the queue was idle, heavy
+//! fence (C). Notify, then read head and `closed_at` again; if the wait is over, leave. Else sleep.
+//! A waiter that is woken starts anew: a wake-up is a hint.
 //!
-//! **Leaving** ([`WaitQueue::leave`]), when the wait is over, has timed out, or was dropped: take the
-//! lock, remove the sleeper if it is still queued, release, notify.
+//! **Leaving** ([`WaitQueue::leave`]), when the wait is over, has timed out, or was dropped: take
+//! the lock, remove the sleeper if it is still queued, release, notify.
 //!
-//! **Closing** ([`WaitQueue::close`]): under the lock, store the last seq handed out in `closed_at` and
-//! take out all sleepers that wait for a later one. Release, notify, wake them.
+//! **Closing** ([`WaitQueue::close`]): under the lock, store the last seq handed out in `closed_at`
+//! and take out all sleepers that wait for a later one. Release, notify, wake them.
 //!
-//! So two things oblige a thread to notify: *having held the lock*, unless it has woken a sleeper, and
-//! *having been woken*, since a woken waiter leaves. A thread that releases the lock of an *empty* queue
-//! need not notify: a waiter that enters later notifies by itself. That is the baton: an append wakes a
-//! few, and each of them wakes a few more when it leaves, or when its wait is dropped. An append pays
-//! for [`FAN_OUT`] wake-ups, however many wait, and never waits for the lock. Only sleepers whose seq
-//! is visible are woken: a waiter for a seq far ahead sleeps on.
+//! So two things oblige a thread to notify: *having held the lock*, unless it has woken a sleeper,
+//! and *having been woken*, since a woken waiter leaves. A thread that releases the lock of an
+//! *empty* queue need not notify: a waiter that enters later notifies by itself. That is the baton:
+//! an append wakes a few, and each of them wakes a few more when it leaves, or when its wait is
+//! dropped. An append pays for [`FAN_OUT`] wake-ups, however many wait, and never waits for the
+//! lock. Only sleepers whose seq is visible are woken: a waiter for a seq far ahead sleeps on.
 //!
 //! # Why no wake-up is lost
 //!
@@ -48,96 +48,99 @@
 //! | B | `notify` | full fence: all that came before (a publish, a change of the queue), then the loads of `min_seq` and head | B |
 //! | C | `enter`, if the queue was idle | heavy fence: the store of `min_seq`, then B | A |
 //!
-//! All B are in one total order. Let W be a waiter in the queue for seq w, and asleep: after its B it
-//! read a head < w. To show: once all publishes that head ≥ w needs have been made, W is taken out of
-//! the queue.
+//! All B are in one total order. Let W be a waiter in the queue for seq w, and asleep: after its B
+//! it read a head < w. To show: once all publishes that head ≥ w needs have been made, W is taken
+//! out of the queue.
 //!
-//! **Every publish has a witness**: a B such that a thread whose B is this one or a later one sees the
-//! publish.
+//! **Every publish has a witness**: a B such that a thread whose B is this one or a later one sees
+//! the publish.
 //!
-//! 1. The publisher found that the queue was not idle. Then it notifies, and the witness is its own B.
-//! 2. The publisher found the queue idle. Some waiter F (perhaps W) ended that idle state: it stored
-//!    `min_seq`, then ran C, then notifies. The witness is F's B. C acts as a full fence of the publisher
-//!    at some moment m; both orders of m and the publisher's load of `min_seq`:
+//! 1. The publisher found that the queue was not idle. Then it notifies, and the witness is its own
+//!    B.
+//! 2. The publisher found the queue idle. Some waiter F (perhaps W) ended that idle state: it
+//!    stored `min_seq`, then ran C, then notifies. The witness is F's B. C acts as a full fence of
+//!    the publisher at some moment m; both orders of m and the publisher's load of `min_seq`:
 //!    1. The load came after m. Then it saw F's store or a later one, and not this idle state: a
 //!       contradiction.
-//!    2. The load came before m, and so did the publish, which precedes it. So the publish is visible
-//!       when C ends, to F's B and to all later ones.
+//!    2. The load came before m, and so did the publish, which precedes it. So the publish is
+//!       visible when C ends, to F's B and to all later ones.
 //!
-//!    Where light and heavy fences are plain ones, A and C are themselves in the total order, and the
-//!    same two cases hold with A for m.
+//!    Where light and heavy fences are plain ones, A and C are themselves in the total order, and
+//!    the same two cases hold with A for m.
 //!
-//! **The last witness looks for W.** Let X be the last witness of the publishes that head ≥ w needs; a
-//! thread whose B is X or later reads head ≥ w. Both orders of X and W's B:
+//! **The last witness looks for W.** Let X be the last witness of the publishes that head ≥ w
+//! needs; a thread whose B is X or later reads head ≥ w. Both orders of X and W's B:
 //!
 //! 3. W's B is X or comes later. Then W read head ≥ w, and did not sleep: a contradiction.
-//! 4. X comes later. Then the thread of X sees W's store of `min_seq` or a later one, and as long as W is
-//!    queued all of these say ≤ w. It reads head ≥ w, and tries the lock.
-//!    1. It gets the lock. W is the first in the queue, or a sleeper is whose seq is visible: at least
-//!       one is taken out.
-//!    2. It does not: some H holds the lock. After the release H notifies, or if it has woken a sleeper,
-//!       that one does, having held the lock in its turn: in either case a B follows the release. If X
-//!       comes before that B, the thread of that B stands where X stood: case 4. If X comes after it,
-//!       H had released the lock before X tried it, so H is not the holder that X met: a
-//!       contradiction. A thread that releases the lock of an empty queue does not notify. But W entered
-//!       before X, and so before H got the lock; then the queue was empty because W had been taken out.
+//! 4. X comes later. Then the thread of X sees W's store of `min_seq` or a later one, and as long
+//!    as W is queued all of these say ≤ w. It reads head ≥ w, and tries the lock.
+//!    1. It gets the lock. W is the first in the queue, or a sleeper is whose seq is visible: at
+//!       least one is taken out.
+//!    2. It does not: some H holds the lock. After the release H notifies, or if it has woken a
+//!       sleeper, that one does, having held the lock in its turn: in either case a B follows the
+//!       release. If X comes before that B, the thread of that B stands where X stood: case 4. If X
+//!       comes after it, H had released the lock before X tried it, so H is not the holder that X
+//!       met: a contradiction. A thread that releases the lock of an empty queue does not notify.
+//!       But W entered before X, and so before H got the lock; then the queue was empty because W
+//!       had been taken out.
 //!
-//! A sleeper that is taken out in W's place is woken, leaves and notifies, with a B after X: case 4 once
-//! more. If it does not notify, the queue was empty after X, and W had been taken out. If its waker
-//! panics, it may never run; then the thread that woke it notifies in its place, unless another waker
-//! of the same few did not panic. The queue before W is finite, and a waiter that enters it later with
-//! a visible seq leaves by itself. So W's turn comes.
+//! A sleeper that is taken out in W's place is woken, leaves and notifies, with a B after X: case 4
+//! once more. If it does not notify, the queue was empty after X, and W had been taken out. If its
+//! waker panics, it may never run; then the thread that woke it notifies in its place, unless
+//! another waker of the same few did not panic. The queue before W is finite, and a waiter that
+//! enters it later with a visible seq leaves by itself. So W's turn comes.
 //!
 //! # Why no wait outlasts the close
 //!
-//! Let n be the last seq handed out, as the first close loads it. Each append that returned before the
-//! close was called has a seq of at most n: its claim happens before that load.
+//! Let n be the last seq handed out, as the first close loads it. Each append that returned before
+//! the close was called has a seq of at most n: its claim happens before that load.
 //!
-//! - A wait for a seq of at most n is never told that the log is closed: all who have such a seq are
-//!   about to publish it, and wake the waiter as ever. So a follower hands out everything that was
-//!   appended before the close first.
-//! - A wait for a later seq ends. Let W enter the queue for w > n. The lock orders W's critical section
-//!   and the closer's, both ways:
-//!   1. W's comes first. Then the closer finds W in the queue, takes it out and wakes it, unless W was
-//!      taken out before: then it has been woken anyway. W starts anew, and what the closer stored
-//!      before is visible to a woken thread.
+//! - A wait for a seq of at most n is never told that the log is closed: all who have such a seq
+//!   are about to publish it, and wake the waiter as ever. So a follower hands out everything that
+//!   was appended before the close first.
+//! - A wait for a later seq ends. Let W enter the queue for w > n. The lock orders W's critical
+//!   section and the closer's, both ways:
+//!   1. W's comes first. Then the closer finds W in the queue, takes it out and wakes it, unless W
+//!      was taken out before: then it has been woken anyway. W starts anew, and what the closer
+//!      stored before is visible to a woken thread.
 //!   2. The closer's comes first. Then its store of `closed_at` happens before W's section, and W's
 //!      second look finds it: W leaves.
 //!
 //!   The look before W enters only saves the detour.
 //! - The closer holds the lock, so a publisher may have failed to take it (case 4.2): it notifies.
 //!
-//! An append does not load `closed_at`: it is appended, published and read after a close as before one.
-//! A wait for its seq is over when it is visible, since a look reads head first.
+//! An append does not load `closed_at`: it is appended, published and read after a close as before
+//! one. A wait for its seq is over when it is visible, since a look reads head first.
 //!
 //! # Foreign code
 //!
-//! A waker's `clone`, `wake` and `drop` run code of an executor. None of it runs under the lock; that
-//! would stop every waiter if it blocked or came back here. `wake` and `drop` run last, when all that
-//! this module owes has been done but for waking further sleepers, and a panic of theirs ends here:
-//! [`contained`] catches it, after the panic hook has reported it. An append must return its seq, and a
-//! waiter that leaves has nothing to do with the other's waker. Nor may the panic keep others asleep: the
-//! rest of the few is woken all the same, and if none of them could be woken, so that the baton is with
-//! no one, the thread notifies again. `clone` runs in a poll, for the caller's own waker, before anything
-//! is changed: its panic unwinds to that caller.
+//! A waker's `clone`, `wake` and `drop` run code of an executor. None of it runs under the lock;
+//! that would stop every waiter if it blocked or came back here. `wake` and `drop` run last, when
+//! all that this module owes has been done but for waking further sleepers, and a panic of theirs
+//! ends here: [`contained`] catches it, after the panic hook has reported it. An append must return
+//! its seq, and a waiter that leaves has nothing to do with the other's waker. Nor may the panic
+//! keep others asleep: the rest of the few is woken all the same, and if none of them could be
+//! woken, so that the baton is with no one, the thread notifies again. `clone` runs in a poll, for
+//! the caller's own waker, before anything is changed: its panic unwinds to that caller.
 //!
 //! # What it costs
 //!
 //! A heavy fence interrupts every processor that runs this process: microseconds, tens of them in a
-//! virtual machine. Were the queue idle whenever it is empty, a follower that keeps up would run one for
-//! each event. So it lingers: a heavy fence comes at most once in [`LINGER`] appends, and while there are
-//! followers, appends pay a plain full fence instead.
+//! virtual machine. Were the queue idle whenever it is empty, a follower that keeps up would run
+//! one for each event. So it lingers: a heavy fence comes at most once in [`LINGER`] appends, and
+//! while there are followers, appends pay a plain full fence instead.
 //!
-//! Between an append and the waiter that it wakes, what counts besides the kernel's part is how much
-//! code and memory is touched, for after a sleep little of it is in the nearest caches, and on another
-//! processor some of it in none. So the first sleeper has its place in the queue itself, beside the lock,
-//! and a thread is woken by its own handle.
+//! Between an append and the waiter that it wakes, what counts besides the kernel's part is how
+//! much code and memory is touched, for after a sleep little of it is in the nearest caches, and on
+//! another processor some of it in none. So the first sleeper has its place in the queue itself,
+//! beside the lock, and a thread is woken by its own handle.
 //!
 //! # What it does not do
 //!
 //! A task that was woken and then is neither polled nor dropped keeps the baton. The others are not
-//! lost: every append, and every waiter that comes or goes, notifies. But in a log where nothing happens
-//! any more they sleep until that task moves, if *all* those are stuck that the last append has woken.
+//! lost: every append, and every waiter that comes or goes, notifies. But in a log where nothing
+//! happens any more they sleep until that task moves, if *all* those are stuck that the last append
+//! has woken.
 #![forbid(unsafe_code)]
 
 use crate::foreign::contained;
@@ -164,8 +167,8 @@ const FARTHEST: u64 = LINGERING - 1;
 /// becomes idle.
 const LINGER: u64 = if cfg!(loom) { 1 } else { 4096 };
 
-/// How many sleepers one look wakes at most: what an append pays with any number of them, and how many
-/// a woken one wakes in its turn. One in a model, so that passing the baton on matters.
+/// How many sleepers one look wakes at most: what an append pays with any number of them, and how
+/// many a woken one wakes in its turn. One in a model, so that passing the baton on matters.
 pub(crate) const FAN_OUT: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// What can be waited on: something with a queue, whose head only grows.
@@ -182,8 +185,8 @@ pub(crate) trait Watched {
 
 /// Where waiters sleep. See the head of this module.
 pub(crate) struct WaitQueue {
-    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the queue lingers; or
-    /// `IDLE`.
+    /// The first seq that a sleeper waits for; `LINGERING` and the seq until which the queue
+    /// lingers; or `IDLE`.
     min_seq: AtomicU64,
     /// The length of the queue, for statistics.
     sleeping: AtomicU64,
@@ -303,11 +306,11 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes the first few sleepers whose seq is visible, and lets the queue become idle when it has
-    /// lingered long enough.
+    /// Wakes the first few sleepers whose seq is visible, and lets the queue become idle when it
+    /// has lingered long enough.
     ///
-    /// Not `#[cold]`: among code that is never used it would have a page of its own, which takes longer to
-    /// load than this takes to run.
+    /// Not `#[cold]`: among code that is never used it would have a page of its own, which takes
+    /// longer to load than this takes to run.
     #[inline(never)]
     fn notify(&self, log: &impl Watched) {
         loop {
@@ -326,15 +329,16 @@ impl WaitQueue {
             drop(sleepers);
             // All of them, whatever one does. `any` would stop at the first.
             let woken = ready.into_iter().flatten().map(Sleeper::wake).filter(|&woken| woken).count();
-            // A woken waiter will notify. If there is none, then this thread, which held the lock, must.
+            // A woken waiter will notify. If there is none, then this thread, which held the lock,
+            // must.
             if woken > 0 {
                 return;
             }
         }
     }
 
-    /// Queues up for `seq`, or renews the sleeper of a ticket that is queued already. Returns the sleeper
-    /// that it replaces. The caller notifies next.
+    /// Queues up for `seq`, or renews the sleeper of a ticket that is queued already. Returns the
+    /// sleeper that it replaces. The caller notifies next.
     fn enter(
         &self,
         ticket: &mut Option<Ticket>,
@@ -355,9 +359,9 @@ impl WaitQueue {
     /// Leaves the queue, if queued, and passes on the wake-up, if woken.
     fn leave(&self, ticket: &mut Option<Ticket>, log: &impl Watched) {
         let Some(ticket) = ticket.take() else { return };
-        // While it is in the queue, `min_seq` is at most its seq: so one could tell without the lock that
-        // it is out. But the thread that took it out relies on it to notify *after* that thread has
-        // released the lock.
+        // While it is in the queue, `min_seq` is at most its seq: so one could tell without the
+        // lock that it is out. But the thread that took it out relies on it to notify *after* that
+        // thread has released the lock.
         let mut sleepers = self.sleepers.lock();
         let left = sleepers.remove(ticket);
         self.announce(&sleepers, log);
@@ -369,8 +373,8 @@ impl WaitQueue {
         discard(left);
     }
 
-    /// Makes `min_seq` say what the queue says, and returns what it said before. The caller holds the
-    /// lock.
+    /// Makes `min_seq` say what the queue says, and returns what it said before. The caller holds
+    /// the lock.
     fn announce(&self, sleepers: &Sleepers, log: &impl Watched) -> u64 {
         self.sleeping.store(sleepers.count(), Ordering::Relaxed);
         let before = self.min_seq.load(Ordering::Relaxed);
@@ -497,7 +501,8 @@ impl<P: Deref<Target: Watched + Sized>> Waiter<P> {
         }
     }
 
-    /// Blocks until the wait for `seq` is over, or until the deadline: then the head. Only looks if that is past.
+    /// Blocks until the wait for `seq` is over, or until the deadline: then the head. Only looks if
+    /// that is past.
     pub(crate) fn block(&mut self, seq: u64, deadline: Option<Instant>) -> Result<Ended, u64> {
         let seq = seq.min(FARTHEST);
         loop {
@@ -707,8 +712,8 @@ mod tests {
         assert_eq!(log.queue.sleeping(), 0);
     }
 
-    /// It does not even end the idle state, which would cost this thread a heavy fence and the appends that follow a full
-    /// one each.
+    /// It does not even end the idle state, which would cost this thread a heavy fence and the
+    /// appends that follow a full one each.
     #[test]
     fn a_wait_whose_time_is_up_only_looks() {
         let log = Log::new();
@@ -792,11 +797,12 @@ mod tests {
         assert_eq!(Arc::strong_count(&log), 1);
     }
 
-    /// The litmus test of fence C, which loom cannot see: there every fence is a full one, and B follows.
+    /// The litmus test of fence C, which loom cannot see: there every fence is a full one, and B
+    /// follows.
     ///
-    /// A publisher whose stores go to lines that its processor does not hold, and a waiter that ends an
-    /// idle state. Without C the stamp may still be in the publisher's store buffer when the waiter
-    /// looks the second time, and the publisher's load may have found the queue idle.
+    /// A publisher whose stores go to lines that its processor does not hold, and a waiter that
+    /// ends an idle state. Without C the stamp may still be in the publisher's store buffer when
+    /// the waiter looks the second time, and the publisher's load may have found the queue idle.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_waiter_that_ends_an_idle_state_misses_no_publish() {

@@ -34,7 +34,8 @@ pub struct PushRequest {
     /// The changes, to be applied in this order.
     #[serde(deserialize_with = "field::changes")]
     pub changes: Vec<ClientChange>,
-    /// Who pushes: the same string each time the same client connects. Absent from clients that have none.
+    /// Who pushes: the same string each time the same client connects. Absent from clients that
+    /// have none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "field::client_id")]
     pub client_id: Option<String>,
 }
@@ -52,8 +53,8 @@ pub struct ClientChange {
     /// Its data after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
-    /// The client's idempotency key for this change: pushed again under the same key, it is applied once. Without
-    /// one it is applied each time.
+    /// The client's idempotency key for this change: pushed again under the same key, it is applied
+    /// once. Without one it is applied each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op_id: Option<String>,
 }
@@ -85,7 +86,8 @@ mod input {
     }
 }
 
-/// Reading fields so that an error names the one that is malformed, which `serde_json` by itself does not.
+/// Reading fields so that an error names the one that is malformed, which `serde_json` by itself
+/// does not.
 mod field {
     use super::{ChangeKind, ClientChange};
     use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor, value::SeqAccessDeserializer};
@@ -142,7 +144,8 @@ mod field {
 ///
 /// let log = ChangeLog::new();
 /// let request: PushRequest = serde_json::from_str(
-///     r#"{"client_id": "c", "changes": [{"entity": "Todo", "row_id": "t1", "kind": "delete", "op_id": "o1"}]}"#,
+///     r#"{"client_id": "c", "changes": [
+///         {"entity": "Todo", "row_id": "t1", "kind": "delete", "op_id": "o1"}]}"#,
 /// )?;
 /// let response = log.push(&request, |_| Ok::<(), String>(()));
 /// assert_eq!(
@@ -160,10 +163,12 @@ pub struct PushResponse {
     pub deduped: usize,
     /// What went wrong, in words; each names the change that it is about.
     pub errors: Vec<String>,
-    /// The log's [`head`](crate::ChangeLog::head) after the push: never past an event that cannot be read yet. A client
-    /// that has pulled up to here has its own changes, if no other writer was half-way.
+    /// The log's [`head`](crate::ChangeLog::head) after the push: never past an event that cannot
+    /// be read yet. A client that has pulled up to here has its own changes, if no other writer was
+    /// half-way.
     pub cursor: SyncCursor,
-    /// What became of each change, in the order of the request. Empty if the request was refused whole.
+    /// What became of each change, in the order of the request. Empty if the request was refused
+    /// whole.
     #[serde(default)]
     pub results: Vec<OpResult>,
 }
@@ -176,8 +181,8 @@ pub struct OpResult {
     pub op_id: Option<String>,
     /// What became of it.
     pub status: OpStatus,
-    /// The seq of its event: of the first one, if it was replayed. None if it was not applied, or if its op id was only
-    /// [remembered](crate::ChangeLog::remember_op_id), without a seq.
+    /// The seq of its event: of the first one, if it was replayed. None if it was not applied, or
+    /// if its op id was only [remembered](crate::ChangeLog::remember_op_id), without a seq.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// Why it was not applied, if the status is [`OpStatus::Error`].
@@ -194,7 +199,8 @@ pub enum OpStatus {
     Applied,
     /// It was applied before, under the same op id; not again.
     Replayed,
-    /// Another push of the same op id is at it. It was not applied here: push it again later, to learn what became of it.
+    /// Another push of the same op id is at it. It was not applied here: push it again later, to
+    /// learn what became of it.
     Pending,
     /// It could not be applied. Its op id is free again.
     Error,

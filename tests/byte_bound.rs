@@ -1,4 +1,5 @@
-//! The window's bound in bytes: which events it leaves, what readers are told, and that memory follows.
+//! The window's bound in bytes: which events it leaves, what readers are told, and that memory
+//! follows.
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -65,7 +66,8 @@ fn holds_exactly(log: &ChangeLog, base_seq: u64, lengths: &[usize], capacity: us
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Appends and batches of any lengths, within the slot and beyond it, some longer than the bound.
+    /// Appends and batches of any lengths, within the slot and beyond it, some longer than the
+    /// bound.
     #[test]
     fn the_window_is_the_longest_suffix_within_both_bounds(
         capacity in prop::sample::select(vec![0, 1, 3, 20, 300]),
@@ -198,8 +200,8 @@ fn without_a_bound_nothing_is_evicted_by_bytes() {
     assert_eq!((log.len(), log.stats().retained_bytes), (100, Some(100_000)));
 }
 
-/// Writers meet at the lock of the count; when all have returned, the bound is exact. Readers see runs of whole texts
-/// meanwhile, and are never told that a seq was evicted that is not.
+/// Writers meet at the lock of the count; when all have returned, the bound is exact. Readers see
+/// runs of whole texts meanwhile, and are never told that a seq was evicted that is not.
 #[test]
 fn when_all_appends_have_returned_the_bound_is_exact() {
     const MAX_BYTES: u64 = 9_000;
@@ -252,7 +254,8 @@ fn when_all_appends_have_returned_the_bound_is_exact() {
     }
 }
 
-/// What a log takes beside its long texts: its slots, a word and a half for each event, and the head of each block.
+/// What a log takes beside its long texts: its slots, a word and a half for each event, and the
+/// head of each block.
 fn frame(builder: &Builder, appends: usize, texts: i64) -> i64 {
     let before = outstanding();
     let log = builder.clone().build().unwrap();
@@ -261,7 +264,8 @@ fn frame(builder: &Builder, appends: usize, texts: i64) -> i64 {
     slots + texts * 64
 }
 
-/// The texts in memory are those in the window, up to 64 KiB of evicted ones, and the one that is appended.
+/// The texts in memory are those in the window, up to 64 KiB of evicted ones, and the one that is
+/// appended.
 #[test]
 fn memory_is_bounded_by_the_bytes_of_the_window() {
     let _alone = alone();
@@ -295,7 +299,8 @@ fn memory_is_bounded_by_the_bytes_of_the_window() {
     }
 }
 
-/// The same when the ring has gone round many times, with several writers, readers that come and go, and short texts between.
+/// The same when the ring has gone round many times, with several writers, readers that come and
+/// go, and short texts between.
 #[test]
 fn memory_stays_bounded_over_many_laps_with_writers_and_readers() {
     const WRITERS: i64 = 3;
@@ -332,7 +337,8 @@ fn memory_stays_bounded_over_many_laps_with_writers_and_readers() {
         });
         let texts = max_bytes.min(capacity as i64 * len);
         let allowed = frame + texts + (1 + WRITERS + 1) * 64 * KIB + 2 * len;
-        // What was evicted while a suspended reader was pinned goes with the next operations, some at a time.
+        // What was evicted while a suspended reader was pinned goes with the next operations, some
+        // at a time.
         let taken = || outstanding() - before;
         (0..100).take_while(|_| taken() > allowed).for_each(|_| _ = append(log, len as usize));
         let now = taken();

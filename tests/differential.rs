@@ -73,7 +73,8 @@ fn limit() -> impl Strategy<Value = usize> {
     prop_oneof![0..4usize, 0..600usize, Just(usize::MAX)]
 }
 
-/// Anything Unicode, what JSON has to escape, and lengths around those at which a record no longer fits its slot.
+/// Anything Unicode, what JSON has to escape, and lengths around those at which a record no longer
+/// fits its slot.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-c]{0,3}",

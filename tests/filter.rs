@@ -1,5 +1,5 @@
-//! Reading by entity: the same answer from every way of reading, the limit counting what matches, and the cursor moving on
-//! past what does not.
+//! Reading by entity: the same answer from every way of reading, the limit counting what matches,
+//! and the cursor moving on past what does not.
 
 #[path = "common/waking.rs"]
 mod waking;

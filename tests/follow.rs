@@ -1,6 +1,7 @@
 //! Waiting and following: no wake-up lost, nobody left behind, every event once, no silent skip.
 //!
-//! The limits of time in here are no measure of speed: a wait that runs into one has lost its wake-up.
+//! The limits of time in here are no measure of speed: a wait that runs into one has lost its
+//! wake-up.
 
 #[path = "common/waking.rs"]
 mod waking;
@@ -151,7 +152,8 @@ fn every_waiting_thread_is_woken_by_one_append() {
     assert_eq!(waiters(&log), 0);
 }
 
-/// Appends from all sides, and waits so short that most of them are given up while they are being woken.
+/// Appends from all sides, and waits so short that most of them are given up while they are being
+/// woken.
 #[test]
 fn a_storm_of_appends_and_short_waits_loses_nothing() {
     const WRITERS: u64 = 4;
@@ -187,7 +189,8 @@ fn a_storm_of_appends_and_short_waits_loses_nothing() {
                             let WaitError::TimedOut(error) = error else { panic!("not closed") };
                             assert!(error.seq == wanted && error.head < wanted, "{error:?}");
                             timed_out.fetch_add(1, Ordering::Relaxed);
-                            // What is up to the others now must come, without a further append if this was the last.
+                            // What is up to the others now must come, without a further append if
+                            // this was the last.
                             head = log.wait_for(head + 1, NEVER).expect("a lost wake-up");
                         }
                     }
@@ -453,8 +456,8 @@ fn a_follower_that_starts_during_a_burst_sees_every_event_once() {
     assert_eq!(waiters(&log), 0);
 }
 
-/// A window so small that followers are lapped all the time: what they see and what they are told to have missed must
-/// add up.
+/// A window so small that followers are lapped all the time: what they see and what they are told
+/// to have missed must add up.
 #[test]
 fn the_books_of_lapped_followers_balance() {
     const WRITERS: u64 = 3;
@@ -521,7 +524,8 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
     assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [26]);
 }
 
-/// A cursor ahead of the log would come into reach as the log grows: the follower must not go on there by itself.
+/// A cursor ahead of the log would come into reach as the log grows: the follower must not go on
+/// there by itself.
 #[test]
 fn a_follower_ahead_of_the_log_stays_refused() {
     let log = Arc::new(ChangeLog::new());
@@ -545,8 +549,8 @@ fn a_log_that_keeps_nothing_tells_its_followers() {
     assert_eq!((resync.missed(), resync.head), (1, 1));
 }
 
-/// Where a bare 0 gets what is left of the window, a follower that began there has seen that the log was empty: skipping to
-/// the tail would be silent.
+/// Where a bare 0 gets what is left of the window, a follower that began there has seen that the
+/// log was empty: skipping to the tail would be silent.
 #[test]
 fn a_follower_from_0_is_told_that_it_was_lapped_where_others_get_the_tail() {
     let log = ChangeLog::builder().capacity(3).fresh_cursor(FreshCursor::Tail).build().unwrap();
@@ -611,7 +615,8 @@ fn a_thread_in_next_batch_keeps_no_memory() {
     append_many(&busy, 100_000);
     let once = busy.stats().segments_allocated;
     append_many(&busy, 400_000);
-    // Other tests pin for moments only. A batch kept by the sleeping thread would hold everything: five times as much.
+    // Other tests pin for moments only. A batch kept by the sleeping thread would hold everything:
+    // five times as much.
     assert!(busy.stats().segments_allocated < 3 * once, "{once} at first, {:?}", busy.stats());
     append(&quiet);
     assert_eq!(thread.join().unwrap(), Some(1));
@@ -749,8 +754,8 @@ fn an_append_to_a_closed_log_is_appended_and_nothing_waits_for_it() {
     assert!(follower.next_batch(10, NEVER).unwrap().is_none());
 }
 
-/// Each writer's appends that returned before the close are handed out, in order and without a gap, and every follower
-/// ends, on a thread or as a task.
+/// Each writer's appends that returned before the close are handed out, in order and without a gap,
+/// and every follower ends, on a thread or as a task.
 #[test]
 fn a_close_beside_appends_ends_every_follower_and_loses_nothing() {
     const ROUNDS: u64 = 300;

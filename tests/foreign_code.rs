@@ -1,4 +1,5 @@
-//! Code that is not the log's own and panics: what it leaves behind. A test for each row of the table in `guarantees.md`.
+//! Code that is not the log's own and panics: what it leaves behind. A test for each row of the
+//! table in `guarantees.md`.
 //!
 //! The panics that this prints are meant.
 
@@ -92,7 +93,8 @@ fn that_panic(log: &ChangeLog) -> Vec<Waiting<'_>> {
     (0..MANY).map(|_| asleep(log, 1, Waker::from(Arc::new(PanicsWhenWoken)))).collect()
 }
 
-/// The threads came last, so that all wakers that panic stand before them; and there is one append only.
+/// The threads came last, so that all wakers that panic stand before them; and there is one append
+/// only.
 #[test]
 fn a_waker_that_panics_leaves_the_append_its_seq_and_no_other_asleep() {
     let log = Arc::new(ChangeLog::new());
@@ -526,7 +528,8 @@ fn a_batch_may_be_written_to_a_sink_that_panics() {
 
 // The end of a thread.
 
-/// In a thread-local destructor that runs after the log's own: whatever the log keeps for a thread is gone.
+/// In a thread-local destructor that runs after the log's own: whatever the log keeps for a thread
+/// is gone.
 #[test]
 fn a_log_can_be_used_while_its_thread_is_torn_down() {
     struct AtTheEnd(Option<Box<dyn FnOnce()>>);

@@ -1,5 +1,5 @@
-//! The fuzz targets on their corpora, without nightly: every input that was ever worth keeping is checked by
-//! `cargo test`. The targets themselves (`fuzz/fuzz_targets/`) call the same functions.
+//! The fuzz targets on their corpora, without nightly: every input that was ever worth keeping is
+//! checked by `cargo test`. The targets themselves (`fuzz/fuzz_targets/`) call the same functions.
 
 #[path = "common/decode.rs"]
 mod decode;
@@ -77,7 +77,8 @@ proptest! {
     }
 }
 
-/// JSON texts as nobody's serialiser writes them: blanks, numbers in every spelling, needless escapes, keys twice.
+/// JSON texts as nobody's serialiser writes them: blanks, numbers in every spelling, needless
+/// escapes, keys twice.
 fn json_text() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?",

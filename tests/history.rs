@@ -1,5 +1,6 @@
-//! Histories of real threads: every call with its time and its answer, and a checker that decides whether a log could
-//! have answered so. The checker is tested itself: each way to be wrong is rejected for its own reason.
+//! Histories of real threads: every call with its time and its answer, and a checker that decides
+//! whether a log could have answered so. The checker is tested itself: each way to be wrong is
+//! rejected for its own reason.
 
 #[path = "common/history.rs"]
 mod history;
@@ -73,9 +74,11 @@ fn kind(did: &Did) -> &'static str {
     }
 }
 
-/// A history in which everything that the checker looks at occurs. The window is 4 events, the op-id memory 2.
+/// A history in which everything that the checker looks at occurs. The window is 4 events, the
+/// op-id memory 2.
 ///
-/// Times are in tens: two appends one after the other, a batch, reads beside and after them, claims.
+/// Times are in tens: two appends one after the other, a batch, reads beside and after them,
+/// claims.
 fn good() -> History {
     let calls = vec![
         append(0, 10, 1, &["a"]),
@@ -222,7 +225,8 @@ fn what_has_returned_and_what_was_seen_is_visible() {
     rejected(look(56, 57, 2, page(&[], 2, true)), Rule::VisibleOnceReturned);
 }
 
-/// Found by the fuzz target `threads`, in the checker: a cursor that no read gave may lie past what is unpublished.
+/// Found by the fuzz target `threads`, in the checker: a cursor that no read gave may lie past what
+/// is unpublished.
 #[test]
 fn a_page_from_beyond_a_gap_proves_nothing() {
     let calls = vec![

@@ -1,4 +1,5 @@
-//! Memory: bounded while the log runs, none taken by an append in steady state, all of it given back.
+//! Memory: bounded while the log runs, none taken by an append in steady state, all of it given
+//! back.
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 
@@ -37,8 +38,8 @@ fn raw(text: &str) -> Box<RawValue> {
 /// peak.
 ///
 /// - Heap: what is lost never comes back, so a leak raises the *least* of the later rounds.
-/// - Resident memory: judged by the most that was ever allocated. The allocator has a region for each
-///   thread, and each region stays as large as its own worst moment made it.
+/// - Resident memory: judged by the most that was ever allocated. The allocator has a region for
+///   each thread, and each region stays as large as its own worst moment made it.
 #[test]
 fn memory_is_flat_over_ten_million_appends_with_readers_running() {
     const ROUND: u64 = 500_000;
@@ -93,8 +94,8 @@ fn memory_is_flat_over_ten_million_appends_with_readers_running() {
     });
 }
 
-/// An append allocates nothing, but for one that opens a segment: the collector takes the segment before it with a
-/// node of its own.
+/// An append allocates nothing, but for one that opens a segment: the collector takes the segment
+/// before it with a node of its own.
 #[test]
 fn an_append_allocates_nothing_in_steady_state() {
     let _alone = alone();
@@ -113,7 +114,8 @@ fn an_append_allocates_nothing_in_steady_state() {
     allocates_for_segments_only(&log, append);
 }
 
-/// Calls `append` until the log is warm, then sees that it allocates one thing for each segment that it opens.
+/// Calls `append` until the log is warm, then sees that it allocates one thing for each segment
+/// that it opens.
 fn allocates_for_segments_only(log: &ChangeLog, append: impl Fn()) {
     // Whoever looks at the log pins the epoch as well, and so it may fall behind by a segment more.
     for _ in 0..50 {
@@ -129,7 +131,8 @@ fn allocates_for_segments_only(log: &ChangeLog, append: impl Fn()) {
     assert_eq!(log.stats().segments_allocated, before.segments_allocated);
 }
 
-/// Nor does one that is too long for its slot, once the thread has as many blocks as it needs: it gets the slot's.
+/// Nor does one that is too long for its slot, once the thread has as many blocks as it needs: it
+/// gets the slot's.
 #[test]
 fn a_long_append_allocates_nothing_in_steady_state() {
     let _alone = alone();
@@ -147,7 +150,8 @@ fn a_long_append_allocates_nothing_in_steady_state() {
     assert!(after.spilled_bytes < 2 * 1_300_000, "{after:?}");
 }
 
-/// A run that spans two segments takes a list of them, and JSON a text for the date; no event takes anything.
+/// A run that spans two segments takes a list of them, and JSON a text for the date; no event takes
+/// anything.
 #[test]
 fn a_read_and_a_warm_pull_json_allocate_nothing_for_an_event() {
     let _alone = alone();
@@ -164,7 +168,8 @@ fn a_read_and_a_warm_pull_json_allocate_nothing_for_an_event() {
         let batch = log.read(500, 100).expect("in the window");
         batch.iter().map(|event| event.row_id().len()).sum::<usize>()
     };
-    // With the feature `profile`, the first sample that a thread takes of an operation makes a histogram.
+    // With the feature `profile`, the first sample that a thread takes of an operation makes a
+    // histogram.
     for _ in 0..100 {
         assert_eq!((pull(), read()), (100, 200));
     }
@@ -276,7 +281,8 @@ fn long_name() -> String {
     "x".repeat(usize::try_from(LONG).expect("it is small"))
 }
 
-/// The outstanding bytes once nothing waits to be reclaimed any more: the collector moves on when others pin it.
+/// The outstanding bytes once nothing waits to be reclaimed any more: the collector moves on when
+/// others pin it.
 fn settled() -> i64 {
     let mut least = i64::MAX;
     for _ in 0..20 {

@@ -1,4 +1,5 @@
-//! The memory of op ids: bounded by the stated formula while millions of ids go through, and all of it given back.
+//! The memory of op ids: bounded by the stated formula while millions of ids go through, and all of
+//! it given back.
 //!
 //! This program counts its own allocations, so its tests run one at a time.
 
@@ -13,8 +14,8 @@ use std::thread;
 
 const THREADS: i64 = 2;
 
-/// The bound that the essay of `src/dedup` states, for ids of up to 77 bytes, at most a handful of splits, and nothing
-/// in flight between calls: `256 + 144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
+/// The bound that the essay of `src/dedup` states, for ids of up to 77 bytes, at most a handful of
+/// splits, and nothing in flight between calls: `256 + 144 B + 256 P + 8 C + 112 × (C + F + 2 T)`.
 fn bound(capacity: i64) -> i64 {
     let powers_of_two = std::iter::successors(Some(16), |power| Some(2 * power));
     let shards = powers_of_two.into_iter().find(|shards| 2 * shards >= capacity).expect("there is one");

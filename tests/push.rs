@@ -1,5 +1,5 @@
-//! Pushing: each row of the table of guarantees has a test named after it, and so has each defect of `pylon-sync` that pushing
-//! mends.
+//! Pushing: each row of the table of guarantees has a test named after it, and so has each defect
+//! of `pylon-sync` that pushing mends.
 
 use ringlog::{
     Change, ChangeKind, ChangeLog, ClientChange, Fingerprint, MAX_RECORD_LEN, OpClaim, OpResult, OpStatus,
@@ -612,7 +612,8 @@ fn a_clock_that_panics_fails_a_batch_and_leaves_its_op_ids_free() {
     assert_eq!(log.push_batch(&request, accept_all).applied, 1);
 }
 
-/// A push of one request by each way that there is: one by one, as one, and by claims, of the request and of its texts.
+/// A push of one request by each way that there is: one by one, as one, and by claims, of the
+/// request and of its texts.
 const WAYS: [fn(&ChangeLog, &PushRequest) -> PushResponse; 4] = [
     |log, request| log.push(request, accept),
     |log, request| log.push_batch(request, accept_all),

@@ -2,10 +2,11 @@
 //! sanitizer, and in small for Miri, which follows every access of every thread and takes a minute
 //! for what takes others a millisecond.
 //!
-//! It has no test harness and uses no lock, channel or scope: the sanitizer knows neither the fences in these nor what
-//! of the standard library comes compiled. For the same reason nothing is lapped here and nobody sleeps: memory that goes
-//! round the epoch, and the queue of sleepers, are left to loom and to the address sanitizer. What stays is what every
-//! append, read and claim does: publish, install, settle, claim, complete, forget, look up.
+//! It has no test harness and uses no lock, channel or scope: the sanitizer knows neither the
+//! fences in these nor what of the standard library comes compiled. For the same reason nothing is
+//! lapped here and nobody sleeps: memory that goes round the epoch, and the queue of sleepers, are
+//! left to loom and to the address sanitizer. What stays is what every append, read and claim does:
+//! publish, install, settle, claim, complete, forget, look up.
 
 use ringlog::{Change, ChangeLog, OpClaim, SyncCursor};
 use serde_json::value::RawValue;
@@ -16,7 +17,8 @@ const EVENTS: u64 = if cfg!(miri) { 48 } else { 3_000 };
 const IDS: u64 = if cfg!(miri) { 12 } else { 400 };
 
 fn main() {
-    // It stays for as long as the process: to drop it, the last thread would have to know that it is the last.
+    // It stays for as long as the process: to drop it, the last thread would have to know that it
+    // is the last.
     let log: &ChangeLog = Box::leak(Box::new(
         ChangeLog::builder().capacity(1 << 16).op_id_capacity(500).build().expect("capacities"),
     ));
@@ -78,7 +80,8 @@ fn follow(log: &ChangeLog, limit: usize) -> u64 {
     count
 }
 
-/// Claims ids that the other claimer wants as well; gives every third claim up once. Returns how many it completed.
+/// Claims ids that the other claimer wants as well; gives every third claim up once. Returns how
+/// many it completed.
 fn claim(log: &ChangeLog, offset: u64) -> u64 {
     let mut completed = 0;
     for number in 0..IDS {

@@ -1,4 +1,5 @@
-//! Going on with a stored log: what was stored is there again, and whoever read or pushed before goes on as if nothing had been.
+//! Going on with a stored log: what was stored is there again, and whoever read or pushed before
+//! goes on as if nothing had been.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ringlog::{Change, ChangeLog, OpClaim, OpStatus, PushRequest, RestoreError, Resync, ResyncReason};
@@ -116,7 +117,8 @@ fn a_timestamp_is_what_it_was_and_stays_in_the_calendar() {
     assert!(json.contains("1970-01-01T00:00:00.123Z") && json.contains("9999-12-31T23:59:59.999Z"), "{json}");
 }
 
-/// Events and op ids of a log that is stored and restored over and over are those of one that is not.
+/// Events and op ids of a log that is stored and restored over and over are those of one that is
+/// not.
 #[test]
 fn restoring_again_and_again_is_as_never_stopping() {
     let never_stopped = earlier();

@@ -1,5 +1,5 @@
-//! What a user sees, a test for each row of the table "Semantics" of the guarantees, named after it, and what
-//! bad input gets. All of it on the public API.
+//! What a user sees, a test for each row of the table "Semantics" of the guarantees, named after
+//! it, and what bad input gets. All of it on the public API.
 
 use ringlog::{
     Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, FreshCursor, Incarnation,
@@ -632,7 +632,8 @@ fn a_thread_that_is_being_torn_down_can_still_append_and_read() {
             }
         }
     }
-    // One is made before the thread has used the log and one after, so that one of them is dropped last.
+    // One is made before the thread has used the log and one after, so that one of them is dropped
+    // last.
     thread_local! {
         static EARLY: RefCell<Option<AtExit>> = const { RefCell::new(None) };
         static LATE: RefCell<Option<AtExit>> = const { RefCell::new(None) };

@@ -116,7 +116,8 @@ fn a_stream_ends_when_the_log_is_closed_and_everything_is_handed_out() {
     assert_eq!((log.stats().waiters, Arc::strong_count(&log)), (0, 1));
 }
 
-/// An append wakes four. Each of them has its item at once, without waiting: it passes the wake-up on all the same.
+/// An append wakes four. Each of them has its item at once, without waiting: it passes the wake-up
+/// on all the same.
 #[test]
 fn streams_that_are_woken_and_find_an_item_wake_the_others() {
     let log = Arc::new(ChangeLog::new());

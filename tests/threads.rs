@@ -1,7 +1,8 @@
 //! Real threads, more of them than cores, on windows so small that they are lapped all the time.
 //!
-//! Whatever the schedule, the books must balance: every seq offered is read or told lost by each reader that
-//! follows from the start, and what is read is what was offered, whole, once and in order.
+//! Whatever the schedule, the books must balance: every seq offered is read or told lost by each
+//! reader that follows from the start, and what is read is what was offered, whole, once and in
+//! order.
 
 use ringlog::{Batch, Change, ChangeKind, ChangeLog, Cursor, ResyncReason, SyncCursor};
 use serde_json::value::RawValue;
@@ -128,7 +129,8 @@ fn write(log: &ChangeLog, writer: u64, events: u64) -> Vec<Offer> {
         };
         offers.push(Offer { first_seq, first_number: number, len });
         number += len;
-        // Readers get their turn, also where the window is shorter than a time slice. One writer is rude.
+        // Readers get their turn, also where the window is shorter than a time slice. One writer is
+        // rude.
         if writer > 0 && number.is_multiple_of(4) {
             thread::yield_now();
         }
@@ -236,8 +238,8 @@ fn balance(capacity: usize) {
     assert!(capacity > 64 || lost > 0, "no reader was ever lapped: this has tested nothing");
 }
 
-/// The seqs in order, each with who offered what, and whether the next seq is of the same batch. Every seq is
-/// there exactly once, and each writer's are in the order of its calls.
+/// The seqs in order, each with who offered what, and whether the next seq is of the same batch.
+/// Every seq is there exactly once, and each writer's are in the order of its calls.
 fn enter(offers: &[Vec<Offer>]) -> (Vec<(u64, u64)>, Vec<bool>) {
     let offered: u64 = offers.iter().flatten().map(|offer| offer.len).sum();
     let mut ledger = vec![None; offered as usize];

@@ -1,12 +1,14 @@
-//! Contenders that remember op ids. The workload: ids of 36 bytes, as UUIDs, and a window that is full.
+//! Contenders that remember op ids. The workload: ids of 36 bytes, as UUIDs, and a window that is
+//! full.
 //!
 //! - this crate;
 //! - [`Claims`], a `HashMap` and a `VecDeque` behind a lock: in flight, or done with a result;
 //! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
 //! - pylon-sync, which has no claims: it asks, then remembers.
 //!
-//! What is evicted is dropped outside the lock. To make the text of an id takes nearly as long as to look for it: those that are
-//! asked after are made before. Those that are claimed are new each time, so that making them is part of it, the same for all.
+//! What is evicted is dropped outside the lock. To make the text of an id takes nearly as long as
+//! to look for it: those that are asked after are made before. Those that are claimed are new each
+//! time, so that making them is part of it, the same for all.
 
 use crate::timing::timed;
 use crate::workload::WINDOW;

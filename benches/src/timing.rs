@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The wall-clock time from when the first of the threads begins until the last of them has done its part of `rounds`.
+/// The wall-clock time from when the first of the threads begins until the last of them has done
+/// its part of `rounds`.
 ///
-/// `work` gets the thread's number and which of the rounds are its own: they are shared out as evenly as can be. Several threads
-/// are spread over the cores, and each looks at the clock itself: else two may share a core for a few milliseconds until the
-/// scheduler separates them, and whoever waits for all may get to run when they are done already.
+/// `work` gets the thread's number and which of the rounds are its own: they are shared out as
+/// evenly as can be. Several threads are spread over the cores, and each looks at the clock itself:
+/// else two may share a core for a few milliseconds until the scheduler separates them, and whoever
+/// waits for all may get to run when they are done already.
 pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Sync) -> Duration {
     let part = |thread| rounds * thread as u64 / threads as u64;
     let times = |thread| {
@@ -38,8 +40,8 @@ pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Syn
     first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first)
 }
 
-/// Binds the calling thread to a core: thread after thread in turn to those that the process may use. Where that is not possible
-/// the scheduler decides, as it would have.
+/// Binds the calling thread to a core: thread after thread in turn to those that the process may
+/// use. Where that is not possible the scheduler decides, as it would have.
 fn stay_on_core(thread: usize) {
     #[cfg(target_os = "linux")]
     if let Ok(allowed) = rustix::thread::sched_getaffinity(None) {

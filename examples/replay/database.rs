@@ -1,13 +1,13 @@
 //! The server's own store, where a reader that lost its place finds a snapshot.
 //!
-//! A log with a short window cannot serve a reader that fell behind it; such a reader starts over from a
-//! copy of the data. The recipe is any server's:
+//! A log with a short window cannot serve a reader that fell behind it; such a reader starts over
+//! from a copy of the data. The recipe is any server's:
 //!
 //! 1. A writer stores a change here *before* it appends it to the log.
 //! 2. A snapshot takes [`ChangeLog::head`] first and copies the rows second.
 //!
-//! So all that the log shows up to that head is in the copy. The copy may be newer, and the reader then
-//! meets some changes again; meeting them in order leaves the same rows.
+//! So all that the log shows up to that head is in the copy. The copy may be newer, and the reader
+//! then meets some changes again; meeting them in order leaves the same rows.
 
 #![forbid(unsafe_code)]
 

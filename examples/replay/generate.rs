@@ -1,8 +1,9 @@
 //! Push requests made up here, when none are given: the same ones every time for the same seed.
 //!
-//! What matters to a log is imitated: a few hot rows get most of the changes (row popularity follows
-//! Zipf's law), most requests hold one or two changes and few hold hundreds, most data is some hundred
-//! bytes and some is several kilobytes, and rows are inserted before they are updated or deleted.
+//! What matters to a log is imitated: a few hot rows get most of the changes (row popularity
+//! follows Zipf's law), most requests hold one or two changes and few hold hundreds, most data is
+//! some hundred bytes and some is several kilobytes, and rows are inserted before they are updated
+//! or deleted.
 
 #![forbid(unsafe_code)]
 
@@ -64,7 +65,8 @@ impl Generator {
     }
 
     fn request(&mut self, number: u64) -> PushRequest {
-        // One over a uniform number: half of the requests hold one change, 1 in 100 a hundred or more.
+        // One over a uniform number: half of the requests hold one change, 1 in 100 a hundred or
+        // more.
         let length = (1.0 / (1.0 - self.random.fraction())) as u64;
         let change = |index| self.change(format!("{number:x}:{index}"));
         let changes = (0..length.min(MAX_CHANGES)).map(change).collect();
@@ -127,8 +129,8 @@ fn entity(row: usize) -> (&'static str, usize) {
     unreachable!("the shares add up to 100")
 }
 
-/// Steele, Lea and Flood's generator: small, and the same numbers on every machine and in every version,
-/// which libraries of random numbers do not promise.
+/// Steele, Lea and Flood's generator: small, and the same numbers on every machine and in every
+/// version, which libraries of random numbers do not promise.
 struct SplitMix64(u64);
 
 impl SplitMix64 {

@@ -1,8 +1,8 @@
 //! Push requests from the history of a git repository.
 //!
-//! Each commit on the first-parent line of `HEAD` is one request, each file it touched one change: the
-//! entity is the top-level directory (`(root)` for files beside it), the row is the path, the data is
-//! what git records of the file. A merge counts as what it brought to its first parent.
+//! Each commit on the first-parent line of `HEAD` is one request, each file it touched one change:
+//! the entity is the top-level directory (`(root)` for files beside it), the row is the path, the
+//! data is what git records of the file. A merge counts as what it brought to its first parent.
 //!
 //! With `-z` git writes paths as they are, ended by NUL, so no name needs unquoting.
 
@@ -16,7 +16,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Starts the line that introduces a commit. A file's line starts with a colon, so they cannot be confused.
+/// Starts the line that introduces a commit. A file's line starts with a colon, so they cannot be
+/// confused.
 const COMMIT: &str = "commit ";
 
 /// Reads the history of the repository at `directory`.
@@ -36,7 +37,8 @@ pub(crate) fn read(directory: &Path) -> Result<Input> {
 
 fn log(directory: &Path) -> std::io::Result<Output> {
     let mut git = Command::new("git");
-    // The directory was asked for by name: a repository named by the environment must not win over it.
+    // The directory was asked for by name: a repository named by the environment must not win over
+    // it.
     git.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").env_remove("GIT_COMMON_DIR");
     git.arg("-C").arg(directory);
     // Settings of the user's that would change what is printed.
@@ -46,7 +48,8 @@ fn log(directory: &Path) -> std::io::Result<Output> {
     git.output()
 }
 
-/// Parses what `git log --raw -z` prints: fields ended by NUL, a commit's first file after a newline.
+/// Parses what `git log --raw -z` prints: fields ended by NUL, a commit's first file after a
+/// newline.
 fn parse(source: &str, output: &[u8]) -> Result<Input> {
     let mut input = Input::new(source);
     let mut commit: Option<Commit> = None;

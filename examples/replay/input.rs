@@ -1,7 +1,7 @@
 //! Push requests from newline-delimited JSON, plain or gzipped.
 //!
-//! Each line is one [`PushRequest`]. Blank lines are skipped and counted. Whatever else is wrong stops the
-//! reading with a message that names the line and, where there is one, the field.
+//! Each line is one [`PushRequest`]. Blank lines are skipped and counted. Whatever else is wrong
+//! stops the reading with a message that names the line and, where there is one, the field.
 
 #![forbid(unsafe_code)]
 

@@ -1,26 +1,28 @@
-//! Replays push requests through a [`ChangeLog`]: N writers append, M readers follow, and in the end every
-//! reader must hold exactly the rows that the input folds to.
+//! Replays push requests through a [`ChangeLog`]: N writers append, M readers follow, and in the
+//! end every reader must hold exactly the rows that the input folds to.
 //!
 //! ```text
 //! cargo run --release --example replay                       # input made up here
-//! cargo run --release --example replay -- FILE.ndjson[.gz]   # one push request a line; - is standard input
+//! cargo run --release --example replay -- FILE.ndjson[.gz]   # a request a line; - is standard input
 //! cargo run --release --example replay -- --git DIR          # the history of any git repository
 //! ```
 //!
-//! **Writers.** Every row belongs to one writer, which appends the row's changes in the input's order. So
-//! the fold does not depend on how the writers are interleaved. With one writer each request is one batch,
-//! visible all at once; with more, a request is one batch for each writer that owns some of its rows (see
-//! `plan.rs`). The JSON text is ready before the clock starts: what is timed is the log.
+//! **Writers.** Every row belongs to one writer, which appends the row's changes in the input's
+//! order. So the fold does not depend on how the writers are interleaved. With one writer each
+//! request is one batch, visible all at once; with more, a request is one batch for each writer
+//! that owns some of its rows (see `plan.rs`). The JSON text is ready before the clock starts: what
+//! is timed is the log.
 //!
-//! **Readers.** Each starts at seq 0 and follows until the writers are done and nothing is left. They take
-//! turns in how they read: `read` by reference, `pull_json` as a client that parses bytes, `pull` with
-//! owned values. Each checks that no seq is left out, and folds: a delete removes the row, anything else
-//! replaces its data.
+//! **Readers.** Each starts at seq 0 and follows until the writers are done and nothing is left.
+//! They take turns in how they read: `read` by reference, `pull_json` as a client that parses
+//! bytes, `pull` with owned values. Each checks that no seq is left out, and folds: a delete
+//! removes the row, anything else replaces its data.
 //!
-//! **Resyncs.** The window holds the whole input unless `--capacity` says less, so nobody falls behind it
-//! by default. With a short window the program keeps a database (`database.rs`) beside the log, as a server
-//! would; a reader that is told to resync takes a snapshot from it and follows on from there. Its rows must
-//! come out the same. The writers then write to the database too, which the throughput includes.
+//! **Resyncs.** The window holds the whole input unless `--capacity` says less, so nobody falls
+//! behind it by default. With a short window the program keeps a database (`database.rs`) beside
+//! the log, as a server would; a reader that is told to resync takes a snapshot from it and follows
+//! on from there. Its rows must come out the same. The writers then write to the database too,
+//! which the throughput includes.
 //!
 //! **Verdict.** The exit code is 0 if all of this held:
 //!
@@ -73,12 +75,13 @@ type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 /// The window is as long as the input, but by default no longer than this.
 const MAX_DEFAULT_CAPACITY: u64 = 1 << 20;
 
-/// Replays push requests through a change log while readers follow, and checks what they end up with.
+/// Replays push requests through a change log while readers follow, and checks what they end up
+/// with.
 #[derive(Debug, Parser)]
 #[command(name = "replay")]
 struct Args {
-    /// Push requests, one JSON object a line, plain or gzipped; - is standard input. Without any, some are
-    /// made up
+    /// Push requests, one JSON object a line, plain or gzipped; - is standard input. Without any,
+    /// some are made up
     #[arg(value_name = "FILE", conflicts_with_all = ["git", "requests", "seed"])]
     input: Option<PathBuf>,
 
@@ -137,7 +140,8 @@ fn replay(args: &Args, out: &mut dyn Write) -> Result<bool> {
     input.ops().for_each(|op| fold.apply(&op.entity, &op.row_id, op.kind, op.text()));
     report::input(out, &input, fold.rows())?;
 
-    // Each row ends as its last change says, so the input folds to the same rows however often it is repeated.
+    // Each row ends as its last change says, so the input folds to the same rows however often it
+    // is repeated.
     let offered = input.ops().count() as u64 * u64::from(args.repeat);
     let expected = Expected::new(offered, fold)?;
     let capacity = args.capacity.unwrap_or(offered.min(MAX_DEFAULT_CAPACITY) as usize);

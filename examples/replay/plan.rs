@@ -1,12 +1,12 @@
 //! Who appends what: the input's requests, dealt out to the writers.
 //!
-//! The order of two changes to the same row decides what the row ends up as; the order of changes to
-//! different rows does not. So each row belongs to one writer, chosen by a hash of its name, and a writer
-//! appends the changes of its rows in the input's order. However the writers are interleaved, folding the
-//! log gives what folding the input gives.
+//! The order of two changes to the same row decides what the row ends up as; the order of changes
+//! to different rows does not. So each row belongs to one writer, chosen by a hash of its name, and
+//! a writer appends the changes of its rows in the input's order. However the writers are
+//! interleaved, folding the log gives what folding the input gives.
 //!
-//! With one writer a batch is a request, whole. With more, a request falls apart into one batch for each
-//! writer that owns some of its rows, as it would on a server that is sharded by row.
+//! With one writer a batch is a request, whole. With more, a request falls apart into one batch for
+//! each writer that owns some of its rows, as it would on a server that is sharded by row.
 
 #![forbid(unsafe_code)]
 

@@ -71,8 +71,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) stops: Vec<u64>,
 }
 
-/// What one call came to: `Some` with the log's words if it told the reader to resync. The error is a
-/// broken promise.
+/// What one call came to: `Some` with the log's words if it told the reader to resync. The error is
+/// a broken promise.
 type Answer = Result<Option<String>, String>;
 
 impl<'a> Reader<'a> {
@@ -105,7 +105,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn follow(mut self, writers_done: &AtomicBool) -> Result<Self, String> {
         let mut standing_since = None;
         loop {
-            // Asked before the call: what is appended after the answer is "no" is read the next time.
+            // Asked before the call: what is appended after the answer is "no" is read the next
+            // time.
             let last = writers_done.load(Ordering::Acquire).then(|| self.log.last_seq());
             let before = self.cursor.seq;
             self.step()?;

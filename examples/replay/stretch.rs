@@ -1,8 +1,8 @@
 //! What a reader saw, event by event, in a few words.
 //!
-//! Keeping every event of every reader for a comparison would take more memory than the log. A sum over
-//! fingerprints does as well: each event's fingerprint is weighted with its seq, so an event in the wrong
-//! place changes the sum as much as a wrong event does.
+//! Keeping every event of every reader for a comparison would take more memory than the log. A sum
+//! over fingerprints does as well: each event's fingerprint is weighted with its seq, so an event
+//! in the wrong place changes the sum as much as a wrong event does.
 
 #![forbid(unsafe_code)]
 

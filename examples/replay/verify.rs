@@ -112,7 +112,8 @@ impl Appended {
     }
 }
 
-/// The sums of the weighted fingerprints of seqs 1 to 0, 1 to 1, 1 to 2 and so on. The seqs must be dense.
+/// The sums of the weighted fingerprints of seqs 1 to 0, 1 to 1, 1 to 2 and so on. The seqs must be
+/// dense.
 fn sums(
     shares: &[Share<'_>],
     writers: &[Written],
@@ -137,8 +138,8 @@ fn sums(
     Ok(sums)
 }
 
-/// Checks that the calls of all writers took the seqs from 1 on, each once, those of one writer in order.
-/// Answers with the last seq of each call, sorted.
+/// Checks that the calls of all writers took the seqs from 1 on, each once, those of one writer in
+/// order. Answers with the last seq of each call, sorted.
 fn ends_of_calls(writers: &[Written], offered: u64) -> Result<Vec<u64>, String> {
     if let Some(writer) = writers.iter().position(|writer| !writer.ranges.is_sorted()) {
         return Err(format!("writer {writer} was given seqs that go backwards"));

@@ -4,8 +4,8 @@ use crossbeam_epoch::{Collector, LocalHandle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs `model` in every interleaving with at most `preemptions` preemptions, one more with `RINGLOG_LOOM_DEEP` set, and
-/// prints how many those were.
+/// Runs `model` in the interleavings that loom explores with at most `preemptions` preemptions, one
+/// more with `RINGLOG_LOOM_DEEP` set, and prints how many those were.
 pub(crate) fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let preemptions = preemptions + usize::from(std::env::var_os("RINGLOG_LOOM_DEEP").is_some());
     let executions = Arc::new(AtomicU64::new(0));

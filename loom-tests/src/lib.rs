@@ -3,9 +3,9 @@
 //! The modules below are the sources of the library itself, compiled here a second time with loom's
 //! primitives behind `crate::sync`: what is checked is what ships, and the library needs no loom.
 //!
-//! Each model states how many threads it has, how often loom may preempt them, and what it explored. A model is worth
-//! what it can refute: the faults that it must catch are listed with it, and `cargo xtask faults` breaks the sources in
-//! each of these ways and sees the model fail.
+//! Each model states how many threads it has, how often loom may preempt them, and what it
+//! explored. A model is worth what it can refute: the faults that it must catch are listed with it,
+//! and `cargo xtask faults` breaks the sources in each of these ways and sees the model fail.
 #![cfg(loom)]
 #![allow(
     dead_code,

@@ -1,7 +1,7 @@
 //! The ring's protocols: publish, install, lap, retire, settle.
 //!
-//! Models whose readers see nothing that is retired run without pins: their states are those of the ring's own protocol, and can be
-//! explored further. Those about reclamation run on the real epoch.
+//! Models whose readers see nothing that is retired run without pins: their states are those of the
+//! ring's own protocol, and can be explored further. Those about reclamation run on the real epoch.
 
 use crate::append;
 use crate::event::Change;
@@ -32,7 +32,8 @@ fn append(ring: &Ring<u64>, writing: Writing, value: u64) -> u64 {
 /// The run after `after`, checked: consecutive, and no record torn.
 fn read(ring: &Ring<u64>, guard: Guard, after: u64) -> Result<Vec<u64>, Missed> {
     let run = ring.read(guard, after, 100)?;
-    // loom switches threads at atomic operations only: here is one, between taking the run and looking at it.
+    // loom switches threads at atomic operations only: here is one, between taking the run and
+    // looking at it.
     ring.last();
     let values = (0..run.len()).map(|index| {
         let (seq, value, text) = run.get(index);
@@ -50,7 +51,8 @@ fn reclaim(handle: &LocalHandle) {
     }
 }
 
-/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 4: 19,420 executions.
+/// R1, R3: two writers and a reader, across a segment edge (S = 1). 3 threads, bound 4: 19,420
+/// executions.
 ///
 /// Catches `claim_not_atomic`, `publish_a_relaxed`, `publish_b_relaxed`, `stamp_before_record`.
 #[test]
@@ -70,7 +72,8 @@ fn two_writers_and_a_reader() {
     });
 }
 
-/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4: 47,611 executions.
+/// R2: two writers race to install one segment (S = 4) while a reader looks. 3 threads, bound 4:
+/// 47,611 executions.
 ///
 /// Catches `install_a_relaxed`, `install_b_relaxed`.
 #[test]
@@ -90,8 +93,8 @@ fn racing_installation() {
     });
 }
 
-/// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the other may find it for
-/// the next one. 2 threads, bound 4: 355 executions.
+/// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the
+/// other may find it for the next one. 2 threads, bound 4: 355 executions.
 ///
 /// Catches `pool_a_relaxed`, `pool_b_relaxed`.
 #[test]
@@ -110,7 +113,8 @@ fn a_pooled_segment_changes_hands() {
     });
 }
 
-/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 5: 90 executions.
+/// A batch of three across a segment edge is seen whole or not at all. 2 threads, bound 5: 90
+/// executions.
 ///
 /// Catches `publish_front_to_back`.
 #[test]
@@ -132,8 +136,8 @@ fn a_batch_is_whole() {
     });
 }
 
-/// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the newer record stays,
-/// and the books balance. 2 threads, the real epoch, bound 4: 1,735 executions.
+/// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the
+/// newer record stays, and the books balance. 2 threads, the real epoch, bound 4: 1,735 executions.
 ///
 /// Catches `late_writer_installs`.
 #[test]
@@ -161,8 +165,8 @@ fn a_lapped_late_writer() {
     });
 }
 
-/// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told that it is gone.
-/// 2 threads, the real epoch, bound 5: 14,812 executions.
+/// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told
+/// that it is gone. 2 threads, the real epoch, bound 5: 14,812 executions.
 ///
 /// Catches `reclaim_at_once`, `read_unpinned`.
 #[test]
@@ -190,9 +194,10 @@ fn a_reader_against_a_lap() {
     });
 }
 
-/// R1, R4: long texts lie in blocks, which stay with their slots until these are written again, and go to who writes them. A
-/// writer goes round the ring and fills the block that it gets anew, while a reader looks at the first record: that is whole. In the end a
-/// short record gets a block too. 2 threads, the real epoch, bound 5: 14,812 executions.
+/// R1, R4: long texts lie in blocks, which stay with their slots until these are written again, and
+/// go to who writes them. A writer goes round the ring and fills the block that it gets anew, while
+/// a reader looks at the first record: that is whole. In the end a short record gets a block too. 2
+/// threads, the real epoch, bound 5: 14,812 executions.
 ///
 /// Catches `leave_block`, `spill_unsaid`.
 #[test]
@@ -226,7 +231,8 @@ fn a_block_changes_hands() {
     });
 }
 
-/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads, bound 4: 21,053 executions.
+/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads,
+/// bound 4: 21,053 executions.
 ///
 /// Catches `settle_a_relaxed`, `settle_b_relaxed`.
 #[test]
@@ -265,8 +271,9 @@ fn the_window_is_there() {
     });
 }
 
-/// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A writer is refused while
-/// another one appends. 2 threads, bound 2: 31 executions, each of which says that it is refused.
+/// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A
+/// writer is refused while another one appends. 2 threads, bound 2: 31 executions, each of which
+/// says that it is refused.
 ///
 /// Catches `lay_out_after_claim`.
 #[test]
@@ -288,8 +295,9 @@ fn a_refused_change_leaves_no_gap() {
     });
 }
 
-/// The books balance: two batches longer than the window at the same time. Offered = visible + superseded + what left the
-/// window, and every segment is live or pooled. 2 threads, bound 4: 33 executions.
+/// The books balance: two batches longer than the window at the same time. Offered = visible +
+/// superseded + what left the window, and every segment is live or pooled. 2 threads, bound 4: 33
+/// executions.
 ///
 /// Catches `superseded_not_atomic`.
 #[test]
@@ -313,8 +321,8 @@ fn the_books_balance() {
     });
 }
 
-/// R4: a writer on its seat is writing while another goes round the ring: what it writes to is not used again before it has
-/// left. Then it comes once more. 2 threads, bound 3: 3,149 executions.
+/// R4: a writer on its seat is writing while another goes round the ring: what it writes to is not
+/// used again before it has left. Then it comes once more. 2 threads, bound 3: 3,149 executions.
 ///
 /// Catches `seats_unseen`, `enter_a_relaxed`, `leave_a_relaxed`, `leave_b_relaxed`.
 #[test]
@@ -336,8 +344,9 @@ fn a_late_writer_on_its_seat() {
     });
 }
 
-/// R4: a writer on its seat looks at an older segment in its position (S = 2), as another takes the segment away and it is to be
-/// used again by a third, who claimed before both. 2 threads, bound 4: 3,191 executions.
+/// R4: a writer on its seat looks at an older segment in its position (S = 2), as another takes the
+/// segment away and it is to be used again by a third, who claimed before both. 2 threads, bound 4:
+/// 3,191 executions.
 ///
 /// Catches `announce_a_relaxed`, `announce_b_relaxed`.
 #[test]
@@ -359,8 +368,8 @@ fn a_writer_that_only_looks() {
     });
 }
 
-/// R4: a thread ends, and another takes its seat: who sees that one there sees what the first wrote. 3 threads, bound 2:
-/// 17,351 executions.
+/// R4: a thread ends, and another takes its seat: who sees that one there sees what the first
+/// wrote. 3 threads, bound 2: 17,351 executions.
 ///
 /// Catches `row_a_relaxed`, `row_b_relaxed`, `vacate_a_relaxed`, `vacate_b_relaxed`.
 #[test]
@@ -383,8 +392,9 @@ fn a_seat_changes_hands() {
     });
 }
 
-/// R2, R4: an append in one call is lapped between its claim and its look at the position, where a newer segment lies by
-/// then: it drops its record, and the newer one stays. 2 threads, bound 3: 4,908 executions.
+/// R2, R4: an append in one call is lapped between its claim and its look at the position, where a
+/// newer segment lies by then: it drops its record, and the newer one stays. 2 threads, bound 3:
+/// 4,908 executions.
 ///
 /// Catches `base_unchecked`.
 #[test]
@@ -407,8 +417,8 @@ fn a_lapped_append() {
     assert!(LAPPED.load(Ordering::Relaxed) > 0, "a newer segment was found in some execution");
 }
 
-/// The bound in bytes: two writers meet at the lock of the count, and when both have returned, the bound is exact.
-/// 2 threads, bound 4: 17,295 executions.
+/// The bound in bytes: two writers meet at the lock of the count, and when both have returned, the
+/// bound is exact. 2 threads, bound 4: 17,295 executions.
 ///
 /// Catches `count_publish_fence`, `count_look_fence`, `count_once`.
 #[test]
@@ -427,8 +437,8 @@ fn each_publish_is_counted() {
     });
 }
 
-/// The floor is seen with what was counted, also with what another writer published: the window's start is never beyond
-/// its end. 3 threads, bound 3.
+/// The floor is seen with what was counted, also with what another writer published: the window's
+/// start is never beyond its end. 3 threads, bound 3.
 ///
 /// Catches `floor_a_relaxed`, `floor_b_relaxed`.
 #[test]
@@ -465,8 +475,9 @@ fn long(value: u64) -> String {
     format!("{value:0>LONG$}")
 }
 
-/// Two floors come back from the epoch at once: when both threads have returned, the blocks below both are taken.
-/// 2 threads, bound 2: 7,098 executions. What is handed to an unpinned epoch comes back at once.
+/// Two floors come back from the epoch at once: when both threads have returned, the blocks below
+/// both are taken. 2 threads, bound 2: 7,098 executions. What is handed to an unpinned epoch comes
+/// back at once.
 ///
 /// Catches `reap_hand_fence`, `reap_look_fence`, `reap_once`.
 #[test]
@@ -485,8 +496,8 @@ fn two_floors_come_back_at_once() {
     });
 }
 
-/// R4: the block of an evicted record is taken when no reader can reach it, and no sooner. 2 threads, the real epoch,
-/// bound 2: 507 executions.
+/// R4: the block of an evicted record is taken when no reader can reach it, and no sooner. 2
+/// threads, the real epoch, bound 2: 507 executions.
 ///
 /// Catches `reap_at_once`, `place_after_stamp`.
 #[test]

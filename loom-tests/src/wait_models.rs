@@ -1,8 +1,9 @@
 //! The wait queue: no wake-up is lost, no waiter stays behind, and no wait outlasts the close.
 //!
-//! A lost wake-up is a deadlock, which loom reports. The log is the smallest that has a head with gaps: one stamp a
-//! seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on the baton. Fences are plain
-//! ones here: what the light fence adds is argued in the essay at the head of `src/wait.rs`, case 2.
+//! A lost wake-up is a deadlock, which loom reports. The log is the smallest that has a head with
+//! gaps: one stamp a seq. `FAN_OUT` is 1 here, so that of several sleepers all but one depend on
+//! the baton. Fences are plain ones here: what the light fence adds is argued in the essay at the
+//! head of `src/wait.rs`, case 2.
 
 use crate::explore::explore;
 use crate::ring::{Geometry, Missed, Ring, Writing};
@@ -92,7 +93,8 @@ fn a_waiter_and_a_publisher() {
     });
 }
 
-/// Whoever closes the gap wakes the one who waits behind it. Threads: two publishers, a waiter. Bound: 4.
+/// Whoever closes the gap wakes the one who waits behind it. Threads: two publishers, a waiter.
+/// Bound: 4.
 #[test]
 fn a_gap_closed_by_either_publisher() {
     explore("a_gap_closed_by_either_publisher", 4, || {
@@ -120,8 +122,8 @@ fn two_waiters_and_the_baton() {
     });
 }
 
-/// Cancel against notify: one who was woken and drops its future passes the wake-up on. Threads: a publisher, a
-/// waiter, one who polls once and gives up. Bound: 3.
+/// Cancel against notify: one who was woken and drops its future passes the wake-up on. Threads: a
+/// publisher, a waiter, one who polls once and gives up. Bound: 3.
 #[test]
 fn a_cancelled_waiter_passes_the_baton_on() {
     explore("a_cancelled_waiter_passes_the_baton_on", 3, || {
@@ -137,8 +139,8 @@ fn a_cancelled_waiter_passes_the_baton_on() {
     });
 }
 
-/// A publisher that meets a locked queue goes away, and the lock's holder, who waits for something else, does its work.
-/// Threads: a publisher, a waiter for 1, one who queues up for 2. Bound: 4.
+/// A publisher that meets a locked queue goes away, and the lock's holder, who waits for something
+/// else, does its work. Threads: a publisher, a waiter for 1, one who queues up for 2. Bound: 4.
 #[test]
 fn the_holder_of_the_lock_wakes_for_the_publisher() {
     explore("the_holder_of_the_lock_wakes_for_the_publisher", 4, || {
@@ -155,8 +157,9 @@ fn the_holder_of_the_lock_wakes_for_the_publisher() {
     });
 }
 
-/// Whoever held the lock and found nobody to wake looks again: a publisher may have met the lock meanwhile. Threads:
-/// a publisher of 1, a publisher of 2, one who stops waiting for 1; another waits for 2. Bound: 4.
+/// Whoever held the lock and found nobody to wake looks again: a publisher may have met the lock
+/// meanwhile. Threads: a publisher of 1, a publisher of 2, one who stops waiting for 1; another
+/// waits for 2. Bound: 4.
 #[test]
 fn who_held_the_lock_in_vain_looks_again() {
     explore("who_held_the_lock_in_vain_looks_again", 4, || {
@@ -177,8 +180,8 @@ fn who_held_the_lock_in_vain_looks_again() {
     });
 }
 
-/// Waiters for two seqs, published in order by one thread: each is woken for its own. Threads: a publisher, two
-/// waiters. Bound: 3.
+/// Waiters for two seqs, published in order by one thread: each is woken for its own. Threads: a
+/// publisher, two waiters. Bound: 3.
 #[test]
 fn two_waiters_for_two_seqs() {
     explore("two_waiters_for_two_seqs", 3, || {
@@ -195,8 +198,8 @@ fn two_waiters_for_two_seqs() {
     });
 }
 
-/// A close against a wait for what never comes: found by the closer, or finding the log closed. Threads: a closer, a
-/// waiter. Bound: 8.
+/// A close against a wait for what never comes: found by the closer, or finding the log closed.
+/// Threads: a closer, a waiter. Bound: 8.
 #[test]
 fn a_close_ends_a_wait() {
     explore("a_close_ends_a_wait", 8, || {
@@ -208,8 +211,9 @@ fn a_close_ends_a_wait() {
     });
 }
 
-/// What is handed out before the close is waited for, also while an earlier seq is still being published. Threads: a
-/// publisher of 1, one that publishes 2, then closes, a waiter for 2 and then for 3. Bound: 3.
+/// What is handed out before the close is waited for, also while an earlier seq is still being
+/// published. Threads: a publisher of 1, one that publishes 2, then closes, a waiter for 2 and then
+/// for 3. Bound: 3.
 #[test]
 fn what_was_appended_before_the_close_is_waited_for() {
     explore("what_was_appended_before_the_close_is_waited_for", 3, || {
@@ -227,8 +231,8 @@ fn what_was_appended_before_the_close_is_waited_for() {
     });
 }
 
-/// A publisher that meets the lock of a closer goes away, and the closer does its work. Threads: a publisher of 1, a
-/// closer, a waiter that waits for 1 already. Bound: 4.
+/// A publisher that meets the lock of a closer goes away, and the closer does its work. Threads: a
+/// publisher of 1, a closer, a waiter that waits for 1 already. Bound: 4.
 #[test]
 fn a_closer_wakes_for_the_publisher() {
     explore("a_closer_wakes_for_the_publisher", 4, || {
@@ -267,9 +271,10 @@ impl Watched for Followed {
     }
 }
 
-/// What a follower does, across laps: read; if nothing is there, wait; if it was lapped, go on where the window starts.
-/// What it has seen and what it was told to have missed is all that was offered. Window 1, S = 1, nothing is
-/// retired. Threads: a writer of 3, a follower. Bound: 2 (3 takes five minutes).
+/// What a follower does, across laps: read; if nothing is there, wait; if it was lapped, go on
+/// where the window starts. What it has seen and what it was told to have missed is all that was
+/// offered. Window 1, S = 1, nothing is retired. Threads: a writer of 3, a follower. Bound: 2 (3
+/// takes five minutes).
 #[test]
 fn a_follower_across_a_lap() {
     const OFFERED: u64 = 3;

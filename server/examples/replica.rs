@@ -1,14 +1,16 @@
-//! A client that keeps a replica of the server's rows in step, whatever happens to the server or to the connection:
+//! A client that keeps a replica of the server's rows in step, whatever happens to the server or to
+//! the connection:
 //!
 //! ```text
 //! cargo run --release -p ringlog-server
 //! cargo run --release -p ringlog-server --example replica -- http://127.0.0.1:7070
 //! ```
 //!
-//! It pushes a change each second under an op id of its own, again and again until it is answered; it loads the snapshot, pulls what
-//! came since, and stays on the live stream. Kill the server and start it again: the replica goes on from its resume token.
-//! Start it on other data: it is told to resync, and loads the snapshot.
-//! A connection on which nothing comes for two heartbeats is given up.
+//! It pushes a change each second under an op id of its own, again and again until it is answered;
+//! it loads the snapshot, pulls what came since, and stays on the live stream. Kill the server and
+//! start it again: the replica goes on from its resume token. Start it on other data: it is told to
+//! resync, and loads the snapshot. A connection on which nothing comes for two heartbeats is given
+//! up.
 #![forbid(unsafe_code)]
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -35,12 +37,14 @@ pub struct Replica {
     pub rows: BTreeMap<(String, String), Value>,
     /// The resume token: which log, and up to which event. None before the first snapshot.
     pub token: Option<String>,
-    /// After how long to follow again, once a stream has ended: the server spreads its clients over some seconds.
+    /// After how long to follow again, once a stream has ended: the server spreads its clients over
+    /// some seconds.
     pub retry: Duration,
 }
 
 impl Replica {
-    /// Follows the server as long as nothing goes wrong; call it again when something did. Calls back at each step.
+    /// Follows the server as long as nothing goes wrong; call it again when something did. Calls
+    /// back at each step.
     ///
     /// # Errors
     /// Whatever the connection has; the replica stays what it was, and can go on.
@@ -61,7 +65,8 @@ impl Replica {
         let stream = get(&format!("{server}/api/sync/live?resume={token}"));
         let mut live = tokio::time::timeout(SILENCE, stream.send()).await??.error_for_status()?;
         let (mut buffer, mut silence) = (Vec::new(), SILENCE);
-        // Something comes each heartbeat. If nothing comes in two, the connection is dead, though nothing says so.
+        // Something comes each heartbeat. If nothing comes in two, the connection is dead, though
+        // nothing says so.
         while let Some(bytes) = tokio::time::timeout(silence, live.chunk()).await?? {
             buffer.extend_from_slice(&bytes);
             while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
@@ -109,7 +114,8 @@ impl Replica {
         }
     }
 
-    /// One page of what came since. True if there may be more; false if not, or if only a snapshot helps.
+    /// One page of what came since. True if there may be more; false if not, or if only a snapshot
+    /// helps.
     async fn pull(&mut self, server: &str) -> Result<bool, Error> {
         let Some(resume) = &self.token else { return Ok(false) };
         let request = get(&format!("{server}/api/sync/pull?limit=1000&resume={resume}"));

@@ -83,8 +83,8 @@ impl App {
         self.config.max_subscribers - self.subscribers.available_permits()
     }
 
-    /// Where to begin for a reader that stands at `cursor`. A bare 0 is that of a reader that has seen nothing: it begins with
-    /// the first event of this log, whatever its seq.
+    /// Where to begin for a reader that stands at `cursor`. A bare 0 is that of a reader that has
+    /// seen nothing: it begins with the first event of this log, whatever its seq.
     pub(crate) fn begin(&self, cursor: Cursor) -> Cursor {
         if cursor == Cursor::from(0) { Cursor::from(self.base_seq) } else { cursor }
     }

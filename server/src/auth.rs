@@ -26,7 +26,8 @@ const FORWARDED: [&str; 8] = [
     "proxy-connection",
 ];
 
-/// `Forwarded`, `X-Forwarded-*`; `X-Original-Host`; `True-Client-IP`, `X-Azure-ClientIP`; `CF-Connecting-IP`; and the like.
+/// `Forwarded`, `X-Forwarded-*`; `X-Original-Host`; `True-Client-IP`, `X-Azure-ClientIP`;
+/// `CF-Connecting-IP`; and the like.
 const FORWARDED_PARTS: [&str; 5] = ["forwarded", "x-original-", "client-ip", "clientip", "connecting-ip"];
 
 /// How long a browser may remember the answer to a preflight.
@@ -71,9 +72,10 @@ impl Access {
         })
     }
 
-    /// Without tokens, every program of this machine is trusted, but no proxy, which speaks for other machines, and no web page
-    /// of another site that is open in a browser here. Such a page shows its origin or, for requests without one, that it is of
-    /// another site; one whose name was made to point here shows that name as the host.
+    /// Without tokens, every program of this machine is trusted, but no proxy, which speaks for
+    /// other machines, and no web page of another site that is open in a browser here. Such a page
+    /// shows its origin or, for requests without one, that it is of another site; one whose name
+    /// was made to point here shows that name as the host.
     fn check_local(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if let Some(name) = headers.keys().find(|name| is_of_proxy(name)) {
             self.proxy_seen.call_once(|| {
@@ -106,7 +108,8 @@ impl Access {
         ))
     }
 
-    /// Whether a request is of no web page, of one of this server's own, or of one of a configured origin.
+    /// Whether a request is of no web page, of one of this server's own, or of one of a configured
+    /// origin.
     fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = text(headers, header::ORIGIN) else { return true };
         let host = text(headers, header::HOST).unwrap_or_default();
@@ -164,8 +167,8 @@ pub(crate) async fn subscriber(
     Ok(next.run(request).await)
 }
 
-/// Lets web pages of the configured origins use these routes. Goes around all else: pages read refusals as well, and their
-/// preflights carry no token.
+/// Lets web pages of the configured origins use these routes. Goes around all else: pages read
+/// refusals as well, and their preflights carry no token.
 pub(crate) fn with_cors(routes: Router, config: &Config) -> Router {
     if config.cors_origin.is_empty() {
         return routes;

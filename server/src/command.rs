@@ -91,8 +91,8 @@ pub enum CommandError {
 }
 
 impl Cli {
-    /// What this process is told, by its command line and environment. Ends the process if that is nothing: with the help that was
-    /// asked for, or with what is wrong.
+    /// What this process is told, by its command line and environment. Ends the process if that is
+    /// nothing: with the help that was asked for, or with what is wrong.
     pub fn load() -> Self {
         Self::try_load().unwrap_or_else(|error| error.exit())
     }

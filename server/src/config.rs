@@ -13,8 +13,8 @@ use std::time::Duration;
 /// The longest wait and the longest time-out that can be set: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
-/// A little less than 1 MiB, the longest WebSocket message that Python's `websockets` takes unless told otherwise: so a change
-/// of any length that is taken can be sent to every client.
+/// A little less than 1 MiB, the longest WebSocket message that Python's `websockets` takes unless
+/// told otherwise: so a change of any length that is taken can be sent to every client.
 const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
 
 /// Minimum length of a token: shorter ones are guessed too soon.
@@ -183,10 +183,12 @@ impl fmt::Debug for Token {
 }
 
 impl Config {
-    /// A configuration from arguments, the first of which is the program's name, and the environment.
+    /// A configuration from arguments, the first of which is the program's name, and the
+    /// environment.
     ///
     /// # Errors
-    /// An argument or a variable that is unknown, out of range, or in conflict with another one of equal rank.
+    /// An argument or a variable that is unknown, out of range, or in conflict with another one of
+    /// equal rank.
     pub fn load_from<T: Into<OsString> + Clone>(
         args: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
@@ -207,8 +209,8 @@ impl Config {
             return Ok(());
         }
         let [memory, data] = ["memory", "data"].map(|id| matches.value_source(id));
-        // `--memory` says that data may be lost, `--data` that it may not. The command line outranks the environment; where both are
-        // of equal rank, neither is followed.
+        // `--memory` says that data may be lost, `--data` that it may not. The command line
+        // outranks the environment; where both are of equal rank, neither is followed.
         match (memory, data) {
             (Some(ValueSource::CommandLine), Some(ValueSource::CommandLine)) => Err(command.error(
                 ErrorKind::ArgumentConflict,
@@ -226,7 +228,8 @@ impl Config {
         }
     }
 
-    /// The limit of changes in a push, and the option that sets it. A longer one could not be seen whole, nor repeated.
+    /// The limit of changes in a push, and the option that sets it. A longer one could not be seen
+    /// whole, nor repeated.
     pub(crate) fn max_changes(&self) -> (usize, &'static str) {
         let limits =
             [(self.max_changes, "--max-changes"), (self.capacity, "--capacity"), (self.op_ids, "--op-ids")];
@@ -346,7 +349,8 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// An origin as browsers send it: `scheme://host` or `scheme://host:port`, in lower case, without the scheme's own port.
+/// An origin as browsers send it: `scheme://host` or `scheme://host:port`, in lower case, without
+/// the scheme's own port.
 fn origin(text: &str) -> Result<String, String> {
     if text == ANY_ORIGIN {
         return Ok(text.to_owned());

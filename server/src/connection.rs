@@ -1,11 +1,14 @@
 //! Connections: accepting them, their number, and their end.
 //!
-//! A connection takes one of `--max-connections` places and has it until its socket is closed, also after it has become a WebSocket.
+//! A connection takes one of `--max-connections` places and has it until its socket is closed, also
+//! after it has become a WebSocket.
 //!
-//! When all places are taken, a connection gets into the *reserve*, where one request is answered: a health probe as
-//! ever, so that a full server is not taken for a dead one, anything else with 503 and `Retry-After`. (Left in the system's queue
-//! of connections it would look like a server that hangs.) The reserve cannot be filled: the oldest of its connections makes
-//! room for the newest. A probe speaks at once, so it is answered as long as fewer than [`RESERVE`] others come in that moment.
+//! When all places are taken, a connection gets into the *reserve*, where one request is answered:
+//! a health probe as ever, so that a full server is not taken for a dead one, anything else with
+//! 503 and `Retry-After`. (Left in the system's queue of connections it would look like a server
+//! that hangs.) The reserve cannot be filled: the oldest of its connections makes room for the
+//! newest. A probe speaks at once, so it is answered as long as fewer than [`RESERVE`] others come
+//! in that moment.
 
 use crate::auth;
 use crate::config::Config;
@@ -70,8 +73,8 @@ impl Connections {
         builder
     }
 
-    /// Answers the requests of one connection. When the server stops, the one that is being answered is the last; when
-    /// connections are cut, it is dropped.
+    /// Answers the requests of one connection. When the server stops, the one that is being
+    /// answered is the last; when connections are cut, it is dropped.
     fn serve(
         &self,
         builder: &http1::Builder,
@@ -151,7 +154,8 @@ impl Reserve {
         Self { held: VecDeque::with_capacity(RESERVE), builder, router }
     }
 
-    /// Answers one request of a connection; the oldest one of the others is closed if there are too many.
+    /// Answers one request of a connection; the oldest one of the others is closed if there are too
+    /// many.
     fn admit(&mut self, stream: TcpStream, connections: &Connections) {
         self.held.retain(|held| !held.is_finished());
         if self.held.len() >= RESERVE
@@ -168,8 +172,8 @@ impl Reserve {
     }
 }
 
-/// A client's socket, in whatever hands: hyper's, or those of a WebSocket. It holds the connection's place, keeps the server from
-/// having stopped, and fails when connections are cut.
+/// A client's socket, in whatever hands: hyper's, or those of a WebSocket. It holds the
+/// connection's place, keeps the server from having stopped, and fails when connections are cut.
 struct Socket {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,

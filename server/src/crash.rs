@@ -1,4 +1,5 @@
-//! Points at which tests end the process, as `kill -9` would. In builds with debug assertions only: a release build has none.
+//! Points at which tests end the process, as `kill -9` would. In builds with debug assertions only:
+//! a release build has none.
 
 /// Which point, and at the so-manieth time: `committed` or `committed:3`.
 #[cfg(debug_assertions)]

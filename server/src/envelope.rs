@@ -1,13 +1,17 @@
-//! What the body of a push says: the envelope checked field by field, the data of each change kept as the text that was sent.
+//! What the body of a push says: the envelope checked field by field, the data of each change kept
+//! as the text that was sent.
 //!
-//! - **The envelope** is read strictly: a key that is not known, misspelt or given twice is refused by its name, and so is anything
-//!   but an object where an object belongs. A guard such as `op_id` is never ignored. That is also how the format can grow: a
-//!   server that does not know a key yet says so, and no number of a version has to be agreed on.
-//! - **Data** is any JSON text. It is checked to be that, and otherwise left alone: no tree is built of it. Integers of any
-//!   length, decimals, `-0`, the order of keys, doubled keys, `null`, white space and escapes (also half a surrogate pair) come
-//!   back byte for byte. One bound: nesting of at most [`MAX_DEPTH`], so that every reader can parse the pages it comes in.
+//! - **The envelope** is read strictly: a key that is not known, misspelt or given twice is refused
+//!   by its name, and so is anything but an object where an object belongs. A guard such as `op_id`
+//!   is never ignored. That is also how the format can grow: a server that does not know a key yet
+//!   says so, and no number of a version has to be agreed on.
+//! - **Data** is any JSON text. It is checked to be that, and otherwise left alone: no tree is
+//!   built of it. Integers of any length, decimals, `-0`, the order of keys, doubled keys, `null`,
+//!   white space and escapes (also half a surrogate pair) come back byte for byte. One bound:
+//!   nesting of at most [`MAX_DEPTH`], so that every reader can parse the pages it comes in.
 //!
-//! What is read borrows from the body: a push takes the memory of its text, and of a few words for each change.
+//! What is read borrows from the body: a push takes the memory of its text, and of a few words for
+//! each change.
 
 use crate::error::ApiError;
 use crate::folded::text_len;
@@ -23,13 +27,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The deepest nesting of data. Parsers of readers give up at some depth, `serde_json`'s at 127, of which the largest frame takes 4.
+/// The deepest nesting of data. Parsers of readers give up at some depth, `serde_json`'s at 127, of
+/// which the largest frame takes 4.
 const MAX_DEPTH: usize = 120;
 
-/// What a change takes besides its text, from here to its answer: the words here, in the claim and in the answer.
+/// What a change takes besides its text, from here to its answer: the words here, in the claim and
+/// in the answer.
 const CHANGE_COST: usize = 512;
 
-/// How often an op id is copied on the way: into its result, and into errors that name it, each also as JSON.
+/// How often an op id is copied on the way: into its result, and into errors that name it, each
+/// also as JSON.
 const OP_ID_COPIES: usize = 6;
 
 const KEYS: &[&str] = &["changes", "client_id"];

@@ -81,7 +81,8 @@ impl ApiError {
     }
 }
 
-/// A message that is not too long. Of a longer one the middle goes: it begins with the place, and ends with what is expected there.
+/// A message that is not too long. Of a longer one the middle goes: it begins with the place, and
+/// ends with what is expected there.
 fn excerpt(message: String) -> String {
     if message.len() <= MAX_MESSAGE {
         return message;

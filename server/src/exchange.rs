@@ -47,7 +47,8 @@ const LINGER_BYTES: usize = 64 << 20;
 /// The most of a head that is read, in bytes. hyper's limit of headers is 100.
 pub(crate) const MAX_HEAD: usize = 64 << 10;
 
-/// In the extensions of each request: cancelled when its client has closed its half of the connection.
+/// In the extensions of each request: cancelled when its client has closed its half of the
+/// connection.
 #[derive(Debug, Clone)]
 pub(crate) struct HalfClosed(pub(crate) CancellationToken);
 
@@ -311,7 +312,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Courteous<S> {
     }
 }
 
-/// The same refusal with a body, if these bytes are one of hyper's own: of a client's fault, and empty. None of the routes' is.
+/// The same refusal with a body, if these bytes are one of hyper's own: of a client's fault, and
+/// empty. None of the routes' is.
 fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     const NO_BODY: &str = "content-length: 0\r\n";
     if !bytes.starts_with(b"HTTP/1.1 4") {

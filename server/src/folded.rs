@@ -1,8 +1,10 @@
-//! The rows in memory, where there is no store: an embedded follower folds the log, and publishes each state whole.
+//! The rows in memory, where there is no store: an embedded follower folds the log, and publishes
+//! each state whole.
 //!
-//! The follower must not be lapped, or changes would be missing from the rows for ever. So a push takes a permit for each of its
-//! changes and for each byte of their text before it appends, there are as many permits as the window has seqs and bytes, and they
-//! are given back when the changes are folded: what is not folded yet is always in the window.
+//! The follower must not be lapped, or changes would be missing from the rows for ever. So a push
+//! takes a permit for each of its changes and for each byte of their text before it appends, there
+//! are as many permits as the window has seqs and bytes, and they are given back when the changes
+//! are folded: what is not folded yet is always in the window.
 
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
@@ -75,7 +77,8 @@ impl Folded {
         }
     }
 
-    /// Starts the thread that folds. It ends when `stop` is cancelled, or cancels `failed` if it cannot go on.
+    /// Starts the thread that folds. It ends when `stop` is cancelled, or cancels `failed` if it
+    /// cannot go on.
     pub(crate) fn start(
         self: &Arc<Self>,
         log: &Arc<ChangeLog>,
@@ -126,7 +129,8 @@ impl Folded {
         }
     }
 
-    /// Waits until so many changes, with so many bytes of text, can be appended without the oldest unfolded one leaving the window.
+    /// Waits until so many changes, with so many bytes of text, can be appended without the oldest
+    /// unfolded one leaving the window.
     pub(crate) async fn room(&self, changes: usize, bytes: usize) -> Option<Room<'_>> {
         let seqs = self.seqs.acquire_many(changes as u32).await.ok()?;
         Some(Room { seqs, bytes: self.bytes.acquire_many(u32::try_from(bytes).ok()?).await.ok()? })

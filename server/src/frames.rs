@@ -1,8 +1,9 @@
 //! What live subscribers are sent, encoded once for all of them.
 //!
-//! Each subscriber is a [`Follower`] of its own. Those that are up to date stand at the same seq when something happens: the
-//! first one to get there encodes the events, and leaves the frame for the others. Who has fallen behind what is kept here
-//! encodes from the log for itself, until it has caught up. So a slow subscriber costs its own time and nobody's memory.
+//! Each subscriber is a [`Follower`] of its own. Those that are up to date stand at the same seq
+//! when something happens: the first one to get there encodes the events, and leaves the frame for
+//! the others. Who has fallen behind what is kept here encodes from the log for itself, until it
+//! has caught up. So a slow subscriber costs its own time and nobody's memory.
 
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower, Query, Resync};
@@ -16,8 +17,9 @@ const MAX_FRAME_EVENTS: usize = 256;
 
 /// A frame ends when its texts have so many bytes, however few events that is.
 ///
-/// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes unless told otherwise: a name's
-/// byte takes 6 at most (`\u0001`), data none more than it has, and what is put around 256 events less than 64 KiB.
+/// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes
+/// unless told otherwise: a name's byte takes 6 at most (`\u0001`), data none more than it has, and
+/// what is put around 256 events less than 64 KiB.
 const MAX_FRAME_BYTES: usize = 128 << 10;
 
 /// How many frames are kept, and of how many bytes together (one more may go beyond).
@@ -70,10 +72,11 @@ impl Frame {
     }
 }
 
-/// Writes a text as the `data` of a server-sent event, and ends the event. A line break would end the field: each line is
-/// a field of its own, and the client puts them together again with line feeds. JSON has line breaks between its tokens
-/// only, so a carriage return that becomes a line feed is the same JSON. A text that this would more than double, for
-/// its lines are short, gets spaces in place of its line breaks.
+/// Writes a text as the `data` of a server-sent event, and ends the event. A line break would end
+/// the field: each line is a field of its own, and the client puts them together again with line
+/// feeds. JSON has line breaks between its tokens only, so a carriage return that becomes a line
+/// feed is the same JSON. A text that this would more than double, for its lines are short, gets
+/// spaces in place of its line breaks.
 ///
 /// Returns where the text lies in `out`, if it is there as it is.
 pub(crate) fn write_data(out: &mut Vec<u8>, text: &[u8]) -> Option<Range<usize>> {
@@ -113,8 +116,8 @@ struct Kept {
 }
 
 impl Frames {
-    /// Waits for the follower's next events, and moves it past them. May be dropped at any time: it moves when it is done.
-    /// `None` when the log is closed and everything in it was handed out.
+    /// Waits for the follower's next events, and moves it past them. May be dropped at any time: it
+    /// moves when it is done. `None` when the log is closed and everything in it was handed out.
     pub(crate) async fn next(
         &self,
         follower: &mut Follower,
@@ -160,7 +163,8 @@ impl Frames {
             return encode(log, start, None).map(Arc::new);
         }
         let frame = Arc::new(encode(log, start, None)?);
-        // Only what goes further than the others: who catches up shall not push out what the many are about to want.
+        // Only what goes further than the others: who catches up shall not push out what the many
+        // are about to want.
         if kept.frames.back().is_none_or(|last| last.cursor.seq < frame.cursor.seq) {
             kept.keep(Arc::clone(&frame));
         }
@@ -192,8 +196,8 @@ pub(crate) struct Page {
     pub(crate) has_more: bool,
 }
 
-/// Writes the JSON of the events after a cursor, at most `limit`, and no more than `max_bytes` of texts where that is not
-/// exceeded by the first.
+/// Writes the JSON of the events after a cursor, at most `limit`, and no more than `max_bytes` of
+/// texts where that is not exceeded by the first.
 pub(crate) fn write_page(
     log: &ChangeLog,
     start: Cursor,
@@ -221,7 +225,8 @@ pub(crate) fn write_page(
 mod tests {
     use super::*;
 
-    /// What a client makes of an event's bytes: the values of its `data` fields, put together with line feeds.
+    /// What a client makes of an event's bytes: the values of its `data` fields, put together with
+    /// line feeds.
     fn data(event: &[u8]) -> String {
         let text = std::str::from_utf8(event).unwrap().strip_suffix("\n\n").unwrap();
         assert!(!text.contains("\n\n") && !text.contains('\r'), "{text:?} is one event");

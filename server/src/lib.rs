@@ -1,26 +1,30 @@
-//! A sync server around [`ringlog`]: clients push changes and pull, follow or load what others pushed, over HTTP.
+//! A sync server around [`ringlog`]: clients push changes and pull, follow or load what others
+//! pushed, over HTTP.
 //!
-//! It can be run as it is (`cargo run --release -p ringlog-server`) and read as the example of embedding the library in a server
-//! with a database. [`Server`] runs one inside another program, or a test.
+//! It can be run as it is (`cargo run --release -p ringlog-server`) and read as the example of
+//! embedding the library in a server with a database. [`Server`] runs one inside another program,
+//! or a test.
 //!
 //! # How the pieces fit
 //!
 //! ```text
-//! POST push ─→ writer ─→ store (redb, one commit for all that wait) ─→ ringlog ─┬→ GET pull, long poll
-//!                                    │                                          ├→ live: SSE, WebSocket
-//!                                    └→ GET snapshot, one view for all pages    └→ metrics
+//! POST push ─→ writer ─→ store (redb, one commit for a group) ─→ ringlog ─┬→ GET pull, long poll
+//!                                    │                                    ├→ live: SSE, WebSocket
+//!                                    └→ GET snapshot, one view          └→ metrics
 //! ```
 //!
-//! - `writer`: the only appender. Groups pushes, commits them, appends them, answers. Why no crash at any point loses
-//!   or doubles anything is argued there.
+//! - `writer`: the only appender. Groups pushes, commits them, appends them, answers. Why no crash
+//!   at any point loses or doubles anything is argued there.
 //! - `store`: rows, window, op ids and incarnation in one file.
 //! - `folded`: the rows when there is no file: an embedded follower folds the log.
 //! - `views`: snapshots that stay the same while they are paged through.
 //! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
 //! - `liveness`: how a peer that has vanished is noticed.
-//! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is refused; `share`: the memory of pushes.
+//! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is
+//!   refused; `share`: the memory of pushes.
 //! - `tickets`: one-time tokens for the URLs of live streams.
-//! - `connection`: sockets, their number and their end; `exchange`: manners of connections that hyper does not have.
+//! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
+//!   hyper does not have.
 //! - `server`: starting and stopping.
 #![forbid(unsafe_code)]
 

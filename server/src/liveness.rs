@@ -1,27 +1,31 @@
-//! How a peer that has vanished is noticed, though it says nothing and its system acknowledges nothing.
+//! How a peer that has vanished is noticed, though it says nothing and its system acknowledges
+//! nothing.
 //!
-//! A connection whose peer has lost its power or its network looks like one on which nothing happens. Bytes that are written to it
-//! stay in the kernel, which repeats them for a quarter of an hour, so that a time-out for writing never ends. Three
-//! measures end it within two heartbeats:
+//! A connection whose peer has lost its power or its network looks like one on which nothing
+//! happens. Bytes that are written to it stay in the kernel, which repeats them for a quarter of an
+//! hour, so that a time-out for writing never ends. Three measures end it within two heartbeats:
 //!
-//! - `TCP_USER_TIMEOUT` of one heartbeat: what was sent must be acknowledged in this time. A live stream sends something each
-//!   heartbeat, so a peer that vanishes right after an acknowledgement is gone two heartbeats later.
+//! - `TCP_USER_TIMEOUT` of one heartbeat: what was sent must be acknowledged in this time. A live
+//!   stream sends something each heartbeat, so a peer that vanishes right after an acknowledgement
+//!   is gone two heartbeats later.
 //! - TCP keep-alive: an idle connection is probed after half a heartbeat, so it ends within one.
-//! - A ping over each WebSocket ([`routes::socket`](crate::routes)): its pong must be there when the next one is due. A proxy
-//!   acknowledges for a client that is gone; it cannot answer a ping for it.
+//! - A ping over each WebSocket ([`routes::socket`](crate::routes)): its pong must be there when
+//!   the next one is due. A proxy acknowledges for a client that is gone; it cannot answer a ping
+//!   for it.
 //!
-//! The kernel counts a window that stays closed as unacknowledged: a client that reads nothing for a heartbeat while
-//! something waits to be sent is let go as well.
+//! The kernel counts a window that stays closed as unacknowledged: a client that reads nothing for
+//! a heartbeat while something waits to be sent is let go as well.
 
 use socket2::{SockRef, TcpKeepalive};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Shorter heartbeats do not shorten the time in which a peer must show that it lives: a lost packet alone takes up to a
-/// second to be repeated.
+/// Shorter heartbeats do not shorten the time in which a peer must show that it lives: a lost
+/// packet alone takes up to a second to be repeated.
 const MIN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much of what is to be sent may wait in the kernel, besides what is under way: a ping is not held up by a backlog of more.
+/// How much of what is to be sent may wait in the kernel, besides what is under way: a ping is not
+/// held up by a backlog of more.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 256 << 10;
 

@@ -57,7 +57,8 @@ async fn run(config: Config) -> ExitCode {
         Err(error) => return fail(error),
     };
     print(&format!("listening on {}\n", starting.url()));
-    // To verify a large store takes a while. Nothing is changed yet, so that to stop then needs no care.
+    // To verify a large store takes a while. Nothing is changed yet, so that to stop then needs no
+    // care.
     let server = tokio::select! {
         ready = starting.ready() => match ready {
             Ok(server) => server,
@@ -110,7 +111,8 @@ fn say(message: impl std::fmt::Display) {
 fn init_logs(config: &Config) {
     let (filter, problem) =
         log_filter(std::env::var_os(RUST_LOG).as_deref().map(std::ffi::OsStr::to_string_lossy).as_deref());
-    // A line that cannot be written is lost. To say that on standard error as well would end the thread that logs by a panic.
+    // A line that cannot be written is lost. To say that on standard error as well would end the
+    // thread that logs by a panic.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -125,7 +127,8 @@ fn init_logs(config: &Config) {
     }
 }
 
-/// The filter that `RUST_LOG` says, or that of level `info` if it says nothing or what cannot be meant; and what is wrong with it.
+/// The filter that `RUST_LOG` says, or that of level `info` if it says nothing or what cannot be
+/// meant; and what is wrong with it.
 fn log_filter(text: Option<&str>) -> (EnvFilter, Option<String>) {
     let builder = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     let text = text.unwrap_or_default().trim();
@@ -141,7 +144,8 @@ fn log_filter(text: Option<&str>) -> (EnvFilter, Option<String>) {
     (EnvFilter::new("info"), Some(problem))
 }
 
-/// Whether this is one word that is no level. Taken for the name of a module, it would turn everything else off.
+/// Whether this is one word that is no level. Taken for the name of a module, it would turn
+/// everything else off.
 fn is_word(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric())

@@ -1,5 +1,5 @@
-//! What stands in a query string, and what a name may be, there or in a body. Read by hand, so that a
-//! parameter that is misspelt, doubled or out of range is named.
+//! What stands in a query string, and what a name may be, there or in a body. Read by hand, so that
+//! a parameter that is misspelt, doubled or out of range is named.
 
 use crate::error::ApiError;
 use percent_encoding::percent_decode_str;
@@ -20,7 +20,8 @@ pub(crate) const MAX_NAME: usize = 512;
 /// So many characters of an unknown parameter are shown.
 const NAME_SHOWN: usize = 64;
 
-/// A number as JSON writes whole ones: no sign, no superfluous zero, nothing around it. `parse` alone is laxer.
+/// A number as JSON writes whole ones: no sign, no superfluous zero, nothing around it. `parse`
+/// alone is laxer.
 fn whole<T: FromStr>(text: &str) -> Option<T> {
     let is_plain = text == "0" || !text.starts_with('0');
     let is_number = is_plain && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -94,7 +94,8 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// A server that listens, and opens and verifies its store. Until that is done it answers 503 `STARTING`; `/healthz` answers.
+/// A server that listens, and opens and verifies its store. Until that is done it answers 503
+/// `STARTING`; `/healthz` answers.
 #[derive(Debug)]
 pub struct Starting {
     connections: Connections,
@@ -117,7 +118,8 @@ impl Starting {
     /// Opens and verifies the store. Requests are answered when this returns.
     ///
     /// # Errors
-    /// [`StartError`] if the store cannot be used. It listens no longer then, and nothing that was stored is changed.
+    /// [`StartError`] if the store cannot be used. It listens no longer then, and nothing that was
+    /// stored is changed.
     pub async fn ready(self) -> Result<Server, StartError> {
         let metrics = Arc::new(Metrics::new());
         let (failed, stop_thread) = (CancellationToken::new(), CancellationToken::new());
@@ -133,7 +135,8 @@ impl Starting {
         };
         let Self { connections, gate, address, accepting } = self;
         let config = Config::clone(&connections.config);
-        // Nothing is appended yet. A log that is restored begins at 0, whatever of it has left the window.
+        // Nothing is appended yet. A log that is restored begins at 0, whatever of it has left the
+        // window.
         let base_seq = if config.memory { log.last_seq() } else { 0 };
         let app = Arc::new(App {
             views: Views::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age),
@@ -164,7 +167,8 @@ impl Starting {
 }
 
 impl Server {
-    /// Starts a server on the runtime that this is called in. Requests are answered when this returns.
+    /// Starts a server on the runtime that this is called in. Requests are answered when this
+    /// returns.
     ///
     /// # Errors
     /// [`StartError`] if it cannot run as configured. Nothing that was stored is changed then.
@@ -175,7 +179,8 @@ impl Server {
     /// Listens, and leaves the opening of the store to [`Starting::ready`].
     ///
     /// # Errors
-    /// [`StartError`] if what is configured does not go together, or the address cannot be listened on.
+    /// [`StartError`] if what is configured does not go together, or the address cannot be listened
+    /// on.
     pub async fn listen(mut config: Config) -> Result<Starting, StartError> {
         config.check().map_err(StartError::Config)?;
         let (address, listener) = listen(&config).await?;
@@ -197,14 +202,16 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Waits until the store has failed, which it may never do. Nothing can be pushed any more then: shut the server down.
+    /// Waits until the store has failed, which it may never do. Nothing can be pushed any more
+    /// then: shut the server down.
     pub async fn failed(&self) {
         self.app.failed.cancelled().await;
     }
 
-    /// Stops: accepts no more connections, ends waits and live streams, lets requests end, and closes the store. Takes no longer than
-    /// the configured time; then the connections that are left have been cut. False if the store was not closed in this time, because
-    /// its disk does not answer: the next start finds everything that was acknowledged.
+    /// Stops: accepts no more connections, ends waits and live streams, lets requests end, and
+    /// closes the store. Takes no longer than the configured time; then the connections that are
+    /// left have been cut. False if the store was not closed in this time, because its disk does
+    /// not answer: the next start finds everything that was acknowledged.
     pub async fn shutdown(self) -> bool {
         let Self { app, accepting, gate, cut, observer, thread, stop_thread, .. } = self;
         tracing::info!("stopping; a second signal ends at once");
@@ -298,8 +305,8 @@ fn open_memory(
     failed: &CancellationToken,
     stop: &CancellationToken,
 ) -> Result<(Arc<ChangeLog>, Pushes, JoinHandle<()>), StartError> {
-    // Above every seq of an earlier lifetime, unless that appended a million events a second: an old cursor, even a bare
-    // one, is not taken for one of this log.
+    // Above every seq of an earlier lifetime, unless that appended a million events a second: an
+    // old cursor, even a bare one, is not taken for one of this log.
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let log = Arc::new(builder.base_seq(micros as u64).build()?);
     let folded = Arc::new(Folded::new(&log, config.capacity, config.window_bytes));
@@ -307,8 +314,9 @@ fn open_memory(
     Ok((log, Pushes::Memory { folded }, thread))
 }
 
-/// How many connections the allowed number of open files is enough for, at most `wanted`. Connections of the
-/// reserve have their files besides: without one, a health probe would wait in the system's queue.
+/// How many connections the allowed number of open files is enough for, at most `wanted`.
+/// Connections of the reserve have their files besides: without one, a health probe would wait in
+/// the system's queue.
 fn connections_for_files(wanted: usize) -> usize {
     let besides = RESERVE as u64 + SPARE_FILES;
     let needed = (wanted as u64).saturating_add(besides);

@@ -1,9 +1,10 @@
-//! Shares of `--max-pushing`, the memory of the pushes in work, and of `--max-sending`, the memory of
-//! the pages that are being sent.
+//! Shares of `--max-pushing`, the memory of the pushes in work, and of `--max-sending`, the memory
+//! of the pages that are being sent.
 //!
-//! A share belongs to what it pays for, not to a request: it is dropped with the text and the changes
-//! of a push, wherever these are by then, or with the last byte of a page. A client that hangs up
-//! frees nothing that is still held, and one that reads nothing holds no more than there is.
+//! A share belongs to what it pays for, not to a request: it is dropped with the text and the
+//! changes of a push, wherever these are by then, or with the last byte of a page. A client that
+//! hangs up frees nothing that is still held, and one that reads nothing holds no more than there
+//! is.
 
 use crate::error::ApiError;
 use bytes::Bytes;
@@ -41,10 +42,12 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Pays for so many more bytes. A push that needs more than there is gets all, if it is alone: it is within the other limits.
+    /// Pays for so many more bytes. A push that needs more than there is gets all, if it is alone:
+    /// it is within the other limits.
     ///
     /// # Errors
-    /// `BUSY` if others have too much of it. Nothing waits for them: two that wait for each other would wait for ever.
+    /// `BUSY` if others have too much of it. Nothing waits for them: two that wait for each other
+    /// would wait for ever.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(bytes);
         let wanted = self.bytes.div_ceil(UNIT).min(self.pushing.all);

@@ -55,7 +55,8 @@ impl Signals {
     }
 }
 
-/// A write beyond the limit of a file's size (`ulimit -f`) is an error like a full disk; unheard, its signal ends the process.
+/// A write beyond the limit of a file's size (`ulimit -f`) is an error like a full disk; unheard,
+/// its signal ends the process.
 #[cfg(unix)]
 pub(crate) fn survive_file_limits() {
     const SIGXFSZ: i32 = 25;

@@ -43,8 +43,8 @@ const MIN_SPREAD: Duration = Duration::from_secs(2);
 /// The most clients that come back in a second, when all streams end at once.
 const MAX_RETURNS: usize = 500;
 
-/// After how long one of so many clients comes back: a random time, so that they do not all come at once when the server
-/// is started again, nor load all their snapshots at once.
+/// After how long one of so many clients comes back: a random time, so that they do not all come at
+/// once when the server is started again, nor load all their snapshots at once.
 pub(crate) fn retry(streams: usize) -> Duration {
     let spread =
         MIN_SPREAD.max(Duration::from_secs(1) * u32::try_from(streams / MAX_RETURNS).unwrap_or(u32::MAX));
@@ -136,7 +136,8 @@ impl Subscriber {
             ApiError::unavailable("TOO_MANY_SUBSCRIBERS", message).after(retry(most))
         })?;
         let start = start.map_or_else(|| app.log.cursor(), |start| app.begin(start));
-        // A bare seq that is good gets to know its log before anything happens: its first id is a whole token.
+        // A bare seq that is good gets to know its log before anything happens: its first id is a
+        // whole token.
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));
         let place = filter.is_none().then(|| app.places.open(start.seq));
@@ -164,7 +165,8 @@ impl Subscriber {
 
     async fn wait(&mut self) -> Delivery {
         let Self { app, follower, filter, place, last_sent, .. } = self;
-        // Counts from the last delivery, not from this call: a caller may drop the wait and begin it again.
+        // Counts from the last delivery, not from this call: a caller may drop the wait and begin
+        // it again.
         let quiet = app.config.heartbeat.saturating_sub(last_sent.elapsed());
         let resync = tokio::select! {
             biased;

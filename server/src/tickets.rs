@@ -1,14 +1,17 @@
 //! Stream tickets: tokens for the URL of one live stream.
 //!
-//! A browser's `EventSource` and `WebSocket` cannot send an `Authorization` header, and a URL is no place for a bearer token: it
-//! stands in the logs of proxies and in the history of browsers. So a reader exchanges its token for a ticket, which opens one live
-//! stream, within seconds, and nothing else.
+//! A browser's `EventSource` and `WebSocket` cannot send an `Authorization` header, and a URL is no
+//! place for a bearer token: it stands in the logs of proxies and in the history of browsers. So a
+//! reader exchanges its token for a ticket, which opens one live stream, within seconds, and
+//! nothing else.
 //!
-//! A ticket is good once, also for the stream that it opened. An `EventSource` that has lost its connection asks for the same URL
-//! again; were the ticket still good then, it would be a bearer token in a URL for as long as the stream lasts, for every reader
-//! of the log that it stands in. The used ticket gets 401 instead, upon which an `EventSource` gives up (`readyState` is `CLOSED`):
-//! that is where a page gets another ticket, and goes on from the last id that it has seen. A restart of the server, which
-//! knows no ticket of the former process, ends in the same place.
+//! A ticket is good once, also for the stream that it opened. An `EventSource` that has lost its
+//! connection asks for the same URL again; were the ticket still good then, it would be a bearer
+//! token in a URL for as long as the stream lasts, for every reader of the log that it stands in.
+//! The used ticket gets 401 instead, upon which an `EventSource` gives up (`readyState` is
+//! `CLOSED`): that is where a page gets another ticket, and goes on from the last id that it has
+//! seen. A restart of the server, which knows no ticket of the former process, ends in the same
+//! place.
 
 use crate::error::ApiError;
 use base64::Engine;

@@ -1,12 +1,14 @@
 //! Snapshots: the rows of one moment, page by page.
 //!
-//! A first page that does not have all rows opens a view, or joins the youngest one where that will do, and names it in the token
-//! of the next page. A token says after which row to go on, so a page whose reply was lost can be asked for again.
+//! A first page that does not have all rows opens a view, or joins the youngest one where that will
+//! do, and names it in the token of the next page. A token says after which row to go on, so a page
+//! whose reply was lost can be asked for again.
 //!
-//! While a view is held, the store keeps the pages that it needs: the file grows. So a view expires when no page was asked for in a
-//! while, at a certain age however often it is asked for, and when its cursor has left the window: its rows would lead to a
-//! resync. A sweeper drops what has expired. There is a fixed number of views at most; if all are in use, newcomers
-//! share the youngest, as long as half of the window can be followed from there.
+//! While a view is held, the store keeps the pages that it needs: the file grows. So a view expires
+//! when no page was asked for in a while, at a certain age however often it is asked for, and when
+//! its cursor has left the window: its rows would lead to a resync. A sweeper drops what has
+//! expired. There is a fixed number of views at most; if all are in use, newcomers share the
+//! youngest, as long as half of the window can be followed from there.
 
 use crate::app::App;
 use crate::folded::FoldedRows;
@@ -184,7 +186,8 @@ impl Views {
         Some(Arc::clone(&found.view))
     }
 
-    /// A view that will do for a snapshot as of `head`: one of just that moment, or if no more can be held the youngest.
+    /// A view that will do for a snapshot as of `head`: one of just that moment, or if no more can
+    /// be held the youngest.
     pub(crate) fn join(&self, head: u64, oldest: u64) -> Option<(u128, Arc<View>)> {
         let mut views = self.lock();
         let full = views.len() >= self.most;
@@ -197,8 +200,8 @@ impl Views {
         Some((youngest.id, Arc::clone(&youngest.view)))
     }
 
-    /// Holds another view; the one that was least recently asked for goes if there are too many. False if there are, and one of
-    /// them will do: that one is to be joined.
+    /// Holds another view; the one that was least recently asked for goes if there are too many.
+    /// False if there are, and one of them will do: that one is to be joined.
     pub(crate) fn hold(&self, id: u128, view: &Arc<View>, head: u64, oldest: u64) -> bool {
         let mut views = self.lock();
         let mut dropped = self.take_expired(&mut views, oldest);
@@ -231,7 +234,8 @@ impl Views {
         while app.stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let expired = views.take_expired(&mut views.lock(), app.log.oldest_seq());
             if !expired.is_empty() {
-                // A large tree of rows takes its time. If that thread fails, they are dropped all the same.
+                // A large tree of rows takes its time. If that thread fails, they are dropped all
+                // the same.
                 let _ = tokio::task::spawn_blocking(move || drop(expired)).await;
             }
         }

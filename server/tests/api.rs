@@ -66,7 +66,8 @@ async fn requests_that_share_an_op_id_are_applied_once_however_they_come() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(&format!("--data {}", folder.path().display())).await;
     let url = server.url();
-    // While the first is being committed the others gather: both pushes of an op id are in one group then.
+    // While the first is being committed the others gather: both pushes of an op id are in one
+    // group then.
     let request = |op: usize| {
         json!({"client_id": "c", "changes": [
             {"entity": "Todo", "row_id": "t1", "kind": "insert", "op_id": op.to_string()},

@@ -1,7 +1,9 @@
-//! Real clients of other hands on the live streams: they connect, receive, are cut off, and come back, while changes are pushed.
+//! Real clients of other hands on the live streams: they connect, receive, are cut off, and come
+//! back, while changes are pushed.
 //!
-//! `.ci/run` installs them: npm packages by `tests/clients/package-lock.json`, Python packages by `tests/clients/requirements.txt`.
-//! Where they are not installed these tests are skipped, and say so.
+//! `.ci/run` installs them: npm packages by `tests/clients/package-lock.json`, Python packages by
+//! `tests/clients/requirements.txt`. Where they are not installed these tests are skipped, and say
+//! so.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -97,8 +99,8 @@ impl Page {
         Some(Self { browser: Browser::start().await?, seen: 0 })
     }
 
-    /// Loads a page of a server that does nothing of its own, and runs a script in it: `watch(EventSource, …)` and
-    /// `follow(…)` are known to it, and `said` takes what is seen.
+    /// Loads a page of a server that does nothing of its own, and runs a script in it:
+    /// `watch(EventSource, …)` and `follow(…)` are known to it, and `said` takes what is seen.
     async fn run(&mut self, server: &str, script: &str) {
         self.browser.open(&format!("{server}/healthz")).await;
         self.seen = 0;
@@ -139,7 +141,8 @@ const PAGE_SOCKET: &str = r#"
 /// A page's `EventSource`.
 const PAGE_SOURCE: &str = "watch(EventSource, '/api/sync/live', (one) => said.push(one))";
 
-/// What a watcher sees until an event of a name comes; answers with that. Nothing without a name may come before.
+/// What a watcher sees until an event of a name comes; answers with that. Nothing without a name
+/// may come before.
 async fn until(watcher: &mut impl Watcher, event: &str) -> Value {
     loop {
         let said = watcher.said().await;

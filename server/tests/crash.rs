@@ -1,7 +1,8 @@
-//! Nothing acknowledged is lost, nothing is applied twice, and nobody has to resync, wherever the server is ended: between every two
-//! steps of the writer, and at random moments.
+//! Nothing acknowledged is lost, nothing is applied twice, and nobody has to resync, wherever the
+//! server is ended: between every two steps of the writer, and at random moments.
 //!
-//! Servers are processes of their own here. `RINGLOG_SERVER_DEEP=1` makes the runs many times longer.
+//! Servers are processes of their own here. `RINGLOG_SERVER_DEEP=1` makes the runs many times
+//! longer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -32,7 +33,8 @@ fn deep() -> bool {
     std::env::var_os("RINGLOG_SERVER_DEEP").is_some()
 }
 
-/// Told how many changes were pushed once all are. Gone when the run has failed, so that nobody goes on for ever.
+/// Told how many changes were pushed once all are. Gone when the run has failed, so that nobody
+/// goes on for ever.
 type Until = watch::Receiver<Option<u64>>;
 
 /// Whether there is more to come.
@@ -47,8 +49,8 @@ struct Outcome {
     resyncs: usize,
 }
 
-/// Clients push requests with retries and lost answers, others follow in every way there is, while `disturb` ends the server as it
-/// likes, until it is told that all is pushed. Then all must agree.
+/// Clients push requests with retries and lost answers, others follow in every way there is, while
+/// `disturb` ends the server as it likes, until it is told that all is pushed. Then all must agree.
 async fn storm(
     server: Arc<Process>,
     requests: Vec<Value>,
@@ -114,7 +116,8 @@ async fn storm(
     }
 }
 
-/// The rows of the server, the folding of what was acknowledged, the folding of the log, and every replica are the same.
+/// The rows of the server, the folding of what was acknowledged, the folding of the log, and every
+/// replica are the same.
 async fn agree(url: &str, acknowledged: &Acknowledged, replicas: &[Replica]) {
     let expected = folded(acknowledged);
     let (rows, token) = snapshot(url, 300).await.unwrap();

@@ -1,4 +1,5 @@
-//! What a client pushes is what readers get, byte for byte: through the log, the store, a restart, pull, snapshot and live streams.
+//! What a client pushes is what readers get, byte for byte: through the log, the store, a restart,
+//! pull, snapshot and live streams.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -41,8 +41,8 @@ impl Place {
     }
 }
 
-/// As `rsync --archive --inplace --delete copy/ data` does it: into the files that are there, and what
-/// the copy has not is removed.
+/// As `rsync --archive --inplace --delete copy/ data` does it: into the files that are there, and
+/// what the copy has not is removed.
 const IN_PLACE: &str =
     "cat copy/ringlog.redb > data/ringlog.redb; rm data/ringlog.seen.*; cp -a copy/ringlog.seen.* data";
 

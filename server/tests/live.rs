@@ -1,4 +1,5 @@
-//! Live streams: gap-free, resumable, the same bytes for all, and none held up by a client that does not read.
+//! Live streams: gap-free, resumable, the same bytes for all, and none held up by a client that
+//! does not read.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -377,8 +378,8 @@ async fn what_a_client_says_over_a_web_socket_is_not_looked_at() {
     server.shutdown().await;
 }
 
-/// Sends bytes over a fresh WebSocket; answers with the code of the close frame that comes back, and whether the server then ends
-/// the connection in order.
+/// Sends bytes over a fresh WebSocket; answers with the code of the close frame that comes back,
+/// and whether the server then ends the connection in order.
 async fn closed_after(server: &ringlog_server::Server, bytes: &[u8]) -> (Option<u16>, bool) {
     let mut stream = not_reading(server, "/api/sync/ws", UPGRADE).await;
     stream.write_all(bytes).await.unwrap();
@@ -653,7 +654,8 @@ async fn an_event_source_that_is_one_too_many_gets_a_stream_that_says_when_to_co
     server.shutdown().await;
 }
 
-/// A connection whose peer's system drops every packet that comes: it acknowledges nothing any more.
+/// A connection whose peer's system drops every packet that comes: it acknowledges nothing any
+/// more.
 #[cfg(target_os = "linux")]
 fn vanish(stream: &TcpStream) {
     let drop_all = socket2::SockFilter::new(0x06, 0, 0, 0);
@@ -703,7 +705,8 @@ async fn peers_that_vanish_are_let_go_whatever_they_did_last() {
 async fn a_web_socket_that_answers_no_ping_is_let_go_though_something_acknowledges_for_it() {
     let server = start_memory("--heartbeat 1").await;
     let url = server.url();
-    // Reads, as a proxy does for a client that is gone, and even says something; it answers no ping.
+    // Reads, as a proxy does for a client that is gone, and even says something; it answers no
+    // ping.
     let mut silent = not_reading(&server, "/api/sync/ws", UPGRADE).await;
     let (mut answering, _) =
         tokio_tungstenite::connect_async(format!("{}/api/sync/ws", url.replace("http", "ws"))).await.unwrap();

@@ -1,4 +1,5 @@
-//! `openapi.yaml` is true to the server: the same routes, and answers of a real server as they are described.
+//! `openapi.yaml` is true to the server: the same routes, and answers of a real server as they are
+//! described.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! The client of `examples/replica.rs` stays in step with a server that is killed, started again, and started on other data.
+//! The client of `examples/replica.rs` stays in step with a server that is killed, started again,
+//! and started on other data.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -106,7 +107,8 @@ async fn the_replica_stays_in_step_through_kills_and_resyncs() {
     following.abort();
 }
 
-/// A network that has lost a connection and does not say so; what is between takes what comes, and passes nothing on.
+/// A network that has lost a connection and does not say so; what is between takes what comes, and
+/// passes nothing on.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replica_gives_up_a_stream_that_has_fallen_silent() {
     let server = start_memory("--heartbeat 0.5").await;

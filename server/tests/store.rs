@@ -1,5 +1,6 @@
-//! What a server makes of the store it finds: one in use, one of another format, a torn or damaged one. It refuses to start, says why,
-//! and leaves the file as it was; or it starts with all that was acknowledged, and never with less.
+//! What a server makes of the store it finds: one in use, one of another format, a torn or damaged
+//! one. It refuses to start, says why, and leaves the file as it was; or it starts with all that
+//! was acknowledged, and never with less.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -20,7 +21,8 @@ async fn start(folder: &Path) -> Result<Server, StartError> {
     Server::start(config_in(folder)).await
 }
 
-/// A store with some rows, half of them deleted or changed, closed or as after `kill -9`. Answers with its file's bytes and its rows.
+/// A store with some rows, half of them deleted or changed, closed or as after `kill -9`. Answers
+/// with its file's bytes and its rows.
 async fn made(is_closed: bool) -> (Vec<u8>, Rows, String) {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path()).await.unwrap();
@@ -46,7 +48,8 @@ fn place(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
-/// Starts on these bytes. None if it refuses, having left them alone; else the rows, and where the log stands.
+/// Starts on these bytes. None if it refuses, having left them alone; else the rows, and where the
+/// log stands.
 async fn found(bytes: &[u8]) -> Option<(Rows, String)> {
     let (folder, file) = place(bytes);
     // A copy, but the file may just as well have been damaged where it was.
@@ -224,7 +227,8 @@ async fn what_has_left_the_window_is_not_kept_on_disk() {
     server.shutdown().await;
 }
 
-/// A store of a gigabyte takes seconds to verify. Clients and supervisors see a server that is there and asks for patience.
+/// A store of a gigabyte takes seconds to verify. Clients and supervisors see a server that is
+/// there and asks for patience.
 #[tokio::test]
 async fn before_its_store_is_verified_a_server_listens_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -449,7 +453,8 @@ async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
     );
 }
 
-/// Without a store the rows are folded from the log by a follower, which must not be lapped by bytes either.
+/// Without a store the rows are folded from the log by a follower, which must not be lapped by
+/// bytes either.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_changes_do_not_outrun_the_rows_in_memory() {
     let server = common::start_memory("--window-bytes 1048576 --max-wait 1").await;

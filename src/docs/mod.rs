@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! Guarantees, limitations, internals and proof: prose whose code is compiled and run.
 
-// The link definitions precede each text, since the first definition of a link wins. Read as files, the links lead to
-// files; here, they lead to modules.
+// The link definitions precede each text, since the first definition of a link wins. Read as files,
+// the links lead to files; here, they lead to modules.
 
 /// [guarantees]: crate::docs::guarantees
 /// [internals]: crate::docs::internals

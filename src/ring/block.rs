@@ -11,7 +11,8 @@ pub(super) fn len(parts: &Parts<'_>) -> u64 {
     total([parts[0].len(), parts[1].len(), parts[2].len()])
 }
 
-/// The sum of the lengths of three `str`s, which may be one and the same: on a 32-bit target, more than a `usize` can hold.
+/// The sum of the lengths of three `str`s, which may be one and the same: on a 32-bit target, more
+/// than a `usize` can hold.
 #[inline]
 pub(crate) fn total(lens: [usize; 3]) -> u64 {
     lens[0] as u64 + lens[1] as u64 + lens[2] as u64
@@ -19,7 +20,8 @@ pub(crate) fn total(lens: [usize; 3]) -> u64 {
 
 /// A text in memory of its own, which can be filled again and again.
 ///
-/// One word: a slot has room for no more, and a writer that gives up a block, or nearly always none, passes it on at no cost.
+/// One word: a slot has room for no more, and a writer that gives up a block, or nearly always
+/// none, passes it on at no cost.
 #[derive(Debug)]
 pub(crate) struct Block(Box<Contents>);
 

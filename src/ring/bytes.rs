@@ -1,31 +1,32 @@
 //! The bound in bytes: the window ends where its texts would sum to more than so many.
 //!
-//! The window is the longest suffix of the log of at most `capacity` records whose texts sum to at most
-//! `max_bytes`. The bound is kept by those who publish: after each publish, and before the append
-//! returns, a writer counts the published records that are not counted yet, and moves the *floor*, the
-//! oldest seq that the bound leaves in the window, past as many as it takes. Readers take the later of
-//! the floor and of the start by count.
+//! The window is the longest suffix of the log of at most `capacity` records whose texts sum to at
+//! most `max_bytes`. The bound is kept by those who publish: after each publish, and before the
+//! append returns, a writer counts the published records that are not counted yet, and moves the
+//! *floor*, the oldest seq that the bound leaves in the window, past as many as it takes. Readers
+//! take the later of the floor and of the start by count.
 //!
 //! # Counting
 //!
-//! One thread counts at a time, under a lock that is only ever *tried*: an append never waits. It walks
-//! the stamps from the first record that is not counted to the first that is not published, and keeps
-//! the length of each record's text in a queue, from which the lengths leave at the other end. So the
-//! records that leave need not be looked at, and the memory of those that left by count may be gone.
-//! If the record of a stalled writer leaves the window by count, what comes after it is counted from
-//! the window's start on.
+//! One thread counts at a time, under a lock that is only ever *tried*: an append never waits. It
+//! walks the stamps from the first record that is not counted to the first that is not published,
+//! and keeps the length of each record's text in a queue, from which the lengths leave at the other
+//! end. So the records that leave need not be looked at, and the memory of those that left by count
+//! may be gone. If the record of a stalled writer leaves the window by count, what comes after it
+//! is counted from the window's start on.
 //!
 //! **A publish is counted before its append and that of the holder of the lock have returned.** The
-//! writer W stores its stamp, runs a full fence, and tries the lock. The holder H gives the lock back,
-//! runs a full fence, and looks for a published record that is not counted. Suppose that W finds the
-//! lock taken by H. (1) W's fence comes first in the order of full fences: H's look, after its own
-//! fence, sees W's stamp, so H tries the lock again. (2) H's fence comes first: W's attempt, after its
-//! own fence, sees that H has given the lock back. So H is not the holder that W met: a contradiction.
-//! If H's second attempt fails, another thread holds the lock by then, and H is to it what W was to H:
-//! it saw W's stamp before the fence that comes before its attempt. So when all appends have returned,
-//! every published record with no gap before it is counted, and the bound is exact. While an append
-//! is under way, the window may hold its record, and those that were published since, beyond the
-//! bound. It never holds less than the bound allows for what is published.
+//! writer W stores its stamp, runs a full fence, and tries the lock. The holder H gives the lock
+//! back, runs a full fence, and looks for a published record that is not counted. Suppose that W
+//! finds the lock taken by H. (1) W's fence comes first in the order of full fences: H's look,
+//! after its own fence, sees W's stamp, so H tries the lock again. (2) H's fence comes first: W's
+//! attempt, after its own fence, sees that H has given the lock back. So H is not the holder that W
+//! met: a contradiction. If H's second attempt fails, another thread holds the lock by then, and H
+//! is to it what W was to H: it saw W's stamp before the fence that comes before its attempt. So
+//! when all appends have returned, every published record with no gap before it is counted, and the
+//! bound is exact. While an append is under way, the window may hold its record, and those that
+//! were published since, beyond the bound. It never holds less than the bound allows for what is
+//! published.
 //!
 //! # Memory
 //!
@@ -35,24 +36,24 @@
 //!
 //! **No reader can reach a block that is taken.** A reader pins (a full fence), loads the floor and
 //! reads nothing below it; it may read on to later seqs for as long as it is pinned. The counting
-//! thread stores the floor, and the epoch dates what it is handed after a full fence. (1) The reader's
-//! fence comes first: the date is not before the epoch that the reader is pinned in, so nothing is
-//! taken before the reader is gone. (2) The date's fence comes first: the reader sees the floor, or a
-//! later one, and reads nothing below it.
+//! thread stores the floor, and the epoch dates what it is handed after a full fence. (1) The
+//! reader's fence comes first: the date is not before the epoch that the reader is pinned in, so
+//! nothing is taken before the reader is gone. (2) The date's fence comes first: the reader sees
+//! the floor, or a later one, and reads nothing below it.
 //!
-//! **The reaper has the slots to itself.** It takes the block of a slot only if the stamp is that of the
-//! seq: then the seq's writer is done (publish), and has no successor before the slot's next life. That
-//! life begins after the segment was unlinked. The reaper is pinned, and loads the segment from its
-//! position. (1) It was unlinked before: the position does not hold it any more, and the reaper leaves
-//! it alone; the depot takes its blocks before it pools it. (2) It is unlinked afterwards: it is not
-//! used again while the reaper is pinned (R4). There is one reaper at a time, under a lock that is only
-//! tried: the argument is that of counting, with the highest floor that came back in the place of
-//! stamps.
+//! **The reaper has the slots to itself.** It takes the block of a slot only if the stamp is that
+//! of the seq: then the seq's writer is done (publish), and has no successor before the slot's next
+//! life. That life begins after the segment was unlinked. The reaper is pinned, and loads the
+//! segment from its position. (1) It was unlinked before: the position does not hold it any more,
+//! and the reaper leaves it alone; the depot takes its blocks before it pools it. (2) It is
+//! unlinked afterwards: it is not used again while the reaper is pinned (R4). There is one reaper
+//! at a time, under a lock that is only tried: the argument is that of counting, with the highest
+//! floor that came back in the place of stamps.
 //!
-//! Three things stay longer. The block of a writer that stalled until its seq had left the window stays
-//! until the next life of its slot. What was evicted while a reader is pinned stays until a thread uses
-//! the log after that. And blocks are handed to the epoch when they sum to [`GRAIN`] bytes, not one by
-//! one.
+//! Three things stay longer. The block of a writer that stalled until its seq had left the window
+//! stays until the next life of its slot. What was evicted while a reader is pinned stays until a
+//! thread uses the log after that. And blocks are handed to the epoch when they sum to [`GRAIN`]
+//! bytes, not one by one.
 
 use super::reaper::Reaper;
 use super::{Found, Ring, order};
@@ -66,7 +67,8 @@ const GRAIN: u64 = if cfg!(loom) { 1 } else { 64 * 1024 };
 /// How often the epoch is asked to move on. Two advances free what was handed to it.
 const ROUNDS: usize = 3;
 
-/// How often at most, after a reader that was pinned for long: each time frees what was handed to it eight times.
+/// How often at most, after a reader that was pinned for long: each time frees what was handed to
+/// it eight times.
 const MOST_ROUNDS: usize = if cfg!(loom) { ROUNDS } else { 64 };
 
 /// The bound of a ring's window in bytes.
@@ -76,7 +78,8 @@ pub(super) struct ByteBound<M: Copy + Send + Sync> {
     floor: AtomicU64,
     /// The first seq that is not counted. Written under the lock.
     uncounted: AtomicU64,
-    /// The bytes of the texts from the floor on, as far as they are counted. Written under the lock.
+    /// The bytes of the texts from the floor on, as far as they are counted. Written under the
+    /// lock.
     retained: AtomicU64,
     counted: Mutex<Counted>,
     reaper: Arc<Reaper<M>>,
@@ -175,8 +178,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         self.reaper.close();
     }
 
-    /// Keeps the bound, after a publish. Returns when all that is published is counted, or another thread
-    /// is about to count it.
+    /// Keeps the bound, after a publish. Returns when all that is published is counted, or another
+    /// thread is about to count it.
     ///
     /// Lock-free: a turn after the first counts what other threads have published meanwhile.
     #[cold]
@@ -202,7 +205,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         }
     }
 
-    /// Asks the epoch to move on, and goes on as long as that frees blocks beyond the bound, for a while.
+    /// Asks the epoch to move on, and goes on as long as that frees blocks beyond the bound, for a
+    /// while.
     fn flush(&self, ring: &Ring<M>, guard: &mut Guard) {
         let mut spilled = u64::MAX;
         for round in 0..MOST_ROUNDS {
@@ -225,8 +229,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
                 let seq = counted.end();
                 match ring.find(seq, guard) {
                     Found::Segment(segment) if segment.holds(seq) => {
-                        // SAFETY: its stamp was seen (R3), and the segment found under the guard (R4). It is not
-                        // below the floor, so its block is there.
+                        // SAFETY: its stamp was seen (R3), and the segment found under the guard
+                        // (R4). It is not below the floor, so its block is there.
                         counted.add(unsafe { segment.text_len(seq) }, self.max_bytes);
                     }
                     found => break found,
@@ -255,7 +259,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
     /// Has the blocks below `floor` taken when no reader can reach them any more.
     fn hand_over(&self, floor: u64, guard: &Guard) {
         let reaper = Arc::clone(&self.reaper);
-        // SAFETY: the closure owns all that it uses, and may run on any thread: the reaper is `Send` and `Sync`.
+        // SAFETY: the closure owns all that it uses, and may run on any thread: the reaper is
+        // `Send` and `Sync`.
         unsafe { guard.defer_unchecked(move || reaper.reap(floor)) };
     }
 }

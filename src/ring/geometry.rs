@@ -14,7 +14,8 @@ pub(crate) struct Geometry {
     slot_size: usize,
 }
 
-/// The seqs that can be read, seen at one moment: `oldest..=last`, empty when `oldest` is `last + 1`.
+/// The seqs that can be read, seen at one moment: `oldest..=last`, empty when `oldest` is `last +
+/// 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) oldest: u64,
@@ -22,14 +23,14 @@ pub(crate) struct Window {
 }
 
 impl Geometry {
-    /// A ring that keeps `capacity` records after `base_seq`, in segments of `segment_len` (a power of
-    /// two) slots of `slot_size` bytes.
+    /// A ring that keeps `capacity` records after `base_seq`, in segments of `segment_len` (a power
+    /// of two) slots of `slot_size` bytes.
     pub(crate) fn new(capacity: usize, base_seq: u64, segment_len: usize, slot_size: usize) -> Self {
         debug_assert!(segment_len.is_power_of_two());
-        // R6 needs one more than the window. The second is for readers at the window's end: with one,
-        // two appends between a reader's look at the window and its look at the position replace the
-        // segment that it came for, and it is told that it was lapped; with two, it takes as many
-        // appends as a segment is long, and two.
+        // R6 needs one more than the window. The second is for readers at the window's end: with
+        // one, two appends between a reader's look at the window and its look at the position
+        // replace the segment that it came for, and it is told that it was lapped; with two, it
+        // takes as many appends as a segment is long, and two.
         let positions = capacity.div_ceil(segment_len) as u64 + 2;
         Self {
             capacity: capacity as u64,
@@ -99,8 +100,9 @@ impl Geometry {
     #[inline]
     pub(crate) fn position_of(&self, seq: u64) -> usize {
         let segment = seq >> self.segment_shift;
-        // After Granlund and Montgomery, "Division by Invariant Integers using Multiplication" (1994). The reciprocal is too
-        // small by 1 at most, so the product by less than 1 once it is divided by 2^64, and its whole part by 1 at most.
+        // After Granlund and Montgomery, "Division by Invariant Integers using Multiplication"
+        // (1994). The reciprocal is too small by 1 at most, so the product by less than 1 once it
+        // is divided by 2^64, and its whole part by 1 at most.
         let quotient = ((u128::from(segment) * u128::from(self.reciprocal)) >> 64) as u64;
         let rest = segment - quotient * self.positions;
         (if rest < self.positions { rest } else { rest - self.positions }) as usize
@@ -127,7 +129,8 @@ mod tests {
             prop_assert_eq!(g.position_of(seq), g.position_of(g.base_of(seq)));
         }
 
-        /// R6: when the first seq of the segment one round later is handed out, the segment is out of the window.
+        /// R6: when the first seq of the segment one round later is handed out, the segment is out
+        /// of the window.
         #[test]
         fn a_replaced_segment_is_out_of_the_window(shift in 0_u32..9, capacity in 0_usize..5000, seq in 1_u64..1 << 53) {
             let g = Geometry::new(capacity, 0, 1 << shift, 64);

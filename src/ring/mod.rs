@@ -14,59 +14,69 @@
 //!                          segment: base, S slots      slot: stamp, fixed part, text or its block
 //! ```
 //!
-//! `last` is the highest seq handed out. A *segment* covers the S seqs from its `base`. A *slot* belongs to
-//! one seq in each life of its segment, and holds that seq's record exactly when its *stamp* equals the seq.
-//! The *window* is the last `capacity` seqs: what lies before it is out of reach, whatever memory still holds.
-//! A text that does not fit the slot lies in a [`Block`] that the slot owns (it is *spilled*).
+//! `last` is the highest seq handed out. A *segment* covers the S seqs from its `base`. A *slot*
+//! belongs to one seq in each life of its segment, and holds that seq's record exactly when its
+//! *stamp* equals the seq. The *window* is the last `capacity` seqs: what lies before it is out of
+//! reach, whatever memory still holds. A text that does not fit the slot lies in a [`Block`] that
+//! the slot owns (it is *spilled*).
 //!
 //! # Protocol by role
 //!
-//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the claim: a long text is
-//! spilled, the thread's *seat* taken (see `seats`). Then: claim seqs with one `fetch_add`; find the segment; write the
-//! record; store the stamp; leave the seat. Seqs claimed together are published **back to front**: a reader stops at the first
-//! slot that is not stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
+//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the
+//! claim: a long text is spilled, the thread's *seat* taken (see `seats`). Then: claim seqs with
+//! one `fetch_add`; find the segment; write the record; store the stamp; leave the seat. Seqs
+//! claimed together are published **back to front**: a reader stops at the first slot that is not
+//! stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
 //! after, and then all the others are stamped too.
 //!
-//! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment (from the
-//! pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who loses the race gives its
-//! segment back and uses the winner's. Who wins retires the old one, for which it pins the epoch.
+//! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment
+//! (from the pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who
+//! loses the race gives its segment back and uses the winner's. Who wins retires the old one, for
+//! which it pins the epoch.
 //!
-//! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position: it was
-//! lapped. Its record is dropped and counted as *superseded*. If it had found its segment before stalling, it
-//! finishes its write there: the segment may be retired, but is not reused while the writer is on its seat. In neither
-//! case can it touch a slot of a newer seq.
+//! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position:
+//! it was lapped. Its record is dropped and counted as *superseded*. If it had found its segment
+//! before stalling, it finishes its write there: the segment may be retired, but is not reused
+//! while the writer is on its seat. In neither case can it touch a slot of a newer seq.
 //!
-//! *Reader* ([`Run`]). Pins, checks its start against the window, and walks the slots while stamp and seq
-//! agree. If it meets a newer segment on the way, everything that it was after has left the window (R6), so it starts over
-//! and is told so by the window check: a walk is repeated at most once.
+//! *Reader* ([`Run`]). Pins, checks its start against the window, and walks the slots while stamp
+//! and seq agree. If it meets a newer segment on the way, everything that it was after has left the
+//! window (R6), so it starts over and is told so by the window check: a walk is repeated at most
+//! once.
 //!
-//! *Reclaimer.* A retired segment is handed to the epoch; when every reader that could have seen it is gone,
-//! it goes to a small pool for its next life, or back to the allocator when the pool is full: in either case only if every seat
-//! is empty, or taken later than the segment was unlinked. Stamps are not reset: a
-//! stale stamp is smaller than every seq of a later life.
+//! *Reclaimer.* A retired segment is handed to the epoch; when every reader that could have seen it
+//! is gone, it goes to a small pool for its next life, or back to the allocator when the pool is
+//! full: in either case only if every seat is empty, or taken later than the segment was unlinked.
+//! Stamps are not reset: a stale stamp is smaller than every seq of a later life.
 //!
-//! *Evictor* ([`ByteBound`]). If the window is bounded in bytes, a writer that has published counts what is
-//! published, moves the floor, and has the blocks of evicted records taken out of their slots. The argument stands in `bytes`.
+//! *Evictor* ([`ByteBound`]). If the window is bounded in bytes, a writer that has published counts
+//! what is published, moves the floor, and has the blocks of evicted records taken out of their
+//! slots. The argument stands in `bytes`.
 //!
-//! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life of its segment, takes the
-//! block away and keeps it for its own next long text; what it is about to spill, it has put into such a block before
-//! it claimed. So each append of a long text exchanges two blocks: in steady state none is allocated and none is freed. It would mostly be another
-//! thread that frees than allocated, which allocators are slow at. What is held is one block for each slot whose last record was long.
+//! *Blocks* outlive the records that they were made for. The next writer of a slot, in a later life
+//! of its segment, takes the block away and keeps it for its own next long text; what it is about
+//! to spill, it has put into such a block before it claimed. So each append of a long text
+//! exchanges two blocks: in steady state none is allocated and none is freed. It would mostly be
+//! another thread that frees than allocated, which allocators are slow at. What is held is one
+//! block for each slot whose last record was long.
 //!
 //! # Invariants
 //!
 //! - **R1** Every seq is handed out once; only its owner writes its slot.
-//! - **R2** The base of the segment in a position only ever grows; the base of a reachable segment never changes.
+//! - **R2** The base of the segment in a position only ever grows; the base of a reachable segment
+//!   never changes.
 //! - **R3** A record is read only after an Acquire load of its stamp that returned its seq.
-//! - **R4** Segment memory is touched only under a guard taken before its pointer was loaded, and reused only
-//!   after every such guard is gone. A reader's guard is a pin of the epoch, a writer's its seat.
+//! - **R4** Segment memory is touched only under a guard taken before its pointer was loaded, and
+//!   reused only after every such guard is gone. A reader's guard is a pin of the epoch, a writer's
+//!   its seat.
 //! - **R5** Claim → publish runs no code of users and nothing that can panic.
 //! - **R6** A segment is replaced only when all its seqs are out of the window.
 //!
-//! R6 is arithmetic. A segment with base *b* is replaced by one with base ≥ *b* + N·S, on behalf of a seq ≥ that, so
-//! `last` ≥ *b* + N·S and the window starts at `last` + 1 − capacity ≥ *b* + N·S + 1 − capacity. With
-//! N ≥ capacity / S + 1 this is past *b* + S, which is all that R6 asks. The second spare segment keeps a reader at the
-//! window's end from being lapped by the next two appends (see `Geometry::new`).
+//! R6 is arithmetic. A segment with base *b* is replaced by one with base ≥ *b* + N·S, on behalf of
+//! a seq ≥ that, so `last` ≥ *b* + N·S and the window starts at `last` + 1 − capacity ≥ *b* + N·S +
+//! 1 − capacity. With N ≥ capacity / S + 1 this is past *b* + S, which is all that R6 asks. The
+//! second spare segment keeps a reader at the window's end from being lapped by the next two
+//! appends (see `Geometry::new`).
 //!
 //! # Barriers
 //!
@@ -88,51 +98,58 @@
 //! | row | thread: compare-and-swap of the first seat, Release (A) | anyone: load of the first seat, Acquire (B) | the seats of the row, and their places in it |
 //! | vacate | thread that ends: store to `taken`, Release (A) | thread that takes the seat: compare-and-swap, Acquire (B) | what the one before did on the seat: it happened before what this one does there |
 //!
-//! **`last` needs no ordering for its own sake.** It is only ever changed by `fetch_add`, which reads the latest value in
-//! any ordering, so seqs are dense and unique (R1); what *announce* orders is other things. Its readers need one thing: not to miss what they have
-//! proof of. A reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
-//! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥ *c*, so it is never told
-//! that its own cursor lies ahead. The same through *install*: who meets a newer segment sees a `last` that puts
-//! the older one out of the window.
+//! **`last` needs no ordering for its own sake.** It is only ever changed by `fetch_add`, which
+//! reads the latest value in any ordering, so seqs are dense and unique (R1); what *announce*
+//! orders is other things. Its readers need one thing: not to miss what they have proof of. A
+//! reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
+//! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥
+//! *c*, so it is never told that its own cursor lies ahead. The same through *install*: who meets a
+//! newer segment sees a `last` that puts the older one out of the window.
 //!
-//! **Late writer against installer, both orders.** Both act on one position, the late writer loading, the installer
-//! swapping. (1) The load comes first: the writer holds the older segment, on a seat taken before the
-//! load, so that memory is not reused before it lets go (R4), and its slot has no other owner (R1). (2) The
-//! swap comes first: the load returns the newer segment, whose base says so (install), and the record is dropped. There is no
-//! third case, because the writer decides on the segment that it loaded and on nothing else.
+//! **Late writer against installer, both orders.** Both act on one position, the late writer
+//! loading, the installer swapping. (1) The load comes first: the writer holds the older segment,
+//! on a seat taken before the load, so that memory is not reused before it lets go (R4), and its
+//! slot has no other owner (R1). (2) The swap comes first: the load returns the newer segment,
+//! whose base says so (install), and the record is dropped. There is no third case, because the
+//! writer decides on the segment that it loaded and on nothing else.
 //!
-//! **A writer on its seat is seen, or sees** (announce). The writer stores the moment to its seat, claims, and loads a
-//! position. The installer swaps the position, adds zero to `last`, and takes the segment's moment from a counter. Claim and
-//! addition are read-modify-writes of one counter: one comes first, and the later acquires what the earlier released. (1) The
-//! addition comes first: then the swap is behind the writer's load, which cannot return the old segment. (2) The
-//! claim comes first: then the store to the seat is behind whatever the installer does from there on, and so behind the look at
-//! the seats of whoever gets the segment from it, through epoch and pool. That look finds what the writer stored, or something
-//! later. If it is the writer's moment, that is not later than the segment's: the segment's is taken from the counter behind the addition, so
-//! that a writer who had read a later one would come after the addition, as in (1). So the segment is left alone. If the seat is empty, or has
-//! a moment later than the segment's (the writer is back, for another claim), then what the writer did before is visible (enter, leave), and its
-//! loads are over. Readers do not add
-//! to any counter, so they pin.
+//! **A writer on its seat is seen, or sees** (announce). The writer stores the moment to its seat,
+//! claims, and loads a position. The installer swaps the position, adds zero to `last`, and takes
+//! the segment's moment from a counter. Claim and addition are read-modify-writes of one counter:
+//! one comes first, and the later acquires what the earlier released. (1) The addition comes first:
+//! then the swap is behind the writer's load, which cannot return the old segment. (2) The claim
+//! comes first: then the store to the seat is behind whatever the installer does from there on, and
+//! so behind the look at the seats of whoever gets the segment from it, through epoch and pool.
+//! That look finds what the writer stored, or something later. If it is the writer's moment, that
+//! is not later than the segment's: the segment's is taken from the counter behind the addition, so
+//! that a writer who had read a later one would come after the addition, as in (1). So the segment
+//! is left alone. If the seat is empty, or has a moment later than the segment's (the writer is
+//! back, for another claim), then what the writer did before is visible (enter, leave), and its
+//! loads are over. Readers do not add to any counter, so they pin.
 //!
-//! **The unlinking need not be pinned.** Retirement pins the epoch only after the swap. A reader that could load the old pointer
-//! had its pin's fence before the one with which `crossbeam-epoch` dates garbage, so that the date is not before the pin's epoch.
+//! **The unlinking need not be pinned.** Retirement pins the epoch only after the swap. A reader
+//! that could load the old pointer had its pin's fence before the one with which `crossbeam-epoch`
+//! dates garbage, so that the date is not before the pin's epoch.
 //!
-//! **A slot's block** is its record's text in one life, and in a later one its next writer's to take. (1) Readers of the earlier life
-//! are gone: they were pinned, and the segment was not used again before their guards had ended (R4). (2) The earlier writer's
-//! stores are seen: it was on its seat, and what orders the end of that before the segment's next life (leave, then
-//! install) orders them. The same goes for the segment's mark that its slots may have blocks, which is stored, Relaxed, before the
-//! first block is put: a writer whose slot has a block finds the mark set. The mark saves everybody else from
-//! waiting for a slot's line to arrive before they can write to it.
+//! **A slot's block** is its record's text in one life, and in a later one its next writer's to
+//! take. (1) Readers of the earlier life are gone: they were pinned, and the segment was not used
+//! again before their guards had ended (R4). (2) The earlier writer's stores are seen: it was on
+//! its seat, and what orders the end of that before the segment's next life (leave, then install)
+//! orders them. The same goes for the segment's mark that its slots may have blocks, which is
+//! stored, Relaxed, before the first block is put: a writer whose slot has a block finds the mark
+//! set. The mark saves everybody else from waiting for a slot's line to arrive before they can
+//! write to it.
 //!
-//! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected pointer was
-//! loaded under the guard still held, and memory is not reused under it (R4).
+//! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected
+//! pointer was loaded under the guard still held, and memory is not reused under it (R4).
 //!
 //! # Sources
 //!
-//! Stamped slots and the gap at which readers stop: the LMAX Disruptor's sequencer. Refusing the lapped writer
-//! rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the next lap is refused, here the late one.
-//! Epochs: Keir Fraser's thesis, as made by `crossbeam-epoch`. A thread's copy of a
-//! global count, as in userspace RCU (Desnoyers and others, `liburcu`): the seats, their fence left to an instruction that is
-//! there anyway.
+//! Stamped slots and the gap at which readers stop: the LMAX Disruptor's sequencer. Refusing the
+//! lapped writer rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the
+//! next lap is refused, here the late one. Epochs: Keir Fraser's thesis, as made by
+//! `crossbeam-epoch`. A thread's copy of a global count, as in userspace RCU (Desnoyers and others,
+//! `liburcu`): the seats, their fence left to an instruction that is there anyway.
 
 mod block;
 mod bytes;
@@ -193,7 +210,8 @@ mod order {
 pub(crate) struct Ring<M: Copy + Send + Sync> {
     /// The highest seq handed out, alone on its cache line: every writer writes it.
     last: CachePadded<AtomicU64>,
-    /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not read by writers.
+    /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not
+    /// read by writers.
     settled: CachePadded<AtomicU64>,
     geometry: Geometry,
     /// The longest text that a slot holds itself.
@@ -242,7 +260,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         }
     }
 
-    /// Pins the calling thread: no memory that this ring retires from now on is used again until the guard is gone.
+    /// Pins the calling thread: no memory that this ring retires from now on is used again until
+    /// the guard is gone.
     #[inline]
     pub(crate) fn pin(&self) -> Guard {
         self.domain.pin()
@@ -287,13 +306,14 @@ impl<M: Copy + Send + Sync> Drop for Ring<M> {
         for position in &*self.positions {
             let segment = position.load(Ordering::Relaxed);
             if !segment.is_null() {
-                // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a position has not been
-                // retired (R4).
+                // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a
+                // position has not been retired (R4).
                 drop(unsafe { Box::from_raw(segment) });
             }
         }
-        // Retired segments are with the epoch, which moves on only when a thread pins. What is still there when the
-        // last thread lets go of the domain is freed then. Two advances make garbage free to go.
+        // Retired segments are with the epoch, which moves on only when a thread pins. What is
+        // still there when the last thread lets go of the domain is freed then. Two advances make
+        // garbage free to go.
         for _ in 0..3 {
             self.pin().flush();
         }

@@ -7,8 +7,8 @@ use std::ptr::{self, NonNull};
 
 /// A bounded set of segments that no reader can reach.
 ///
-/// Wait-free: putting in and taking out are one pass over a few places. A queue would be shorter to write, but the
-/// usual bounded ones let a thread that is suspended half-way hold the others up.
+/// Wait-free: putting in and taking out are one pass over a few places. A queue would be shorter to
+/// write, but the usual bounded ones let a thread that is suspended half-way hold the others up.
 pub(super) struct Pool<M: Copy> {
     places: Box<[AtomicPtr<Segment<M>>]>,
 }
@@ -51,7 +51,8 @@ impl<M: Copy> Pool<M> {
 impl<M: Copy> Drop for Pool<M> {
     fn drop(&mut self) {
         while let Some(segment) = self.take() {
-            // SAFETY: made by `Box`, and in one place; no ring is left whose writers could reach it.
+            // SAFETY: made by `Box`, and in one place; no ring is left whose writers could reach
+            // it.
             drop(unsafe { Box::from_raw(segment.as_ptr()) });
         }
     }

@@ -60,10 +60,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
         self.geometry.window(self.last())
     }
 
-    /// The published records after seq `after`: a contiguous run of at most `limit`, up to the first that is not
-    /// published yet.
+    /// The published records after seq `after`: a contiguous run of at most `limit`, up to the
+    /// first that is not published yet.
     ///
-    /// Wait-free: a walk that meets a later lap is repeated, and the window check of the repetition fails (R6).
+    /// Wait-free: a walk that meets a later lap is repeated, and the window check of the repetition
+    /// fails (R6).
     pub(crate) fn read(&self, mut guard: Guard, after: u64, limit: usize) -> Result<Run<'_, M>, Missed> {
         loop {
             let window = self.window();
@@ -80,7 +81,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         }
     }
 
-    /// The published records from the start of the window, wherever that is by the time they are read.
+    /// The published records from the start of the window, wherever that is by the time they are
+    /// read.
     ///
     /// Writers that go round the whole window between one look and the next make it start over, a
     /// few times; then it returns an empty run where the window starts now, to be read on from.
@@ -109,8 +111,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
     }
 
-    /// Walks over published records from `from`, up to `end`, which is at most `last + 1`, and hands out the segments
-    /// they lie in. Returns how many they are, and whether another one follows.
+    /// Walks over published records from `from`, up to `end`, which is at most `last + 1`, and
+    /// hands out the segments they lie in. Returns how many they are, and whether another one
+    /// follows.
     #[inline]
     fn stride(
         &self,
@@ -166,8 +169,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// The highest seq below which nothing is unpublished.
     ///
-    /// Walks on from where the last call of any thread got to: amortised one stamp a record, at most a
-    /// window's worth.
+    /// Walks on from where the last call of any thread got to: amortised one stamp a record, at
+    /// most a window's worth.
     pub(crate) fn head(&self, guard: &Guard) -> u64 {
         let window = self.window();
         let mut seq = self.settled.load(order::SETTLE_B).max(window.oldest - 1);
@@ -177,8 +180,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
-                // What has left the window counts as settled, and so does all before it. Stopping here would be right as well:
-                // the answer was the head a moment ago. Going on spares the caller a cursor that has left the window already.
+                // What has left the window counts as settled, and so does all before it. Stopping
+                // here would be right as well: the answer was the head a moment ago. Going on
+                // spares the caller a cursor that has left the window already.
                 Found::Newer => seq = seq.max(self.window().oldest - 1),
                 _ => break,
             }
@@ -217,7 +221,8 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
 
     /// Walks on, by at most `count` records.
     ///
-    /// A run that meets a later lap stays as it is: what follows it is gone, as the next read will say.
+    /// A run that meets a later lap stays as it is: what follows it is gone, as the next read will
+    /// say.
     pub(crate) fn extend(&mut self, count: usize) {
         let Self { ring, first, len, first_segment, other_segments, guard, .. } = self;
         let (last, from) = (ring.last(), *first + *len as u64);
@@ -264,7 +269,8 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
         let Some(segment) = segment else { unreachable!("a run with records has a segment") };
         // SAFETY: loaded under `self.guard` (R4).
         let segment = unsafe { segment.as_ref() };
-        // SAFETY: the walk saw this seq's stamp (R3); the guard lives as long as the borrow of `self`.
+        // SAFETY: the walk saw this seq's stamp (R3); the guard lives as long as the borrow of
+        // `self`.
         let (fixed, text) = unsafe { segment.read(seq) };
         (seq, fixed, text)
     }

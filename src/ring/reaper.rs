@@ -48,8 +48,8 @@ impl<M: Copy + Send + Sync> Reaper<M> {
         }
     }
 
-    /// Takes the blocks of all records before seq `floor`, which no reader can reach any more, or leaves
-    /// them to a thread that is reaping.
+    /// Takes the blocks of all records before seq `floor`, which no reader can reach any more, or
+    /// leaves them to a thread that is reaping.
     pub(super) fn reap(&self, floor: u64) {
         // reap:A.
         self.reapable.fetch_max(floor, order::REAP_A);
@@ -89,8 +89,8 @@ impl<M: Copy + Send + Sync> Reaper<M> {
             let segment = unsafe { position.load(order::INSTALL_B).as_ref() };
             // SAFETY: as above.
             if let Some(segment) = segment.filter(|segment| unsafe { segment.base() } == base) {
-                // SAFETY: the segment covers the seqs, no reader can reach them, and the lock keeps other
-                // reapers away.
+                // SAFETY: the segment covers the seqs, no reader can reach them, and the lock keeps
+                // other reapers away.
                 let bytes = unsafe { segment.take_blocks(seq..end) };
                 self.depot.count_spilled(0, bytes);
             }

@@ -1,10 +1,11 @@
 //! Who is writing, and since when: the writers' side of R4.
 //!
-//! A pin of the epoch is a full fence, as dear as the claim itself. But a writer needs none, for its claim is a
-//! read-modify-write of the ring's counter already: it says on its thread's *seat* that it is there, by a plain store, and then
-//! claims. Who unlinks a segment adds zero to the same counter, and who is to use the segment again looks at the
-//! seats. Of two read-modify-writes of one counter, one is earlier, and the later sees what came before it. So either the
-//! writer sees that the segment is gone, or it is seen. See *announce* in the ring's essay.
+//! A pin of the epoch is a full fence, as dear as the claim itself. But a writer needs none, for
+//! its claim is a read-modify-write of the ring's counter already: it says on its thread's *seat*
+//! that it is there, by a plain store, and then claims. Who unlinks a segment adds zero to the same
+//! counter, and who is to use the segment again looks at the seats. Of two read-modify-writes of
+//! one counter, one is earlier, and the later sees what came before it. So either the writer sees
+//! that the segment is gone, or it is seen. See *announce* in the ring's essay.
 
 use super::order;
 use crate::sync::epoch::{Domain, Guard};
@@ -29,7 +30,8 @@ thread_local! {
 /// On an empty seat: later than every moment.
 const EMPTY: u64 = u64::MAX;
 
-/// A row of seats. It grows with the threads that write at the same time; a seat is taken again, and never freed.
+/// A row of seats. It grows with the threads that write at the same time; a seat is taken again,
+/// and never freed.
 struct Seats {
     /// How many segments were unlinked: the moments by which it is told who came after.
     now: CachePadded<AtomicU64>,
@@ -49,7 +51,8 @@ struct Seat {
 /// A seat that belongs to a thread until this is dropped.
 struct Taken(&'static Seat);
 
-/// Proof that the thread is writing: what a claim made after this can reach is not used again before this is gone (R4).
+/// Proof that the thread is writing: what a claim made after this can reach is not used again
+/// before this is gone (R4).
 pub(crate) struct Writing {
     place: Place,
     not_send: PhantomData<*mut ()>,
@@ -64,14 +67,15 @@ enum Place {
 /// A seat that is not empty until this is dropped.
 struct Seated(&'static Seat);
 
-/// The moment at which a segment was last unlinked from a position. Relaxed: it travels with the segment.
+/// The moment at which a segment was last unlinked from a position. Relaxed: it travels with the
+/// segment.
 pub(super) struct Unlinked(AtomicU64);
 
 impl Writing {
     /// Sits down on the thread's seat.
     ///
-    /// Wait-free, and without a fence: what makes it known is the claim that follows. A thread's first looks for a seat
-    /// that nobody has, or adds one.
+    /// Wait-free, and without a fence: what makes it known is the claim that follows. A thread's
+    /// first looks for a seat that nobody has, or adds one.
     #[inline]
     pub(crate) fn enter(domain: &Domain) -> Self {
         match SEAT.try_with(|seat| seat.0) {
@@ -129,7 +133,8 @@ impl Unlinked {
         self.0.store(SEATS.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Whether all writers have left that can have reached the segment before, and all that they wrote is visible (leave:B).
+    /// Whether all writers have left that can have reached the segment before, and all that they
+    /// wrote is visible (leave:B).
     ///
     /// Wait-free: looks at each seat once.
     pub(super) fn is_over(&self) -> bool {
@@ -140,7 +145,8 @@ impl Unlinked {
 
 impl Seats {
     fn iter(&self) -> impl Iterator<Item = &Seat> {
-        // SAFETY: null, or a seat: it was whole when it came into the row (row:A), and is never freed.
+        // SAFETY: null, or a seat: it was whole when it came into the row (row:A), and is never
+        // freed.
         let first = unsafe { self.first.load(order::ROW_B).as_ref() };
         // SAFETY: as above; the seats behind it came before it.
         std::iter::successors(first, |seat| unsafe { seat.next.as_ref() }).map(|seat| &**seat)
@@ -182,7 +188,8 @@ impl Drop for Taken {
     }
 }
 
-// SAFETY: what a seat points to is a seat, which any thread may look at and none changes but by atomics.
+// SAFETY: what a seat points to is a seat, which any thread may look at and none changes but by
+// atomics.
 unsafe impl Send for Seat {}
 // SAFETY: as above.
 unsafe impl Sync for Seat {}
@@ -191,7 +198,8 @@ unsafe impl Sync for Seat {}
 mod tests {
     use super::*;
 
-    /// Other tests of this process have threads too, at one time far fewer than come here one after the other.
+    /// Other tests of this process have threads too, at one time far fewer than come here one after
+    /// the other.
     #[test]
     fn a_thread_that_ends_leaves_its_seat_to_the_next() {
         const THREADS: usize = 1_000;

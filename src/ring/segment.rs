@@ -17,14 +17,16 @@ use std::ptr::NonNull;
 /// S slots for the seqs `base..base + S`.
 ///
 /// While it is reachable (between its installation and the end of the last guard that could have
-/// loaded its pointer), `base` does not change (R2) and each slot is written at most once, by the owner of its
-/// seq (R1).
+/// loaded its pointer), `base` does not change (R2) and each slot is written at most once, by the
+/// owner of its seq (R1).
 pub(super) struct Segment<M: Copy> {
     base: UnsafeCell<u64>,
-    /// The next in the chain that holds the segment, if one does. Only the holder of the chain looks at it.
+    /// The next in the chain that holds the segment, if one does. Only the holder of the chain
+    /// looks at it.
     next: UnsafeCell<Option<NonNull<Self>>>,
     unlinked: Unlinked,
-    /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the essay.
+    /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the
+    /// essay.
     spills: AtomicBool,
     slots: NonNull<u8>,
     len: usize,
@@ -69,10 +71,12 @@ impl<M: Copy> Segment<M> {
     /// The first seq that this segment covers.
     ///
     /// # Safety
-    /// The segment is reachable for the caller (R4): its pointer was loaded with install:B under a guard.
+    /// The segment is reachable for the caller (R4): its pointer was loaded with install:B under a
+    /// guard.
     #[inline]
     pub(super) unsafe fn base(&self) -> u64 {
-        // SAFETY: R2: not written while reachable; install carries the value that was written before.
+        // SAFETY: R2: not written while reachable; install carries the value that was written
+        // before.
         self.base.with(|base| unsafe { *base })
     }
 
@@ -104,17 +108,20 @@ impl<M: Copy> Segment<M> {
     /// The record of `seq`.
     ///
     /// # Safety
-    /// [`holds`](Self::holds) returned true for it (R3), and the segment stays reachable for `'g` (R4).
+    /// [`holds`](Self::holds) returned true for it (R3), and the segment stays reachable for `'g`
+    /// (R4).
     #[inline]
     pub(super) unsafe fn read<'g>(&self, seq: u64) -> (M, Parts<'g>) {
         // SAFETY: the caller's.
         unsafe { self.slot(seq).read() }
     }
 
-    /// Writes and publishes `seq`'s record. Returns the block that its slot has held since an earlier life, if it has.
+    /// Writes and publishes `seq`'s record. Returns the block that its slot has held since an
+    /// earlier life, if it has.
     ///
     /// # Safety
-    /// The caller owns `seq`, writes it for the first time (R1), this segment covers it, and the text fits its slots.
+    /// The caller owns `seq`, writes it for the first time (R1), this segment covers it, and the
+    /// text fits its slots.
     #[inline]
     pub(super) unsafe fn write(&self, seq: u64, fixed: M, parts: Parts<'_>) -> Option<Block> {
         // SAFETY: the caller's; `&self` keeps the slot alive.
@@ -143,22 +150,24 @@ impl<M: Copy> Segment<M> {
         unsafe { self.slot(seq).text_len() }
     }
 
-    /// Frees the blocks of the records of these seqs, as far as they are published. Returns their bytes.
+    /// Frees the blocks of the records of these seqs, as far as they are published. Returns their
+    /// bytes.
     ///
     /// # Safety
-    /// The segment covers the seqs and stays reachable (R4); no reader reads their records, and no other
-    /// thread frees their blocks.
+    /// The segment covers the seqs and stays reachable (R4); no reader reads their records, and no
+    /// other thread frees their blocks.
     pub(super) unsafe fn take_blocks(&self, seqs: Range<u64>) -> usize {
         if !self.spills.load(Ordering::Relaxed) {
             return 0;
         }
-        // SAFETY: its writer is done (publish:B), and the next one has another life; the caller keeps others away.
+        // SAFETY: its writer is done (publish:B), and the next one has another life; the caller
+        // keeps others away.
         let take = |seq| unsafe { self.slot(seq).take() };
         seqs.filter(|seq| self.holds(*seq)).filter_map(take).map(|block| block.capacity()).sum()
     }
 
-    /// Asks for the slot of `seq`, to be written soon with a text of about `len` bytes. A hint: a seq of another segment does no
-    /// harm.
+    /// Asks for the slot of `seq`, to be written soon with a text of about `len` bytes. A hint: a
+    /// seq of another segment does no harm.
     #[inline]
     pub(super) fn prefetch(&self, seq: u64, len: u64) {
         self.slot(seq).prefetch(len);
@@ -171,7 +180,8 @@ impl<M: Copy> Segment<M> {
         let index = seq as usize & (self.len - 1);
         // SAFETY: within the allocation of `len` strides.
         let address = unsafe { self.slots.add(index * self.stride) };
-        // SAFETY: a stride of our allocation, aligned like its start: strides are whole cache lines.
+        // SAFETY: a stride of our allocation, aligned like its start: strides are whole cache
+        // lines.
         unsafe { Slot::at(address) }
     }
 
@@ -203,8 +213,9 @@ impl<M: Copy> Drop for Segment<M> {
 /// So many segments are pooled in the smallest ring.
 const MIN_POOLED: usize = 3;
 
-/// Where segments come from and go back to: a bounded pool before the allocator, and the books. They are on cache lines that an
-/// append does not look at: whoever keeps them holds up nobody else.
+/// Where segments come from and go back to: a bounded pool before the allocator, and the books.
+/// They are on cache lines that an append does not look at: whoever keeps them holds up nobody
+/// else.
 pub(super) struct Depot<M: Copy> {
     pool: Pool<M>,
     /// What found no place in the pool while a late writer could reach it.
@@ -224,7 +235,8 @@ pub(super) struct Depot<M: Copy> {
 impl<M: Copy + Send + Sync> Depot<M> {
     pub(super) fn new(geometry: &Geometry) -> Self {
         Self {
-            // Segments come back in bursts, when the epoch moves: enough for a burst, little beside the window.
+            // Segments come back in bursts, when the epoch moves: enough for a burst, little beside
+            // the window.
             pool: Pool::new((geometry.positions() / 16).clamp(MIN_POOLED, 64)),
             late: SharedChain::new(),
             segment_len: geometry.segment_len(),
@@ -249,13 +261,15 @@ impl<M: Copy + Send + Sync> Depot<M> {
         reason = "it lives in its box, from one installation to the next"
     )]
     ///
-    /// One of the pool that a late writer can still reach is put aside, for the caller to give back.
+    /// One of the pool that a late writer can still reach is put aside, for the caller to give
+    /// back.
     pub(super) fn take(&self, base: u64, aside: &mut Chain<M>) -> Box<Segment<M>> {
         let segment = self.take_pooled(aside).unwrap_or_else(|| {
             self.allocated.fetch_add(1, Ordering::Relaxed);
             Box::new(Segment::new(self.segment_len, self.stride))
         });
-        // SAFETY: ours alone: fresh, or reclaimed after the last guard that could have seen it (R4).
+        // SAFETY: ours alone: fresh, or reclaimed after the last guard that could have seen it
+        // (R4).
         segment.base.with_mut(|old| unsafe { *old = base });
         segment
     }
@@ -265,7 +279,8 @@ impl<M: Copy + Send + Sync> Depot<M> {
         let segment = self.pool.take()?;
         // SAFETY: out of the pool, and not freed.
         if unsafe { segment.as_ref() }.unlinked.is_over() {
-            // SAFETY: it was made by `Box`. Its readers had gone when it came to the pool, its writers have now (R4).
+            // SAFETY: it was made by `Box`. Its readers had gone when it came to the pool, its
+            // writers have now (R4).
             let mut segment = unsafe { Box::from_raw(segment.as_ptr()) };
             self.empty(&mut segment);
             return Some(segment);
@@ -286,7 +301,8 @@ impl<M: Copy + Send + Sync> Depot<M> {
         self.put(segment);
     }
 
-    /// Puts a segment into the pool, or frees it if there is no place, or has it wait if a late writer can reach it.
+    /// Puts a segment into the pool, or frees it if there is no place, or has it wait if a late
+    /// writer can reach it.
     fn put(&self, mut segment: NonNull<Segment<M>>) {
         // SAFETY: not in the pool, and not freed.
         let is_over = unsafe { segment.as_ref() }.unlinked.is_over();
@@ -307,15 +323,16 @@ impl<M: Copy + Send + Sync> Depot<M> {
         self.allocated.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Frees the blocks of a segment that nothing can reach, if this ring's segments are to have none then.
+    /// Frees the blocks of a segment that nothing can reach, if this ring's segments are to have
+    /// none then.
     fn empty(&self, segment: &mut Segment<M>) {
         if self.empties {
             self.count_spilled(0, segment.free_blocks());
         }
     }
 
-    /// Ends the life of a segment that was just unlinked from its position, and its unlinking announced: it comes back when every
-    /// guard that could have loaded its pointer is gone (R4).
+    /// Ends the life of a segment that was just unlinked from its position, and its unlinking
+    /// announced: it comes back when every guard that could have loaded its pointer is gone (R4).
     ///
     /// # Safety
     /// The caller unlinked it, and retires it once.
@@ -328,7 +345,8 @@ impl<M: Copy + Send + Sync> Depot<M> {
             depot.reclaimed.fetch_add(1, Ordering::Relaxed);
             depot.give_back(segment);
         };
-        // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment are `Send`.
+        // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment
+        // are `Send`.
         unsafe { guard.defer_unchecked(reclaim) };
     }
 

@@ -1,4 +1,5 @@
-//! One seq's place in a segment: a stamp, a record's fixed part, and its text or the block that holds it.
+//! One seq's place in a segment: a stamp, a record's fixed part, and its text or the block that
+//! holds it.
 //!
 //! In memory, `slot_size` bytes apart:
 //!
@@ -10,8 +11,9 @@
 //!
 //! Slots start on cache lines, so that two writers never write the same line.
 //!
-//! A block outlives the record that it was made for: it stays in the slot until the slot is written again, and its next
-//! writer takes it away, to use it for its own next long text. So in steady state long texts are neither allocated nor freed.
+//! A block outlives the record that it was made for: it stays in the slot until the slot is written
+//! again, and its next writer takes it away, to use it for its own next long text. So in steady
+//! state long texts are neither allocated nor freed.
 
 use super::block::{Block, Contents, Parts};
 use super::order;
@@ -46,11 +48,13 @@ struct Body<M> {
 
 /// A slot, by its address. Copying it copies the address.
 ///
-/// Its methods are unsafe: the address says nothing about who may use the slot now. The segment does.
+/// Its methods are unsafe: the address says nothing about who may use the slot now. The segment
+/// does.
 pub(super) struct Slot<M>(NonNull<Head<M>>);
 
 impl<M: Copy> Slot<M> {
-    /// Bytes between slots for a wished `slot_size`: whole cache lines, with room for a head and a pointer.
+    /// Bytes between slots for a wished `slot_size`: whole cache lines, with room for a head and a
+    /// pointer.
     pub(super) fn stride(slot_size: usize) -> usize {
         let stride =
             slot_size.max(size_of::<Head<M>>() + size_of::<*mut Contents>()).next_multiple_of(CACHE_LINE);
@@ -66,13 +70,15 @@ impl<M: Copy> Slot<M> {
     /// The slot at `address`.
     ///
     /// # Safety
-    /// `address` is aligned to a cache line and starts a stride of one allocation, which is all the slot's.
+    /// `address` is aligned to a cache line and starts a stride of one allocation, which is all the
+    /// slot's.
     #[inline]
     pub(super) unsafe fn at(address: NonNull<u8>) -> Self {
         Self(address.cast())
     }
 
-    /// Asks for the lines that a text of `len` bytes takes here, to be written soon: for two always, and for three at most.
+    /// Asks for the lines that a text of `len` bytes takes here, to be written soon: for two
+    /// always, and for three at most.
     #[inline]
     pub(super) fn prefetch(&self, len: u64) {
         let ask = |line| prefetch_for_write(self.0.as_ptr().wrapping_byte_add(line * CACHE_LINE).cast());
@@ -90,7 +96,8 @@ impl<M: Copy> Slot<M> {
     pub(super) unsafe fn init(self) {
         let body = Body { fixed: MaybeUninit::uninit(), ends: [0; 3] };
         let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body), text: UnsafeCell::new(()) };
-        // SAFETY: the caller's; a head fits a stride and needs no more than a cache line's alignment.
+        // SAFETY: the caller's; a head fits a stride and needs no more than a cache line's
+        // alignment.
         unsafe { self.0.write(head) };
     }
 
@@ -103,7 +110,8 @@ impl<M: Copy> Slot<M> {
         unsafe { self.0.drop_in_place() };
     }
 
-    /// Whether the slot holds `seq`'s record, and if so, makes the record visible to this thread (publish:B).
+    /// Whether the slot holds `seq`'s record, and if so, makes the record visible to this thread
+    /// (publish:B).
     ///
     /// # Safety
     /// The slot's segment is alive: reached under the caller's guard (R4), or its own.
@@ -113,12 +121,13 @@ impl<M: Copy> Slot<M> {
         unsafe { self.0.as_ref() }.stamp.load(order::PUBLISH_B) == seq
     }
 
-    /// Writes `seq`'s record and publishes it (publish:A). Returns the block that the slot has held since an earlier life of
-    /// its segment, if it has; `look` says whether it may.
+    /// Writes `seq`'s record and publishes it (publish:A). Returns the block that the slot has held
+    /// since an earlier life of its segment, if it has; `look` says whether it may.
     ///
     /// # Safety
-    /// The slot's segment is alive (R4) and covers `seq`, the caller is the one owner of `seq`, writing it for the
-    /// first time (R1), and the text fits: it is no longer than [`inline`](Self::inline).
+    /// The slot's segment is alive (R4) and covers `seq`, the caller is the one owner of `seq`,
+    /// writing it for the first time (R1), and the text fits: it is no longer than
+    /// [`inline`](Self::inline).
     #[inline(always)]
     #[expect(
         clippy::inline_always,
@@ -131,7 +140,8 @@ impl<M: Copy> Slot<M> {
         let body = Body { fixed: MaybeUninit::new(fixed), ends };
         // SAFETY: the caller's.
         let before = unsafe { self.begin(body, look) };
-        // SAFETY: nobody else may use the slot until it is published; the text fits, says the caller.
+        // SAFETY: nobody else may use the slot until it is published; the text fits, says the
+        // caller.
         unsafe { self.copy_in(parts) };
         // SAFETY: the record is whole.
         unsafe { self.publish(seq) };
@@ -148,7 +158,8 @@ impl<M: Copy> Slot<M> {
         let before = unsafe { self.begin(body, true) };
         // SAFETY: alive, says the caller.
         unsafe { self.0.as_ref() }.text.with_mut(|_| {
-            // SAFETY: nobody else may use the slot until it is published; a stride has room for a pointer after the head.
+            // SAFETY: nobody else may use the slot until it is published; a stride has room for a
+            // pointer after the head.
             unsafe { self.place().write(block.into_raw()) };
         });
         // SAFETY: the record is whole.
@@ -156,8 +167,9 @@ impl<M: Copy> Slot<M> {
         before
     }
 
-    /// Begins a record: writes its body, and takes the block out that the slot has, if it is to `look` for one. What the body says
-    /// is in the text area follows, then [`publish`](Self::publish).
+    /// Begins a record: writes its body, and takes the block out that the slot has, if it is to
+    /// `look` for one. What the body says is in the text area follows, then
+    /// [`publish`](Self::publish).
     ///
     /// # Safety
     /// As for [`write`](Self::write).
@@ -165,8 +177,8 @@ impl<M: Copy> Slot<M> {
     unsafe fn begin(&self, new: Body<M>, look: bool) -> Option<Block> {
         // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
         let body = unsafe { self.0.as_ref() }.body.with_mut(|body| body);
-        // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it before the stamp; R4: the
-        // lives before it are over.
+        // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it
+        // before the stamp; R4: the lives before it are over.
         let before = if look { unsafe { self.take_block(body) } } else { None };
         // SAFETY: as above.
         unsafe { body.write(new) };
@@ -197,7 +209,8 @@ impl<M: Copy> Slot<M> {
         // SAFETY: alive, says the caller.
         unsafe { self.0.as_ref() }.text.with_mut(|_| {
             for part in parts {
-                // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may read yet.
+                // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may
+                // read yet.
                 unsafe { copy(part.as_bytes(), to) };
                 // SAFETY: within the text area, or one past its end.
                 to = unsafe { to.add(part.len()) };
@@ -214,7 +227,8 @@ impl<M: Copy> Slot<M> {
         // SAFETY: alive, says the caller.
         let head = unsafe { self.0.as_ref() };
         head.body.with(|body| {
-            // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not written again in this life.
+            // SAFETY: R3: the record was written before the stamp that `holds` saw, and is not
+            // written again in this life.
             let body = unsafe { &*body };
             let (text, ends) = if body.ends[2] == SPILLED {
                 // SAFETY: the ends say that there is one.
@@ -226,7 +240,8 @@ impl<M: Copy> Slot<M> {
             };
             let [a, b, c] = ends.map(|end| end as usize);
             let part = |from: usize, end: usize| {
-                // SAFETY: the text is there, up to its last end, and no end lies before the one that precedes it.
+                // SAFETY: the text is there, up to its last end, and no end lies before the one
+                // that precedes it.
                 let start = unsafe { text.add(from) };
                 // SAFETY: as above.
                 let bytes = unsafe { std::slice::from_raw_parts(start, end - from) };
@@ -313,8 +328,8 @@ impl<M: Copy> Slot<M> {
     }
 }
 
-/// Copies `part`. A short one goes in two pieces of a power of two, which overlap: so glibc's `memcpy` does it, but a call takes
-/// longer than that.
+/// Copies `part`. A short one goes in two pieces of a power of two, which overlap: so glibc's
+/// `memcpy` does it, but a call takes longer than that.
 ///
 /// # Safety
 /// `to` has room for it, and lies outside of it.
@@ -348,7 +363,8 @@ unsafe fn copy(part: &[u8], to: NonNull<u8>) {
 #[expect(clippy::multiple_unsafe_ops_per_block, reason = "a pointer is moved and followed")]
 unsafe fn copy_ends<const N: usize>(part: &[u8], to: NonNull<u8>) {
     for at in [0, part.len() - N] {
-        // SAFETY: `N` bytes from here on are within `part`, and as many within the room for it. An array of bytes is aligned anywhere.
+        // SAFETY: `N` bytes from here on are within `part`, and as many within the room for it. An
+        // array of bytes is aligned anywhere.
         unsafe { to.add(at).cast::<[u8; N]>().write(part.as_ptr().add(at).cast::<[u8; N]>().read()) };
     }
 }

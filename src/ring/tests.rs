@@ -180,7 +180,8 @@ fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
     }
 }
 
-/// Appends a text, spilled if it has to be, in a block that the caller has at hand if it is large enough.
+/// Appends a text, spilled if it has to be, in a block that the caller has at hand if it is large
+/// enough.
 fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, spare: &mut Option<Block>) {
     let len = parts.concat().len();
     if ring.fits(len as u64) {
@@ -258,8 +259,8 @@ fn parts_of_every_length_come_back() {
     }
 }
 
-/// A writer that is held in mid-claim may still write into any segment that was there when it came: none of them is used
-/// again, and all of them when it has gone.
+/// A writer that is held in mid-claim may still write into any segment that was there when it came:
+/// none of them is used again, and all of them when it has gone.
 #[test]
 fn what_a_held_writer_can_reach_is_not_used_again() {
     let ring = &ring(8, 4);
@@ -291,8 +292,8 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
     gives_back(ring, before + 3);
 }
 
-/// Waits until the ring has given back all but fewer than so many segments: writers of other tests, held on their seats, hold
-/// the segments of all rings.
+/// Waits until the ring has given back all but fewer than so many segments: writers of other tests,
+/// held on their seats, hold the segments of all rings.
 fn gives_back(ring: &Ring<u64>, segments: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while ring.memory().allocated >= segments {
@@ -303,7 +304,8 @@ fn gives_back(ring: &Ring<u64>, segments: u64) {
     }
 }
 
-/// R5: what a pin may run, and it may free segments by the dozen, runs before a claim or after its publish.
+/// R5: what a pin may run, and it may free segments by the dozen, runs before a claim or after its
+/// publish.
 #[test]
 fn nothing_that_waits_for_the_epoch_runs_between_claim_and_publish() {
     thread_local! {
@@ -400,7 +402,8 @@ fn a_ring_may_start_anywhere_below_2_to_the_53() {
     assert!(matches!(read(&ring, 5, 100), Err(Missed::Evicted(_))));
 }
 
-/// Follows the ring until seq `until` has been seen or lost. Returns how many records it saw and how many it lost.
+/// Follows the ring until seq `until` has been seen or lost. Returns how many records it saw and
+/// how many it lost.
 fn follow(ring: &Ring<u64>, until: u64) -> (u64, u64) {
     let (mut cursor, mut seen, mut lost) = (0, 0, 0);
     while cursor < until {
@@ -427,8 +430,9 @@ fn follow(ring: &Ring<u64>, until: u64) -> (u64, u64) {
 /// The value of a record whose writer was held between claim and publish.
 const HELD: u64 = u64::MAX;
 
-/// More threads than cores on a window so small that it is lapped all the time, one writer being held between claim and
-/// publish again and again: nothing is torn, doubled or out of order, and what each reader saw and what it lost add up.
+/// More threads than cores on a window so small that it is lapped all the time, one writer being
+/// held between claim and publish again and again: nothing is torn, doubled or out of order, and
+/// what each reader saw and what it lost add up.
 #[test]
 fn held_writers_and_lapped_readers_lose_nothing_untold() {
     const APPENDS: u64 = 30_000;

@@ -12,9 +12,10 @@ use std::ptr::NonNull;
 
 /// Seqs that were handed out to this writer and are not all published yet.
 ///
-/// Readers stop at the first of them until all are published, so a claim is held for as short a time as can be: the
-/// records are laid out before, and nothing between claim and publish runs code of users or can panic (R5). A claim that is
-/// dropped unfinished leaves a gap which readers wait at until the window has passed it.
+/// Readers stop at the first of them until all are published, so a claim is held for as short a
+/// time as can be: the records are laid out before, and nothing between claim and publish runs code
+/// of users or can panic (R5). A claim that is dropped unfinished leaves a gap which readers wait
+/// at until the window has passed it.
 #[derive(Debug)]
 #[must_use = "readers wait at a claimed seq until it is published"]
 pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
@@ -26,8 +27,8 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
     leftovers: Leftovers<'r, M>,
 }
 
-/// Segments that a claim has come by. What is to be done about them pins the epoch, which may run what is due there: nothing
-/// of it is done before the claim is published (R5).
+/// Segments that a claim has come by. What is to be done about them pins the epoch, which may run
+/// what is due there: nothing of it is done before the claim is published (R5).
 #[derive(Debug)]
 struct Leftovers<'r, M: Copy + Send + Sync> {
     ring: &'r Ring<M>,
@@ -46,10 +47,11 @@ impl<M: Copy + Send + Sync> Leftovers<'_, M> {
     fn settle(&mut self, guard: &Guard) {
         let Ring { last, depot, .. } = self.ring;
         if !self.unlinked.is_empty() {
-            // announce:B, for all of them. On x86-64, LLVM makes of an addition of zero whose result is not used a fence
-            // for the compiler only. That is enough there: the compare-and-swap that unlinked a segment is a full
-            // fence of the processor, as is a claim, so the one is seen by what follows the other. On other
-            // processors the addition stays what it is.
+            // announce:B, for all of them. On x86-64, LLVM makes of an addition of zero whose
+            // result is not used a fence for the compiler only. That is enough there: the
+            // compare-and-swap that unlinked a segment is a full fence of the processor, as is a
+            // claim, so the one is seen by what follows the other. On other processors the addition
+            // stays what it is.
             last.fetch_add(0, order::ANNOUNCE_B);
         }
         while let Some(segment) = self.unlinked.pop() {
@@ -93,19 +95,22 @@ impl From<Block> for Text<'_> {
     }
 }
 
-/// A writer asks for the slot of so many records further on: with a window beyond the caches, a slot takes as long to come as a few
-/// appends. With two writers in turns, an even number is most often the writer's own. A batch goes backwards and then jumps, which
-/// the processor's own prefetching does not follow: it asks for the slots of its first so many all at once.
+/// A writer asks for the slot of so many records further on: with a window beyond the caches, a
+/// slot takes as long to come as a few appends. With two writers in turns, an even number is most
+/// often the writer's own. A batch goes backwards and then jumps, which the processor's own
+/// prefetching does not follow: it asks for the slots of its first so many all at once.
 const AHEAD: u64 = 4;
 
 impl<M: Copy + Send + Sync> Ring<M> {
-    /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be spilled before the claim.
+    /// Whether a text of so many bytes is short enough for this ring's slots. A longer one is to be
+    /// spilled before the claim.
     #[inline]
     pub(crate) fn fits(&self, len: u64) -> bool {
         len <= self.inline
     }
 
-    /// Asks for the cache line that the next claim will write. A hint, for who has something to do before it claims.
+    /// Asks for the cache line that the next claim will write. A hint, for who has something to do
+    /// before it claims.
     #[inline]
     pub(crate) fn prefetch_claim(&self) {
         prefetch_for_write(std::ptr::from_ref(&self.last).cast());
@@ -119,20 +124,23 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
     }
 
-    /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any more, if
-    /// there is one.
+    /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any
+    /// more, if there is one.
     ///
-    /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in its place.
+    /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in
+    /// its place.
     #[inline]
     pub(crate) fn append(&self, writing: Writing, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
-        // All that comes after the claim waits for it: the position of the seq that it will probably give is found before. In a
-        // model any guess will do, and a load would keep loom from seeing what the claim races with (see `load_own`).
+        // All that comes after the claim waits for it: the position of the seq that it will
+        // probably give is found before. In a model any guess will do, and a load would keep loom
+        // from seeing what the claim races with (see `load_own`).
         let expected = if cfg!(loom) { 1 } else { self.last() + 1 };
         let position = self.position(expected);
         let claim = self.claim(writing, 1);
         let seq = claim.first;
-        // The base is checked below all the same: a wrong guess that is believed would be published out of line. This keeps the
-        // short way for it, which is once a segment for each writer that others overtake.
+        // The base is checked below all the same: a wrong guess that is believed would be published
+        // out of line. This keeps the short way for it, which is once a segment for each writer
+        // that others overtake.
         let guessed = self.geometry.share_segment(expected, seq);
         let position = if guessed { position } else { self.position(seq) };
         let segment = match self.current(position, seq, &claim.writing) {
@@ -143,8 +151,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
             }
         };
         segment.prefetch(seq + AHEAD, len(&parts));
-        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive while `claim` is; the
-        // text fits.
+        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive
+        // while `claim` is; the text fits.
         let spare = unsafe { self.write(segment, seq, fixed, parts) };
         claim.finish();
         (seq, spare)
@@ -195,8 +203,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         spare
     }
 
-    /// What readers need not wait for, after a publish: retires segments and lets the epoch move on, and keeps the bound in
-    /// bytes.
+    /// What readers need not wait for, after a publish: retires segments and lets the epoch move
+    /// on, and keeps the bound in bytes.
     #[cold]
     fn tidy_up(&self, writing: Writing, mut leftovers: Leftovers<'_, M>) {
         let guard = writing.into_guard(&self.domain);
@@ -215,8 +223,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         &self.positions[self.geometry.position_of(seq)]
     }
 
-    /// What is in the position of `seq`, which was claimed by who is `writing`: the segment for it, or else something older or
-    /// newer.
+    /// What is in the position of `seq`, which was claimed by who is `writing`: the segment for it,
+    /// or else something older or newer.
     #[inline]
     fn current<'w>(
         &self,
@@ -232,7 +240,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         segment.filter(covers).ok_or(current)
     }
 
-    /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None` when the ring has gone round past it.
+    /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None`
+    /// when the ring has gone round past it.
     #[inline(never)]
     fn look_up<'w>(
         &self,
@@ -244,8 +253,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
             .map_or_else(|current| self.install(seq, current, writing, leftovers), Some)
     }
 
-    /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`, unless one of its lap or a later
-    /// one is there by now. Then there is none for a `seq` of an earlier lap.
+    /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`,
+    /// unless one of its lap or a later one is there by now. Then there is none for a `seq` of an
+    /// earlier lap.
     #[cold]
     fn install<'w>(
         &self,
@@ -275,7 +285,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
             match position.compare_exchange(current, new.as_ptr(), order::INSTALL_A, order::INSTALL_B) {
                 Ok(_) => {
                     if let Some(old) = NonNull::new(current) {
-                        // SAFETY: unlinked by the compare-and-swap, once; freed only after it is retired.
+                        // SAFETY: unlinked by the compare-and-swap, once; freed only after it is
+                        // retired.
                         unsafe { leftovers.unlinked.push(old) };
                     }
                     // SAFETY: installed just now, after the claim (R4).
@@ -299,8 +310,9 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         self.first
     }
 
-    /// Publishes the records of the claim's last unpublished seqs, the last one's first: they go in back to front, so that readers
-    /// meet all of the claim or nothing. Blocks that nobody needs any more go to `spare`, for the writer's next long texts.
+    /// Publishes the records of the claim's last unpublished seqs, the last one's first: they go in
+    /// back to front, so that readers meet all of the claim or nothing. Blocks that nobody needs
+    /// any more go to `spare`, for the writer's next long texts.
     #[inline]
     pub(crate) fn publish<'t>(
         &mut self,
@@ -335,8 +347,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
                 {
                     segment.prefetch(seq - AHEAD, len(parts));
                 }
-                // SAFETY: R1: `claim` gave this seq to this claim alone, and `end` says that it is used up; the segment covers it
-                // and is alive while `writing` is.
+                // SAFETY: R1: `claim` gave this seq to this claim alone, and `end` says that it is
+                // used up; the segment covers it and is alive while `writing` is.
                 if let Some(block) = unsafe { ring.write_text(segment, seq, fixed, text) } {
                     spare(block);
                 }
@@ -344,7 +356,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         }
     }
 
-    /// Publishes the record of the claim's last unpublished seq. Returns a block that nobody needs any more, if there is one.
+    /// Publishes the record of the claim's last unpublished seq. Returns a block that nobody needs
+    /// any more, if there is one.
     #[cold]
     pub(crate) fn publish_last<'t>(&mut self, fixed: M, text: impl Into<Text<'t>>) -> Option<Block> {
         let mut spare = None;
@@ -352,8 +365,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         spare
     }
 
-    /// Publishes the record of a claim of one, and ends the claim. Each part of its text for itself: an array would be in memory, for
-    /// those who do not come here too.
+    /// Publishes the record of a claim of one, and ends the claim. Each part of its text for
+    /// itself: an array would be in memory, for those who do not come here too.
     #[cold]
     fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
         let spare = self.publish_last(fixed, [a, b, c]);
@@ -361,8 +374,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         spare
     }
 
-    /// Gives up the claim's last unpublished seqs, as many as `count`, as superseded: the claim itself is longer than
-    /// the window, and later seqs of it have taken their place.
+    /// Gives up the claim's last unpublished seqs, as many as `count`, as superseded: the claim
+    /// itself is longer than the window, and later seqs of it have taken their place.
     pub(crate) fn supersede_last(&mut self, count: u64) {
         self.end -= count;
         self.leftovers.ring.depot.count_superseded(count);

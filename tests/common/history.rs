@@ -1,8 +1,9 @@
-//! What threads asked of a log, what they were answered, and when: and whether a log could have answered so.
+//! What threads asked of a log, what they were answered, and when: and whether a log could have
+//! answered so.
 //!
-//! A history holds for each call when it began and when it returned. Calls that overlap in time may have taken effect
-//! in either order; one that returned before another began came first. [`check`] looks for what no order explains.
-//! Each [`Rule`] is a promise of the guarantees.
+//! A history holds for each call when it began and when it returned. Calls that overlap in time may
+//! have taken effect in either order; one that returned before another began came first. [`check`]
+//! looks for what no order explains. Each [`Rule`] is a promise of the guarantees.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::collections::{BTreeMap, HashMap};
@@ -400,7 +401,8 @@ struct Completions {
 }
 
 impl Completions {
-    /// So many may have come after one that took `earlier`, and before something that ended at `end`.
+    /// So many may have come after one that took `earlier`, and before something that ended at
+    /// `end`.
     fn at_most_between(&self, earlier: (Time, Time), end: Time) -> u64 {
         let before = self.ends.partition_point(|&time| time < earlier.0);
         let not_after = self.starts.partition_point(|&time| time <= end);
@@ -510,8 +512,9 @@ fn holds(history: &History) -> Vec<Hold> {
     holds.into_values().collect()
 }
 
-/// What the log counted is what was called. Offered = visible + superseded: what was dropped unseen was not seen, and where
-/// nothing can have left the window nothing was dropped, and each follower has seen all.
+/// What the log counted is what was called. Offered = visible + superseded: what was dropped unseen
+/// was not seen, and where nothing can have left the window nothing was dropped, and each follower
+/// has seen all.
 fn check_books(history: &History, ledger: &Ledger) -> Result<(), Violation> {
     let offered = ledger.offered();
     let mut seen = vec![false; ledger.entries.len()];

@@ -5,8 +5,9 @@ use ringlog::{Change, ChangeLog, SyncCursor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Takes bytes as an entity, a row id and a JSON text, parted by line ends (a text may hold more of them),
-/// and checks every road that the text can take through a log. Bytes that are no JSON text are fine too.
+/// Takes bytes as an entity, a row id and a JSON text, parted by line ends (a text may hold more of
+/// them), and checks every road that the text can take through a log. Bytes that are no JSON text
+/// are fine too.
 pub(crate) fn check(bytes: &[u8]) {
     let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
     let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
@@ -21,7 +22,8 @@ pub(crate) fn check(bytes: &[u8]) {
     a_value_comes_back(&entity, &row_id, &Value::String(row_id.clone()));
 }
 
-/// A raw text is served letter for letter; as a `Value` where one can hold it, else as a string of it.
+/// A raw text is served letter for letter; as a `Value` where one can hold it, else as a string of
+/// it.
 fn a_raw_text_comes_back(entity: &str, row_id: &str, raw: &RawValue) {
     let log = ChangeLog::with_capacity(2);
     log.append_change(&Change::insert(entity, row_id).raw(raw));

@@ -1,4 +1,5 @@
-//! Op ids against a model: a queue of what was completed, and a set of what is in flight. One thread.
+//! Op ids against a model: a queue of what was completed, and a set of what is in flight. One
+//! thread.
 
 use ringlog::{ChangeKind, ChangeLog, ClientChange, OpClaim, OpGuard, OpStatus, PushRequest};
 use std::collections::{BTreeSet, VecDeque};
@@ -30,7 +31,8 @@ struct Model {
 struct Completed {
     id: Id,
     seq: u64,
-    /// The row of the change that it was for, if that is known: all else is the same in every change.
+    /// The row of the change that it was for, if that is known: all else is the same in every
+    /// change.
     row: Option<String>,
 }
 
@@ -307,7 +309,8 @@ impl Both<'_> {
         assert_eq!(response.cursor.last_seq, self.next_seq);
     }
 
-    /// Changes as one: whether any was appended, and whether every id of theirs is as it should be, is seen after.
+    /// Changes as one: whether any was appended, and whether every id of theirs is as it should be,
+    /// is seen after.
     fn push_batch(&mut self, shape: u8, which: u8) {
         let request = request(shape, which);
         let client = client(&request);
@@ -369,7 +372,8 @@ fn name(which: u8) -> String {
     }
 }
 
-/// Up to five changes, with op ids beside each other, some of them without or twice, for the same change or another.
+/// Up to five changes, with op ids beside each other, some of them without or twice, for the same
+/// change or another.
 fn request(shape: u8, which: u8) -> PushRequest {
     let turn = |index: u8| if which & 8 == 0 { index } else { index % 3 };
     let change = |index: u8| ClientChange {

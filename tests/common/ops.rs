@@ -1,8 +1,9 @@
 //! Operation sequences run on ringlog and on the crate pylon-sync 0.2.3, which must answer alike.
 //!
-//! [`run`] is the interpreter; the sequences come from proptest (`differential.rs`), from the fuzzer and from the
-//! corpus that it left (`decode.rs`). Two differences are documented and taken out here: the seed's timestamp
-//! is not a date, and with capacity 0 the seed loses events without a word.
+//! [`run`] is the interpreter; the sequences come from proptest (`differential.rs`), from the
+//! fuzzer and from the corpus that it left (`decode.rs`). Two differences are documented and taken
+//! out here: the seed's timestamp is not a date, and with capacity 0 the seed loses events without
+//! a word.
 
 use pylon_sync as seed;
 use ringlog::{Change, ChangeKind, ChangeLog, Cursor, Incarnation, PullError, ResyncReason, SyncCursor};
@@ -55,11 +56,13 @@ pub(crate) struct Event {
     pub(crate) data: Option<Value>,
 }
 
-/// A cursor, told by where it lies: what is interesting about it is on which side of which edge it is.
+/// A cursor, told by where it lies: what is interesting about it is on which side of which edge it
+/// is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
     At(u64),
-    /// So many seqs after the cursor of a client that has everything but what the window still holds.
+    /// So many seqs after the cursor of a client that has everything but what the window still
+    /// holds.
     FromOldest(i8),
     /// So many seqs after the last one handed out.
     FromLast(i8),

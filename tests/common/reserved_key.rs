@@ -1,7 +1,9 @@
-//! The key that `serde_json` takes for a message to itself, in an object that begins with it. ringlog takes it for a key like any
-//! other; what others make of it can be compared only under another name.
+//! The key that `serde_json` takes for a message to itself, in an object that begins with it.
+//! ringlog takes it for a key like any other; what others make of it can be compared only under
+//! another name.
 
-/// How the key ends, and how its other name ends: as long, quoted alike, and next to it in the order of keys.
+/// How the key ends, and how its other name ends: as long, quoted alike, and next to it in the
+/// order of keys.
 const END: &[u8] = b"private::RawValue";
 const OTHER: &[u8] = b"private::RawValuf";
 
@@ -16,15 +18,16 @@ pub(crate) fn renamed(text: impl AsRef<[u8]>) -> Vec<u8> {
     text
 }
 
-/// Whether [`renamed`] renames the key wherever a text has it, and makes no two keys one: it neither spells any of it with escapes,
-/// nor has the other name.
+/// Whether [`renamed`] renames the key wherever a text has it, and makes no two keys one: it
+/// neither spells any of it with escapes, nor has the other name.
 pub(crate) fn can_be_renamed(text: &[u8]) -> bool {
     let count = |text: &[u8], end: &[u8]| text.windows(end.len()).filter(|found| *found == end).count();
     let plain = without_escapes(text);
     count(&plain, OTHER) == 0 && count(&plain, END) == count(text, END)
 }
 
-/// The text with each `\u00XX` that stands for ASCII replaced by what it stands for, even behind another backslash.
+/// The text with each `\u00XX` that stands for ASCII replaced by what it stands for, even behind
+/// another backslash.
 fn without_escapes(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

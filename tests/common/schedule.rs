@@ -1,4 +1,5 @@
-//! Small programs for several threads on one log, from arbitrary bytes; and running them, with everything recorded.
+//! Small programs for several threads on one log, from arbitrary bytes; and running them, with
+//! everything recorded.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use super::history::{Answer, Books, Call, ClaimAnswer, Did, History, Row, Time};
@@ -157,10 +158,12 @@ impl<'a> Actor<'a> {
         Self { number, log, start, next_held, cursor: 0, held, rows: 0, calls, latest }
     }
 
-    /// The time, such that what this thread stored before has arrived everywhere, and what it does next has not begun.
+    /// The time, such that what this thread stored before has arrived everywhere, and what it does
+    /// next has not begun.
     ///
-    /// Without this a store may still be on its way when a clock says that its call has returned: that a read elsewhere
-    /// misses it then is no fault, since nothing told that reader of the call.
+    /// Without this a store may still be on its way when a clock says that its call has returned:
+    /// that a read elsewhere misses it then is no fault, since nothing told that reader of the
+    /// call.
     fn now(&self) -> Time {
         fence(Ordering::SeqCst);
         let now = self.start.elapsed().as_nanos() as Time;

@@ -1,5 +1,5 @@
-//! What comes over the wire: arbitrary bytes never panic, the seed's types agree on what is a message, and what
-//! parses says the same when it is written and read again.
+//! What comes over the wire: arbitrary bytes never panic, the seed's types agree on what is a
+//! message, and what parses says the same when it is written and read again.
 
 use crate::reserved_key::{can_be_renamed, renamed};
 use pylon_sync as seed;
@@ -20,7 +20,8 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// Both parse or neither does, and both write the same bytes, but for the reserved key; what ours writes parses to the same again.
+/// Both parse or neither does, and both write the same bytes, but for the reserved key; what ours
+/// writes parses to the same again.
 fn same_message<Ours: Serialize + DeserializeOwned, Theirs: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let ours = serde_json::from_slice::<Ours>(bytes).inspect(it_comes_back);
     if !can_be_renamed(bytes) {
@@ -48,7 +49,8 @@ fn written(message: &impl Serialize) -> String {
     serde_json::to_string(message).expect("it was parsed from JSON")
 }
 
-/// There is one way to write a cursor: what parses is what would be written, as a string and in JSON.
+/// There is one way to write a cursor: what parses is what would be written, as a string and in
+/// JSON.
 fn a_token_is_written_as_it_was_read(text: &str) {
     let Ok(cursor) = text.parse::<Cursor>() else { return };
     assert_eq!(cursor.to_string(), text);

@@ -1,7 +1,8 @@
 //! A program as users of pylon-sync 0.2.3 write them, using the whole of its API and nothing else.
 //!
-//! It is built twice: here on ringlog, which `Cargo.toml` calls `pylon-sync`, and by `tests/seed_compat.rs` on
-//! pylon-sync itself. So it is a program of the seed, and ringlog takes its place without a changed line.
+//! It is built twice: here on ringlog, which `Cargo.toml` calls `pylon-sync`, and by
+//! `tests/seed_compat.rs` on pylon-sync itself. So it is a program of the seed, and ringlog takes
+//! its place without a changed line.
 #![forbid(unsafe_code)]
 
 use pylon_sync::{
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn threads_share_it_as_an_arc() {
-        // Appenders only: with a puller beside them the seed deadlocks (`tests/threads.rs` has that test).
+        // Appenders only: with a puller beside them the seed deadlocks (`tests/threads.rs` has that
+        // test).
         let server = Server::new(1_000);
         let append = |server: Server| {
             for _ in 0..200 {

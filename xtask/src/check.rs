@@ -1,6 +1,7 @@
 //! `cargo xtask check`: the fast lane, for every few minutes. `ci` begins with it.
 
 use crate::shell;
+use std::fmt::Write as _;
 use std::fs;
 
 /// Comments wrap here. rustfmt leaves them alone.
@@ -40,7 +41,7 @@ fn comments() -> Result<(), String> {
         let path = shell::root().join(file);
         let text = fs::read_to_string(&path).map_err(|error| format!("{file}: {error}"))?;
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| is_too_long(line)) {
-            long.push_str(&format!("\n  {file}:{number}: {line}"));
+            let _ = write!(long, "\n  {file}:{number}: {line}");
         }
     }
     if long.is_empty() { Ok(()) } else { Err(format!("comments of more than {WIDTH} columns:{long}")) }

@@ -7,7 +7,8 @@ use std::time::Instant;
 /// The README tells a newcomer to run exactly this, and so does CI.
 const TESTS: &str = "cargo test --workspace";
 
-/// Two seconds of everything that the load generator has. It fails if an event is lost without its reader being told.
+/// Two seconds of everything that the load generator has. It fails if an event is lost without its
+/// reader being told.
 const LOAD: &str = "bench --bench load -- --peers ringlog,mutex,broadcast,pylon --turns 1 --duration 500ms \
                     --writers 2 --pullers 1 --followers 1 --slow 1 --suspend --batch 4 --window 2000";
 

@@ -1,7 +1,8 @@
 //! `cargo xtask faults`: a check that cannot fail proves nothing, so each model is shown to fail.
 //!
-//! `xtask/faults.txt` lists small faults, and for each the model that must catch it. Each is applied by itself to a copy
-//! of the sources; the models are built from the copy, and the named one must fail.
+//! `xtask/faults.txt` lists small faults, and for each the model that must catch it. Each is
+//! applied by itself to a copy of the sources; the models are built from the copy, and the named
+//! one must fail.
 
 use crate::shell::Outcome;
 use crate::{loom, shell};
@@ -70,7 +71,8 @@ fn catch(faults: &[Fault]) -> Result<(), String> {
     if caught == faults.len() { Ok(()) } else { Err("a fault went through: see above".into()) }
 }
 
-/// Checks that the models pass on the code as it is: otherwise their failing on a fault means nothing.
+/// Checks that the models pass on the code as it is: otherwise their failing on a fault means
+/// nothing.
 fn sound(faults: &[Fault]) -> Result<(), String> {
     let tests: BTreeSet<&str> = faults.iter().map(|fault| fault.test.as_str()).collect();
     for test in tests {
@@ -215,7 +217,8 @@ impl Fault {
     }
 }
 
-/// A fresh copy of all that a build needs. It always lies at the same place, so that dependencies stay built.
+/// A fresh copy of all that a build needs. It always lies at the same place, so that dependencies
+/// stay built.
 fn copy() -> Result<PathBuf, String> {
     let copy = shell::target().join("faults");
     let io = |error| format!("{}: {error}", copy.display());

@@ -64,8 +64,8 @@ fn targets() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Fuzzes one target. New inputs go below `fuzz/target/`; `fuzz/corpus/` is only read, so that a run
-/// leaves the repository as it was. An input that fails is left in `fuzz/artifacts/`.
+/// Fuzzes one target. New inputs go below `fuzz/target/`; `fuzz/corpus/` is only read, so that a
+/// run leaves the repository as it was. An input that fails is left in `fuzz/artifacts/`.
 fn fuzz(target: &str, seconds: u32) -> Result<(), String> {
     let found = format!("fuzz/target/corpus/{target}");
     fs::create_dir_all(shell::root().join(Path::new(&found))).map_err(|error| format!("{found}: {error}"))?;

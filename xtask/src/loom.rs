@@ -28,7 +28,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     shell::run(tests.args(filter))
 }
 
-/// Sets what every build of the models needs. Their own target directory keeps ordinary builds warm.
+/// Sets what every build of the models needs. Their own target directory keeps ordinary builds
+/// warm.
 pub(crate) fn with_loom(mut command: Command) -> Command {
     command.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", target());
     command

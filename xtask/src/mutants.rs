@@ -1,6 +1,8 @@
-//! `cargo xtask mutants`: small changes of the code, one at a time, each of which a test should see.
+//! `cargo xtask mutants`: small changes of the code, one at a time, each of which a test should
+//! see.
 //!
-//! What needs to be known is in `.cargo/mutants.toml`; what survives, and why, in `src/docs/proof.md`.
+//! What needs to be known is in `.cargo/mutants.toml`; what survives, and why, in
+//! `src/docs/proof.md`.
 
 use crate::shell;
 
@@ -21,7 +23,8 @@ const PATHS: &[&str] = &[
     "src/value.rs",
 ];
 
-/// The unit tests first: seconds a mutant. All tests but the longest then, for those that these let through.
+/// The unit tests first: seconds a mutant. All tests but the longest then, for those that these let
+/// through.
 const LIBRARY: [&str; 2] = [
     "--package ringlog --timeout 20 -- --lib -- --skip held_writers",
     "--package ringlog --timeout 120 --iterate -- --lib --test semantics --test filter --test restore \

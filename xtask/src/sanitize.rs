@@ -24,8 +24,8 @@ pub(crate) fn run() -> Result<(), String> {
 /// other outcomes of its weak memory, for each seed: some 75 s a seed.
 ///
 /// Tree borrows and permissive provenance: `crossbeam-epoch` keeps tags in its pointers, and lists
-/// in its locals. It also leaves what waits for the epoch to the end of the process. The light and heavy
-/// fences are plain ones: Miri knows no `membarrier`.
+/// in its locals. It also leaves what waits for the epoch to the end of the process. The light and
+/// heavy fences are plain ones: Miri knows no `membarrier`.
 fn miri() -> Result<(), String> {
     const SEEDS: &str = "-Zmiri-many-seeds=0..3";
     if !shell::answers(&mut shell::command("rustup", "run nightly cargo miri --version")) {
@@ -44,13 +44,14 @@ fn miri() -> Result<(), String> {
     Ok(())
 }
 
-/// What `ci` has time for: it runs the fuzz targets under the address sanitizer anyway, one of them with threads.
+/// What `ci` has time for: it runs the fuzz targets under the address sanitizer anyway, one of them
+/// with threads.
 pub(crate) fn short() -> Result<(), String> {
     if let Some(missing) = missing() {
         println!("!! SKIPPED: no sanitizers here: {missing}\n");
     } else {
-        // The standard library comes compiled without it. There are no suppressions: what the sanitizer cannot judge,
-        // `tests/races.rs` does not do, and says why.
+        // The standard library comes compiled without it. There are no suppressions: what the
+        // sanitizer cannot judge, `tests/races.rs` does not do, and says why.
         let flags = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
         test("thread", flags, "--test races", ("TSAN_OPTIONS", "halt_on_error=1"))?;
     }

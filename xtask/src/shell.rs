@@ -56,8 +56,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
 }
 
-/// Runs a cargo command that builds the target of this name, and says where its program lies. The command says
-/// `--message-format json-render-diagnostics`.
+/// Runs a cargo command that builds the target of this name, and says where its program lies. The
+/// command says `--message-format json-render-diagnostics`.
 pub(crate) fn program(cargo: &mut Command, target: &str) -> Result<PathBuf, String> {
     let messages = output(cargo)?;
     executable(&messages, target).ok_or_else(|| format!("`{}` names no program `{target}`", shown(cargo)))
@@ -92,7 +92,8 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration, log: &Path) -> 
     }
 }
 
-/// The program that cargo says, in `--message-format json`, to have built for the target of this name.
+/// The program that cargo says, in `--message-format json`, to have built for the target of this
+/// name.
 pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     let named = format!("\"name\":\"{target}\"");
     let mut lines = messages.lines().rev().filter(|line| line.contains(&named));

@@ -1,12 +1,13 @@
-//! What valgrind tells: `cargo xtask instructions`, a gate on how many instructions an operation takes, and the memory
-//! check of `cargo xtask sanitize`. Both are skipped, and loudly, without valgrind.
+//! What valgrind tells: `cargo xtask instructions`, a gate on how many instructions an operation
+//! takes, and the memory check of `cargo xtask sanitize`. Both are skipped, and loudly, without
+//! valgrind.
 
 use crate::shell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions an operation may take, as counted with [`COMPILER`]. A change that is meant to cost or save some changes
-/// these, and says so; `cargo xtask instructions` prints what it counts.
+/// Instructions an operation may take, as counted with [`COMPILER`]. A change that is meant to cost
+/// or save some changes these, and says so; `cargo xtask instructions` prints what it counts.
 const BUDGETS: &[(&str, f64)] = &[
     ("append", 264.0),
     ("batch of 16", 2_845.0),
@@ -16,7 +17,8 @@ const BUDGETS: &[(&str, f64)] = &[
     ("claim and complete", 1_168.0),
 ];
 
-/// How far a count may lie from its budget, up or down: copies of memory differ from one C library to the next.
+/// How far a count may lie from its budget, up or down: copies of memory differ from one C library
+/// to the next.
 const TOLERANCE: f64 = 0.04;
 
 /// Other compilers make other instructions: with these the counts are shown and nothing fails.
@@ -24,8 +26,9 @@ const COMPILER: &str = "rustc 1.95.";
 
 /// Each operation is run so many times, and so many times more: the difference is its own.
 ///
-/// So many that chance hardly counts: a log's hash keys are random, and so is how many ids its filter lets through. Over
-/// 1,000 look-ups that moves the mean by 2 % (one standard deviation), over 5,000 by less than 1 %.
+/// So many that chance hardly counts: a log's hash keys are random, and so is how many ids its
+/// filter lets through. Over 1,000 look-ups that moves the mean by 2 % (one standard deviation),
+/// over 5,000 by less than 1 %.
 const RUNS: (u32, u32) = (200, 5_200);
 
 const MISSING: &str = "no valgrind: install the package `valgrind`";
@@ -81,7 +84,8 @@ pub(crate) fn memcheck() -> Result<(), String> {
         return Ok(());
     }
     let replay = built("build --release --example replay", "replay")?;
-    // A thread's own start and what the epoch's list of threads holds by tagged pointers are "possibly" lost.
+    // A thread's own start and what the epoch's list of threads holds by tagged pointers are
+    // "possibly" lost.
     let mut command = shell::command(
         "valgrind",
         "--quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite,indirect \

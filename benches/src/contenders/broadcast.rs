@@ -35,7 +35,8 @@ impl Contender for Broadcast {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Writers take their number before they send: the last events of a window are these, but for the very first few.
+    /// Writers take their number before they send: the last events of a window are these, but for
+    /// the very first few.
     fn held(&self) -> Option<Held> {
         let mut receiver = self.receiver.lock();
         let (mut held, mut missed) = (Held::default(), 0);

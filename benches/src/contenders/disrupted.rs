@@ -17,8 +17,8 @@ struct Slot {
     text: [u8; TEXT as usize],
 }
 
-/// With one consumer, on a spinning thread of its own, that adds up what it is given. So it is at its best where there
-/// is a core for each writer and one more.
+/// With one consumer, on a spinning thread of its own, that adds up what it is given. So it is at
+/// its best where there is a core for each writer and one more.
 pub struct Disrupted {
     producer: Mutex<MultiProducer<Slot, SingleConsumerBarrier>>,
     sent: AtomicU64,

@@ -32,7 +32,8 @@ impl Plain {
         contender
     }
 
-    /// Appends one event, the work done before the lock is taken and after it is released where that can be. Returns its seq.
+    /// Appends one event, the work done before the lock is taken and after it is released where
+    /// that can be. Returns its seq.
     pub fn append_event(&self, mut event: Arc<Event>) -> u64 {
         // The seq must be taken under the lock.
         let fresh = Arc::get_mut(&mut event).expect("not shared yet");

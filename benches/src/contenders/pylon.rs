@@ -6,8 +6,8 @@ use pylon_sync::{ChangeKind, ChangeLog, PullError, PullResponse, SyncCursor};
 use serde_json::Value;
 use std::hint::black_box;
 
-/// It takes a value, so that JSON text must be parsed. Writers alone, and readers alone, need no lock of ours; one of each
-/// lock each other up.
+/// It takes a value, so that JSON text must be parsed. Writers alone, and readers alone, need no
+/// lock of ours; one of each lock each other up.
 pub struct Pylon {
     /// The log itself.
     pub log: ChangeLog,

@@ -73,7 +73,8 @@ pub struct Load {
     /// Events that the log keeps.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub window: u64,
-    /// The bytes of ringlog's slots. What does not fit is allocated. The log's own choice if not given.
+    /// The bytes of ringlog's slots. What does not fit is allocated. The log's own choice if not
+    /// given.
     #[arg(long, value_name = "BYTES")]
     pub slot: Option<usize>,
     /// How long each turn lasts: `500ms`, `10s`.
@@ -85,7 +86,8 @@ pub struct Load {
     /// A further writer that is suspended again and again wherever it stands.
     #[arg(long)]
     pub suspend: bool,
-    /// Push requests to be replayed, one JSON object a line, plain or gzipped. Without it, events are made up.
+    /// Push requests to be replayed, one JSON object a line, plain or gzipped. Without it, events
+    /// are made up.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// How many push requests are made up, of five events in the mean. Writers go round.
@@ -125,7 +127,8 @@ pub enum PeerName {
     Mutex,
     /// tokio's channel. Its window is the next power of two.
     Broadcast,
-    /// pylon-sync behind one lock. Who sleeps on it looks every millisecond: it cannot be waited for.
+    /// pylon-sync behind one lock. Who sleeps on it looks every millisecond: it cannot be waited
+    /// for.
     Pylon,
     /// pylon-sync as it is. With writers and readers at a time, it hangs.
     PylonBare,

@@ -1,4 +1,5 @@
-//! Each run in a process of its own, with a limit of time: a contender that hangs takes nobody with it.
+//! Each run in a process of its own, with a limit of time: a contender that hangs takes nobody with
+//! it.
 
 use super::args::{Load, PeerName};
 use super::outcome::Outcome;
@@ -78,7 +79,8 @@ fn put_together(so_far: &mut Option<Ended>, ended: Ended) {
     }
 }
 
-/// How long a job may take: the writers may be as far behind as they wrote, and filling the window takes time too.
+/// How long a job may take: the writers may be as far behind as they wrote, and filling the window
+/// takes time too.
 fn limit(load: &Load) -> Duration {
     3 * load.duration + Duration::from_secs(10) + Duration::from_micros(20 * load.window)
 }

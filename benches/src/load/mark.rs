@@ -1,7 +1,7 @@
 //! Events that carry the moment from which their latency is counted.
 //!
-//! It stands in the row id, which every contender takes as it is. None that is made up looks like one, and a replayed one that
-//! does is refused.
+//! It stands in the row id, which every contender takes as it is. None that is made up looks like
+//! one, and a replayed one that does is refused.
 
 use std::time::Instant;
 

@@ -91,7 +91,8 @@ pub struct Outcome {
     pub superseded: u64,
     /// Times of calls.
     pub append: Times,
-    /// From the start of a call, or when it was due, until a reader had the event; slow readers do not count.
+    /// From the start of a call, or when it was due, until a reader had the event; slow readers do
+    /// not count.
     pub delivery: Times,
     /// Each reader.
     pub readers: Vec<Reading>,

@@ -21,7 +21,8 @@ use thread_priority::unix::{
 /// The most events that fill the window before the clock starts.
 const MOST_BEFORE: u64 = 20_000_000;
 
-/// Events in a batch of the writer that is suspended: long enough that it often is between claim and publish.
+/// Events in a batch of the writer that is suspended: long enough that it often is between claim
+/// and publish.
 const SUSPENDED_BATCH: usize = 64;
 
 /// Runs a load, and checks what came of it.
@@ -55,7 +56,8 @@ pub(super) fn run(name: PeerName, load: &Load) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Goes round the window twice, so that all memory has been touched. Returns how many events that took.
+/// Goes round the window twice, so that all memory has been touched. Returns how many events that
+/// took.
 fn fill(peer: &dyn Peer, pool: &Pool, load: &Load) -> u64 {
     let mut writer = peer.writer();
     let (mut left, mut filled) = ((2 * load.window).min(MOST_BEFORE), 0);

@@ -148,7 +148,8 @@ pub(super) fn json(args: &Args, machine: &Machine, all: &[(PeerName, Ended)]) ->
     Ok(())
 }
 
-/// All histograms as an HDR interval log, one interval a contender, the times of appends and of deliveries as its tags.
+/// All histograms as an HDR interval log, one interval a contender, the times of appends and of
+/// deliveries as its tags.
 pub(super) fn hdr(mut out: impl Write, machine: &Machine, all: &[(PeerName, Ended)]) -> Result<()> {
     let mut serializer = V2DeflateSerializer::new();
     let mut log = IntervalLogWriterBuilder::new()

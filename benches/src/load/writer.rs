@@ -62,8 +62,8 @@ impl<'a> Work<'a> {
                 wait(clock, start);
             }
             self.call(writer, call, start, &mut written);
-            // Read once: in a closed loop, the end of a call is the start of the next. Its time so contains what is
-            // done here for the call before, which is the same for all contenders.
+            // Read once: in a closed loop, the end of a call is the start of the next. Its time so
+            // contains what is done here for the call before, which is the same for all contenders.
             now = clock.now();
             written.times.record(now - start);
         }

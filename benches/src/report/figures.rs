@@ -60,7 +60,8 @@ pub(super) fn all(series: &Series) -> Vec<Figure> {
     ]
 }
 
-/// The percentile axis of HDR plots: each step is one nine more. The values are on a logarithmic axis.
+/// The percentile axis of HDR plots: each step is one nine more. The values are on a logarithmic
+/// axis.
 fn percentiles(all: &[(PeerName, Ended)], times: fn(&Outcome) -> &Times) -> Chart {
     let lines: Vec<_> = done(all).map(|(name, outcome)| (name, curve(times(outcome)))).collect();
     let nines = greatest(&lines, |point| point.0).clamp(2.0, 7.0).ceil() as usize;

@@ -1,7 +1,9 @@
-//! One page that shows how ringlog and its peers bear a load, and the figures in it as files of their own.
+//! One page that shows how ringlog and its peers bear a load, and the figures in it as files of
+//! their own.
 //!
-//! The load on the command line is run as it is, and then varied in one thing at a time: the number of writers, the offered
-//! rate, the window. Each figure is drawn for light and for dark surroundings.
+//! The load on the command line is run as it is, and then varied in one thing at a time: the number
+//! of writers, the offered rate, the window. Each figure is drawn for light and for dark
+//! surroundings.
 
 mod chart;
 mod figures;

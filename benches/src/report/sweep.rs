@@ -54,8 +54,8 @@ pub(super) fn run(args: &Args) -> Result<Series> {
     let rates = RATES.map(|part| Load { rate: Some((most * part).round()), writers: 1, ..load.clone() });
     let rates = vary(&peers, &rates, |load| load.rate.unwrap_or_default())?;
 
-    // What a window takes is seen once it is full: that is before the clock starts. Little is made up, or the memory in
-    // which that was done would be used again, and not count.
+    // What a window takes is seen once it is full: that is before the clock starts. Little is made
+    // up, or the memory in which that was done would be used again, and not count.
     let short = Load { duration: Duration::from_millis(20), writers: 1, requests: 200, ..alone };
     let windows =
         vary(&peers, &WINDOWS.map(|window| Load { window, ..short.clone() }), |load| load.window as f64)?;

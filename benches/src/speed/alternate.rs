@@ -35,8 +35,8 @@ pub struct Figures {
 
 /// Runs all contenders in turns.
 ///
-/// First each finds out how many operations make a run of the wanted length, which also warms it up. Each turn begins with
-/// another contender.
+/// First each finds out how many operations make a run of the wanted length, which also warms it
+/// up. Each turn begins with another contender.
 pub fn alternate(effort: Effort, contestants: &[Contestant<'_>]) -> Figures {
     let counts: Vec<u64> = contestants.iter().map(|(_, run)| calibrate(effort.run, run)).collect();
     let mut nanos = vec![Vec::with_capacity(effort.turns); contestants.len()];
@@ -50,7 +50,8 @@ pub fn alternate(effort: Effort, contestants: &[Contestant<'_>]) -> Figures {
     Figures::new(contestants.iter().map(|(name, _)| *name).collect(), nanos)
 }
 
-/// How many operations take about so long. Each number of them is tried twice: one of the tries may have been disturbed.
+/// How many operations take about so long. Each number of them is tried twice: one of the tries may
+/// have been disturbed.
 fn calibrate(wanted: Duration, run: impl Fn(u64) -> Duration) -> u64 {
     let mut count = 16;
     loop {

@@ -1,5 +1,5 @@
-//! Rows about memory. They come from a program of their own: counting every allocation would cost the contenders that
-//! allocate, and only those.
+//! Rows about memory. They come from a program of their own: counting every allocation would cost
+//! the contenders that allocate, and only those.
 
 use super::Sheet;
 use serde::{Deserialize, Serialize};

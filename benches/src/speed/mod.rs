@@ -2,17 +2,20 @@
 //!
 //! # Method
 //!
-//! A machine is never the same twice, and a virtual one not even for a second. So nothing is compared with a figure from
-//! another run. The contenders of a row take turns, in runs of some milliseconds, many times over, and the order of the
-//! turns rotates: see [`alternate()`]. For each turn the ratio of two contenders' times is taken, and what is
-//! judged is the *median* of these ratios. A disturbance hits one run or both of a pair; either way it moves one ratio among
-//! many. The quartiles of the ratios are in the JSON: where they lie far apart, believe nothing.
+//! A machine is never the same twice, and a virtual one not even for a second. So nothing is
+//! compared with a figure from another run. The contenders of a row take turns, in runs of some
+//! milliseconds, many times over, and the order of the turns rotates: see [`alternate()`]. For each
+//! turn the ratio of two contenders' times is taken, and what is judged is the *median* of these
+//! ratios. A disturbance hits one run or both of a pair; either way it moves one ratio among many.
+//! The quartiles of the ratios are in the JSON: where they lie far apart, believe nothing.
 //!
-//! Percentiles of wake-ups ([`crate::wake`]) are those of each turn, and are compared like its time. Where a turn has too few operations, and
-//! in the module `readers`, they come from the histogram of all turns together.
+//! Percentiles of wake-ups ([`crate::wake`]) are those of each turn, and are compared like its
+//! time. Where a turn has too few operations, and in the module `readers`, they come from the
+//! histogram of all turns together.
 //!
-//! A measured thing is never a closure that might be optimised away: each contender counts what it took and is asked for
-//! its contents in the end ([`crate::contender::Trial`], [`crate::op_ids::Trial`]).
+//! A measured thing is never a closure that might be optimised away: each contender counts what it
+//! took and is asked for its contents in the end ([`crate::contender::Trial`],
+//! [`crate::op_ids::Trial`]).
 
 mod alternate;
 mod append;

@@ -22,7 +22,8 @@ struct Reading {
     lost: u64,
 }
 
-/// One writer that times each append, while four readers pull a hundred events at a time without pause.
+/// One writer that times each append, while four readers pull a hundred events at a time without
+/// pause.
 pub(super) fn readers(sheet: &mut Sheet) {
     let (log, plain) = (Ringlog::full(WINDOW), Plain::full(WINDOW));
     let [mut ours, mut theirs] = [(); 2].map(|()| histogram());
@@ -50,8 +51,8 @@ pub(super) fn readers(sheet: &mut Sheet) {
     }
 }
 
-/// One turn of one contender. `read` returns the new cursor, how many events it read, and how many were lost. Returns how
-/// many all readers read.
+/// One turn of one contender. `read` returns the new cursor, how many events it read, and how many
+/// were lost. Returns how many all readers read.
 fn turn(
     times: &mut Histogram<u64>,
     append: impl Fn(),

@@ -67,8 +67,9 @@ pub(super) fn pull(sheet: &mut Sheet, window: usize, limit: f64) {
     sheet.turns(&what, &figures, ["ringlog", "pylon.pull"], Some(limit));
 }
 
-/// Windows of very different lengths: the same events again and again, which are in the cache whatever the window is, and
-/// then others each time, which are in the cache only if the whole window is.
+/// Windows of very different lengths: the same events again and again, which are in the cache
+/// whatever the window is, and then others each time, which are in the cache only if the whole
+/// window is.
 pub(super) fn flat(sheet: &mut Sheet) {
     const NAMES: [&str; 5] = ["1000", "10000", "100000", "1000000", "10000000"];
     let logs = NAMES.map(|name| Ringlog::full(name.parse().expect("a number")));

@@ -1,7 +1,7 @@
 //! A parked follower, while as many writers as the machine has cores append in bursts.
 //!
-//! The measured writer's events carry the round's number as row id; those of the others are noise, and the follower
-//! reads them too.
+//! The measured writer's events carry the round's number as row id; those of the others are noise,
+//! and the follower reads them too.
 
 use super::{CHANGE, NEVER, PAUSE, ring};
 use crate::timing::{StopOnDrop, cores};
@@ -79,7 +79,8 @@ pub fn follow_broadcast(rounds: u64) -> Histogram<u64> {
     )
 }
 
-/// As many writers as cores, each some hundred appends and a short sleep in turn, so that a follower can keep up.
+/// As many writers as cores, each some hundred appends and a short sleep in turn, so that a
+/// follower can keep up.
 fn under_noise<T>(append: impl Fn() + Send + Sync, measured: impl FnOnce() -> T) -> T {
     const BURST: usize = 200;
     let stop = AtomicBool::new(false);

@@ -1,11 +1,12 @@
 //! From just before something happens until whoever sleeps for it runs.
 //!
-//! The sleeper has a thread of its own. Each round begins once the one before has been noticed and a pause has passed in
-//! which the sleeper falls asleep again. Times are in nanoseconds.
+//! The sleeper has a thread of its own. Each round begins once the one before has been noticed and
+//! a pause has passed in which the sleeper falls asleep again. Times are in nanoseconds.
 //!
-//! A `Condvar` and a `Notify` wake and carry nothing; a log's wake-up comes with an append, which takes a tenth of the
-//! time until the sleeper runs. So there is also what one would write without the log's own: the same append to a log that nobody waits
-//! for, and a `Condvar` or a `Notify` beside it.
+//! A `Condvar` and a `Notify` wake and carry nothing; a log's wake-up comes with an append, which
+//! takes a tenth of the time until the sleeper runs. So there is also what one would write without
+//! the log's own: the same append to a log that nobody waits for, and a `Condvar` or a `Notify`
+//! beside it.
 
 mod follow;
 mod task;
@@ -21,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// Between an append and the next, so that whoever was woken sleeps again. Longer than it takes to fall asleep.
+/// Between an append and the next, so that whoever was woken sleeps again. Longer than it takes to
+/// fall asleep.
 pub(crate) const PAUSE: Duration = Duration::from_micros(200);
 
 /// A wait that takes longer has lost its wake-up.
@@ -30,7 +32,8 @@ const NEVER: Duration = Duration::from_secs(60);
 /// What happens.
 pub const CHANGE: Change<'static> = Change::update("Todo", crate::workload::ROW_ID);
 
-/// Events that a log has seen before it is measured: it has gone round its window, and its memory is its own.
+/// Events that a log has seen before it is measured: it has gone round its window, and its memory
+/// is its own.
 const BEFORE: u64 = 5_000;
 
 fn log_in_use() -> ChangeLog {
@@ -49,9 +52,10 @@ fn append(log: &ChangeLog, round: u64) {
 /// A contender's name, and how it does so many rounds.
 pub type Contender<'a> = (&'static str, &'a dyn Fn(u64) -> Histogram<u64>);
 
-/// Each contender in turn for so many rounds, again and again, on new threads each time: what the scheduler thinks
-/// of two threads, and on which processors it puts them, changes from turn to turn, and no contender shall have the better turns.
-/// Returns the histograms of each contender's turns.
+/// Each contender in turn for so many rounds, again and again, on new threads each time: what the
+/// scheduler thinks of two threads, and on which processors it puts them, changes from turn to
+/// turn, and no contender shall have the better turns. Returns the histograms of each contender's
+/// turns.
 pub fn in_turns(contenders: &[Contender<'_>], turns: usize, rounds: u64) -> Vec<Vec<Histogram<u64>>> {
     let mut histograms: Vec<_> = contenders.iter().map(|_| Vec::new()).collect();
     for turn in 0..turns {

@@ -17,10 +17,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What `/healthz` answers.
 pub(super) const ALIVE: &str = "ok\n";
 
-/// The most of a body that is taken before a request is refused: a client that still sends would not read why.
+/// The most of a body that is taken before a request is refused: a client that still sends would
+/// not read why.
 const MAX_DRAINED: usize = 64 << 10;
 
-/// Leads health probes on to `routes`; refuses all other requests, for want of a place among this many connections.
+/// Leads health probes on to `routes`; refuses all other requests, for want of a place among this
+/// many connections.
 pub(crate) fn reserve(routes: Router, most: usize) -> Router {
     routes.layer(middleware::from_fn_with_state(most, probes_only))
 }

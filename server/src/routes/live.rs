@@ -24,7 +24,8 @@ pub(super) fn subscribe(
     headers: &HeaderMap,
 ) -> Result<Subscriber, ApiError> {
     let params = Params::parse(query, &["since", "resume", "entity", "ticket"])?;
-    // What the browser sends when it comes back is later than what stands in the address. An empty id is none.
+    // What the browser sends when it comes back is later than what stands in the address. An empty
+    // id is none.
     let last = headers.get("last-event-id").filter(|id| !id.is_empty()).map(|id| {
         let text = id.to_str().unwrap_or_default();
         text.parse::<Cursor>().map_err(|error| ApiError::bad_request(format!("Last-Event-ID: {error}")))
@@ -64,8 +65,9 @@ fn sse(subscriber: Subscriber) -> impl Stream<Item = Result<Bytes, Infallible>> 
     })
 }
 
-/// A refusal. One that passes is a stream for a client that asks for `text/event-stream`: an `EventSource` gives up for good
-/// at any status but 200, and comes back when a stream has ended. `streams` is how many may be coming back.
+/// A refusal. One that passes is a stream for a client that asks for `text/event-stream`: an
+/// `EventSource` gives up for good at any status but 200, and comes back when a stream has ended.
+/// `streams` is how many may be coming back.
 pub(super) fn refuse(error: ApiError, headers: &HeaderMap, streams: usize) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());

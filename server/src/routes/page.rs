@@ -1,12 +1,14 @@
-//! `GET /`: a page with charts and the tail of the log. It is in the binary, and loads nothing from anywhere else. It says nothing of
-//! the log by itself, so it needs no token; what it asks for does.
+//! `GET /`: a page with charts and the tail of the log. It is in the binary, and loads nothing from
+//! anywhere else. It says nothing of the log by itself, so it needs no token; what it asks for
+//! does.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-/// Nothing but these files and this server's answers: no inline scripts, no other origin, no frame around it.
+/// Nothing but these files and this server's answers: no inline scripts, no other origin, no frame
+/// around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -93,15 +93,17 @@ fn respond(question: Question<'_>, page: Page, body: Bytes, request: &HeaderMap)
     (headers, body).into_response()
 }
 
-/// Names what is sent: the log, where in it the page ends, and a hash of what was asked for and of every byte. The cursor alone would
-/// not do: a log that was put back to an earlier state, and not recognised as another, has other events under the same seqs.
+/// Names what is sent: the log, where in it the page ends, and a hash of what was asked for and of
+/// every byte. The cursor alone would not do: a log that was put back to an earlier state, and not
+/// recognised as another, has other events under the same seqs.
 fn opaque_tag((start, limit, filter): Question<'_>, cursor: Cursor, body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     (start.seq, limit, filter, body).hash(&mut hasher);
     format!("\"{cursor}-{:016x}\"", hasher.finish())
 }
 
-/// Whether the client has this page. The tag is compared weakly (RFC 9110, 8.8.3.2): page and tag are the same compressed or not.
+/// Whether the client has this page. The tag is compared weakly (RFC 9110, 8.8.3.2): page and tag
+/// are the same compressed or not.
 fn is_known(request: &HeaderMap, tag: &str) -> bool {
     let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
     known.flat_map(|known| known.split(',')).any(|known| {

@@ -32,7 +32,8 @@ pub(super) async fn push(
     let push = Push::read(text, share, app.config.max_changes())?;
     let response = app.push(push).await?;
     app.metrics.pushed(since);
-    // No resume token: what others pushed meanwhile lies before the cursor, and this client has not seen it.
+    // No resume token: what others pushed meanwhile lies before the cursor, and this client has not
+    // seen it.
     Ok(Json(response).into_response())
 }
 
@@ -89,7 +90,8 @@ fn too_large(max_body: usize) -> ApiError {
     )
 }
 
-/// The body's text, and the share that pays for it. It is paid for as it arrives: a client that sends nothing has nothing.
+/// The body's text, and the share that pays for it. It is paid for as it arrives: a client that
+/// sends nothing has nothing.
 async fn receive(app: &App, encoding: Encoding, mut body: Body) -> Result<(String, Share), ApiError> {
     let mut inbox = match encoding {
         Encoding::Identity => Inbox::Plain(Text::new(app)),

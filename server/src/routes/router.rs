@@ -109,13 +109,15 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would be ignored.
+/// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would
+/// be ignored.
 async fn no_parameters(request: Request, next: Next) -> Result<Response, ApiError> {
     Params::parse(request.uri().query(), &[])?;
     Ok(next.run(request).await)
 }
 
-/// Headers of which a request has one at most: with two, what it is checked by need not be what it is used by.
+/// Headers of which a request has one at most: with two, what it is checked by need not be what it
+/// is used by.
 const SINGLE: [HeaderName; 6] = [
     header::HOST,
     header::ORIGIN,
@@ -139,7 +141,8 @@ async fn unambiguous(request: Request, next: Next) -> Result<Response, ApiError>
     Ok(next.run(request).await)
 }
 
-/// Takes the resume token from an answer to HEAD: its reader is sent nothing of what lies before that.
+/// Takes the resume token from an answer to HEAD: its reader is sent nothing of what lies before
+/// that.
 async fn no_cursor_without_body(request: Request, next: Next) -> Response {
     let is_head = request.method() == Method::HEAD;
     let mut response = next.run(request).await;
@@ -149,8 +152,8 @@ async fn no_cursor_without_body(request: Request, next: Next) -> Response {
     response
 }
 
-/// Takes from `Accept-Encoding` what forbids an answer that is not compressed. The layer that compresses would make 406 of such an
-/// answer, when the request has been carried out.
+/// Takes from `Accept-Encoding` what forbids an answer that is not compressed. The layer that
+/// compresses would make 406 of such an answer, when the request has been carried out.
 async fn accept_identity(mut request: Request, next: Next) -> Response {
     let given = request.headers().get_all(header::ACCEPT_ENCODING).iter();
     let given: Vec<_> =
@@ -197,8 +200,8 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     ApiError::internal(&format_args!("a panic: {}", message.unwrap_or("no message"))).into_response()
 }
 
-/// Sets the header that says where the reader stands: only on an answer that holds all that lies between there and where the
-/// reader stood before.
+/// Sets the header that says where the reader stands: only on an answer that holds all that lies
+/// between there and where the reader stood before.
 pub(super) fn set_resume(headers: &mut HeaderMap, cursor: Cursor) {
     if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
         headers.insert(RESUME, value);

@@ -1,7 +1,7 @@
 //! `GET /api/sync/ws`: the live stream over a WebSocket.
 //!
-//! The server closes with the code that the standard has for the reason, waits for the client's answer, and answers a client
-//! that closes. None of this waits for longer than [`CLOSING`].
+//! The server closes with the code that the standard has for the reason, waits for the client's
+//! answer, and answers a client that closes. None of this waits for longer than [`CLOSING`].
 
 use super::live::subscribe;
 use crate::app::App;
@@ -165,8 +165,8 @@ async fn converse(
                     continue;
                 }
                 Some(Ok(Message::Close(_))) => return End::Answer,
-                // The pong is sent before anything else is read: pongs would pile up for a client that
-                // sends pings and reads nothing.
+                // The pong is sent before anything else is read: pongs would pile up for a client
+                // that sends pings and reads nothing.
                 Some(Ok(Message::Ping(_))) => {
                     if !matches!(timeout(write_timeout, socket.flush()).await, Ok(Ok(()))) {
                         return End::Gone;
@@ -206,8 +206,8 @@ async fn converse(
     }
 }
 
-/// Closes the socket, so that the client knows why: a connection that is ended while the client still sends is reset, and a
-/// close frame that is under way is lost with it.
+/// Closes the socket, so that the client knows why: a connection that is ended while the client
+/// still sends is reset, and a close frame that is under way is lost with it.
 async fn close(mut socket: Socket, end: End) {
     match end {
         End::Gone => return,
@@ -218,11 +218,13 @@ async fn close(mut socket: Socket, end: End) {
             }
         }
     }
-    // Sends the answer, or waits for the client's. Ends at once where the client's bytes make no frames any more.
+    // Sends the answer, or waits for the client's. Ends at once where the client's bytes make no
+    // frames any more.
     while let Some(Ok(_)) = socket.next().await {}
     let connection = socket.get_mut();
     if connection.shutdown().await.is_ok() {
-        // What the client has under way is thrown away, until it hangs up as well. Only then is nothing reset.
+        // What the client has under way is thrown away, until it hangs up as well. Only then is
+        // nothing reset.
         let _ = tokio::io::copy(connection, &mut tokio::io::sink()).await;
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "ringlog.redb";
 /// What a store is called until it is whole.
 const NEW_FILE: &str = "ringlog.redb.new";
-/// What a store is called until a backup is restored to it. An empty store is not made in its place.
+/// What a store is called until a backup is restored to it. An empty store is not made in its
+/// place.
 const RESTORING_FILE: &str = "ringlog.redb.restoring";
 const LOCK_FILE: &str = "ringlog.lock";
 

@@ -13,9 +13,9 @@
 //!    committed. It is a file of its own identity, which the store keeps as well. A store that ends
 //!    before a watermark is older than its folder; and a store beside other watermarks than its own
 //!    was put there with them. This tells where a copy was written *into* the original file, which
-//!    keeps inode and birth. The mark has another name after each commit, each start and each stop: a
-//!    copy of the whole folder that is written over the folder brings its own mark, and leaves the
-//!    later one, or replaces it by another file.
+//!    keeps inode and birth. The mark has another name after each commit, each start and each stop:
+//!    a copy of the whole folder that is written over the folder brings its own mark, and leaves
+//!    the later one, or replaces it by another file.
 //!
 //! | what happens to the data folder | identity | watermark | it is |
 //! | --- | --- | --- | --- |
@@ -35,20 +35,21 @@
 //! another log; a backup made by `ringlog-server backup` needs no such word. Where a file system
 //! has no time of birth the inode number alone counts, and a copy that got the number of the
 //! deleted original is told by the watermarks only. What also goes unnoticed: a copy of the store
-//! that is written into the original file where all watermarks were removed by hand. A store without
-//! any is one that was moved alone.
+//! that is written into the original file where all watermarks were removed by hand. A store
+//! without any is one that was moved alone.
 //!
 //! # Why a crash at any point does no harm
 //!
 //! A mark is written after the commit that it speaks of, without a sync: after a power loss it may
 //! be older than the store, never younger. An older mark accuses nobody. A new mark is made before
 //! the store names it, in one transaction, and the old one is removed after that: a crash between
-//! leaves both, neither is above the store, and one is the store's own. (A store that was moved alone
-//! has none; a crash at its first start, just between, makes it another log, which is needless and
-//! harms nobody else.) A store found to be a copy gets its new incarnation and its identity in one transaction, before anything
-//! is served, and the marks that are above it are removed after that: a crash before the
-//! transaction finds the same copy again, a crash after it finds marks that are above the store and
-//! mints once more, which no client has seen the difference of.
+//! leaves both, neither is above the store, and one is the store's own. (A store that was moved
+//! alone has none; a crash at its first start, just between, makes it another log, which is
+//! needless and harms nobody else.) A store found to be a copy gets its new incarnation and its
+//! identity in one transaction, before anything is served, and the marks that are above it are
+//! removed after that: a crash before the transaction finds the same copy again, a crash after it
+//! finds marks that are above the store and mints once more, which no client has seen the
+//! difference of.
 
 use super::error::{StoreError, io};
 use super::folder::{private, sync_folder};
@@ -169,8 +170,8 @@ pub(super) struct Watermark {
 }
 
 impl Watermark {
-    /// The mark that a store which ends at `seq` names, under another name; or else a new one, which
-    /// the store must name before the [others go](Self::settle).
+    /// The mark that a store which ends at `seq` names, under another name; or else a new one,
+    /// which the store must name before the [others go](Self::settle).
     pub(super) fn begin(folder: &Path, seq: u64, kept: Option<Identity>, marks: &Marks) -> Self {
         let own = kept.and_then(|kept| marks.path(kept)).map(|path| take_mark(folder, path));
         let file = match own.unwrap_or_else(|| make_mark(folder, seq)) {
@@ -249,8 +250,8 @@ fn mark_paths(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(marks)
 }
 
-/// A mark that is there, under another name. It keeps its seq: one that is above the store accuses it
-/// until the store is another log.
+/// A mark that is there, under another name. It keeps its seq: one that is above the store accuses
+/// it until the store is another log.
 fn take_mark(folder: &Path, path: &Path) -> std::io::Result<(File, PathBuf)> {
     let name = new_name(folder)?;
     let file = File::options().write(true).open(path)?;

@@ -56,7 +56,8 @@ impl Store {
         let last_seq = found.log.last_seq();
         let mut watermark = Watermark::begin(folder.path(), last_seq, found.kept.mark, &marks);
         crash::point("begun");
-        // One that is there and cannot be taken over stays the store's; one that is not is forgotten.
+        // One that is there and cannot be taken over stays the store's; one that is not is
+        // forgotten.
         let mark = watermark.identity()?.or_else(|| found.kept.mark.filter(|mark| marks.has(*mark)));
         if found.is_outdated || mark != found.kept.mark {
             settle(&database, &found, mark).map_err(|error| failed(&path, error))?;

@@ -1,4 +1,5 @@
-//! The writer on a disk that fails on command: at each call of a commit, with each error, once or until it is mended.
+//! The writer on a disk that fails on command: at each call of a commit, with each error, once or
+//! until it is mended.
 
 use super::*;
 use crate::config::Config;
@@ -185,8 +186,8 @@ enum Met {
     Unknown,
 }
 
-/// Pushes, fails as planned, mends the disk, pushes again until all is applied. Nothing is lost, doubled or left half done, and no
-/// read fails at any time.
+/// Pushes, fails as planned, mends the disk, pushes again until all is applied. Nothing is lost,
+/// doubled or left half done, and no read fails at any time.
 async fn run(plan: Plan) -> Met {
     let (folder, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
     let Parts { log, store, writer, thread, failed } = parts(folder.path(), &disk);
@@ -249,7 +250,8 @@ async fn run(plan: Plan) -> Met {
     met
 }
 
-/// Runs plans side by side, for each waits a second for its first probe. Answers with what they met.
+/// Runs plans side by side, for each waits a second for its first probe. Answers with what they
+/// met.
 async fn run_all(plans: Vec<Plan>) -> Vec<Met> {
     let mut met = Vec::new();
     for plans in plans.chunks(16) {
@@ -261,7 +263,8 @@ async fn run_all(plans: Vec<Plan>) -> Vec<Met> {
     met
 }
 
-/// One commit has some calls; each of them fails once in its turn, and before it the growth of the file.
+/// One commit has some calls; each of them fails once in its turn, and before it the growth of the
+/// file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_fails_once_refuses_a_push_or_does_it() {
     let mut plans = Vec::new();
@@ -285,7 +288,8 @@ async fn a_call_that_fails_once_refuses_a_push_or_does_it() {
     );
 }
 
-/// A disk that stays broken cannot even be looked at: the outcome is unknown until it is mended, and known then.
+/// A disk that stays broken cannot even be looked at: the outcome is unknown until it is mended,
+/// and known then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_stays_broken_leaves_the_outcome_unknown_until_it_is_mended() {
     let mut plans = Vec::new();

@@ -1,4 +1,5 @@
-//! A real browser without a window, driven over its debugging protocol: nothing besides chromium is needed.
+//! A real browser without a window, driven over its debugging protocol: nothing besides chromium is
+//! needed.
 
 use base64::Engine;
 use futures_util::{SinkExt, StreamExt};
@@ -43,7 +44,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one, with an empty profile. None, and a line that no test runner hides, if there is none here.
+    /// Starts one, with an empty profile. None, and a line that no test runner hides, if there is
+    /// none here.
     pub async fn start() -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let Some(child) = NAMES.iter().find_map(|name| spawn(name, profile.path())) else {

@@ -27,7 +27,8 @@ const PAUSE: Duration = Duration::from_millis(15);
 /// What was acknowledged: for each client and op id its seq and the change.
 pub type Acknowledged = HashMap<(String, String), (u64, Value)>;
 
-/// Pushes requests one after the other, each until it is answered. Some answers are not waited for, as if they had been lost.
+/// Pushes requests one after the other, each until it is answered. Some answers are not waited for,
+/// as if they had been lost.
 pub async fn push_all(server: &str, requests: &[Value], mut random: Random) -> Acknowledged {
     let client = reqwest::Client::new();
     let mut acknowledged = Acknowledged::new();
@@ -64,7 +65,8 @@ pub async fn push_all(server: &str, requests: &[Value], mut random: Random) -> A
     acknowledged
 }
 
-/// Notes what an answer says of each change, and checks that it agrees with the request and with itself.
+/// Notes what an answer says of each change, and checks that it agrees with the request and with
+/// itself.
 pub fn note(acknowledged: &mut Acknowledged, request: &Value, answer: &Value) {
     let (changes, results) = (request["changes"].as_array().unwrap(), answer["results"].as_array().unwrap());
     assert_eq!(changes.len(), results.len());
@@ -279,7 +281,8 @@ impl Sse {
     }
 }
 
-/// The rows that acknowledged changes make, folded in the order of their seqs. Fails unless those are dense.
+/// The rows that acknowledged changes make, folded in the order of their seqs. Fails unless those
+/// are dense.
 pub fn folded(acknowledged: &Acknowledged) -> Rows {
     let mut changes: Vec<_> = acknowledged.values().collect();
     changes.sort_by_key(|(seq, _)| *seq);

@@ -1,4 +1,5 @@
-//! What the tests share: servers, in this process or of their own, clients of every kind, and what they must agree on.
+//! What the tests share: servers, in this process or of their own, clients of every kind, and what
+//! they must agree on.
 
 #![allow(
     dead_code,
@@ -114,7 +115,8 @@ pub fn fold(rows: &mut Rows, change: &Value) {
     }
 }
 
-/// Loads all pages of a snapshot. Answers with the rows and the resume token; none if the server or the snapshot goes meanwhile.
+/// Loads all pages of a snapshot. Answers with the rows and the resume token; none if the server or
+/// the snapshot goes meanwhile.
 pub async fn snapshot(server: &str, limit: usize) -> Option<(Rows, String)> {
     let mut rows = Rows::new();
     let mut path = format!("/api/sync/snapshot?limit={limit}");

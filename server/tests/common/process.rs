@@ -1,4 +1,5 @@
-//! A server in a process of its own, which can be killed and started again on the same port and data.
+//! A server in a process of its own, which can be killed and started again on the same port and
+//! data.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,7 +50,8 @@ impl Process {
         self.start_with(&[])
     }
 
-    /// Starts it with variables in its environment; true once it can be used, false if it ended before.
+    /// Starts it with variables in its environment; true once it can be used, false if it ended
+    /// before.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> bool {
         self.listen_with(variables) && self.is_ready()
     }

@@ -1,4 +1,5 @@
-//! A relay between clients and a server, as a proxy or a network that fails: it can cut, refuse, and fall silent.
+//! A relay between clients and a server, as a proxy or a network that fails: it can cut, refuse,
+//! and fall silent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Passing,
-    /// Takes what comes from either side of those that asked for this, acknowledges it, and passes nothing on.
+    /// Takes what comes from either side of those that asked for this, acknowledges it, and passes
+    /// nothing on.
     Silent(&'static str),
     /// Ends them.
     Cut,
@@ -83,7 +85,8 @@ impl Relay {
         std::mem::replace(&mut self.mode, mode)
     }
 
-    /// Passes nothing on any more of the connections whose last request had this in it. Those that come later are passed.
+    /// Passes nothing on any more of the connections whose last request had this in it. Those that
+    /// come later are passed.
     pub fn silence(&mut self, request: &'static str) {
         let silent = self.renew();
         silent.send_replace(Mode::Silent(request));
@@ -114,7 +117,8 @@ async fn carry(
                 if is_silent {
                     continue;
                 }
-                // Clients write a head at once; what they say over a WebSocket is masked, and looks like none.
+                // Clients write a head at once; what they say over a WebSocket is masked, and looks
+                // like none.
                 if up.starts_with(b"GET ") {
                     request = String::from_utf8_lossy(&up[..count]).into_owned();
                     heads.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());

@@ -18,7 +18,8 @@ pub(super) trait Peer: Sync {
     /// A reader's way in, which begins with the next event.
     fn reader(&self) -> Box<dyn Reader + '_>;
 
-    /// No writer will append any more: who sleeps shall wake up. Returns what the contender says of itself.
+    /// No writer will append any more: who sleeps shall wake up. Returns what the contender says of
+    /// itself.
     fn close(&self) -> Account;
 }
 
@@ -30,8 +31,8 @@ pub(super) trait Writer {
 
 /// One reader.
 pub(super) trait Reader {
-    /// The next events, each row id and its bytes handed to `each`. Waits for the first of them for so long; with no time
-    /// to wait it only looks.
+    /// The next events, each row id and its bytes handed to `each`. Waits for the first of them for
+    /// so long; with no time to wait it only looks.
     fn next(&mut self, wait: Duration, each: &mut dyn FnMut(&str, u64)) -> Progress;
 }
 

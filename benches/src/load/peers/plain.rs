@@ -46,7 +46,8 @@ impl Peer for Queue {
 }
 
 impl Writer for &Queue {
-    /// Copies before it takes the lock, drops after it has let go, and wakes only if somebody sleeps.
+    /// Copies before it takes the lock, drops after it has let go, and wakes only if somebody
+    /// sleeps.
     fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         let mut fresh: Vec<_> = row_ids(batch, marked)
             .map(|(event, row_id)| workload::Event::of(0, &event.entity, row_id, event.text()))

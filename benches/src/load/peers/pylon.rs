@@ -66,8 +66,8 @@ struct Cursor<'a> {
 }
 
 impl Reader for Cursor<'_> {
-    /// There is nothing to wait on: it looks, and looks again after a millisecond. The bytes of its data are known only by
-    /// writing it as JSON, so they are not counted.
+    /// There is nothing to wait on: it looks, and looks again after a millisecond. The bytes of its
+    /// data are known only by writing it as JSON, so they are not counted.
     fn next(&mut self, wait: Duration, each: &mut dyn FnMut(&str, u64)) -> Progress {
         let answer = {
             let _alone = self.seed.alone();
