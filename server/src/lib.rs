@@ -10,7 +10,7 @@
 //! ```text
 //! POST push ─→ writer ─→ store (redb, one commit for a group) ─→ ringlog ─┬→ GET pull, long poll
 //!                                    │                                    ├→ live: SSE, WebSocket
-//!                                    └→ GET snapshot, one view          └→ metrics
+//!                                    └→ GET snapshot, one view            └→ metrics
 //! ```
 //!
 //! - `writer`: the only appender. Groups pushes, commits them, appends them, answers. Why no crash
