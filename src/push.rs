@@ -240,8 +240,10 @@ impl ChangeLog {
     ///
     /// let log = ChangeLog::new();
     /// let request: PushRequest = serde_json::from_str(r#"{"changes": [
-    ///     {"entity": "Account", "row_id": "a", "kind": "update", "data": {"sum": 70}, "op_id": "1a"},
-    ///     {"entity": "Account", "row_id": "b", "kind": "update", "data": {"sum": 30}, "op_id": "1b"}
+    ///     {"entity": "Account", "row_id": "a", "kind": "update", "op_id": "1a",
+    ///      "data": {"sum": 70}},
+    ///     {"entity": "Account", "row_id": "b", "kind": "update", "op_id": "1b",
+    ///      "data": {"sum": 30}}
     /// ]}"#)?;
     ///
     /// let response = log.push_batch(&request, |_changes| Err("the database is read-only"));
