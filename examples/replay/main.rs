@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example replay                       # input made up here
-//! cargo run --release --example replay -- FILE.ndjson[.gz]   # a request a line; - is standard input
+//! cargo run --release --example replay -- FILE.ndjson[.gz]   # a request a line; - is stdin
 //! cargo run --release --example replay -- --git DIR          # the history of any git repository
 //! ```
 //!
