@@ -234,7 +234,7 @@ fn a_block_changes_hands() {
 /// Who is told head = n can read n, also when it was another observer who walked there. 3 threads,
 /// bound 4: 21,053 executions.
 ///
-/// Catches `settle_a_relaxed`, `settle_b_relaxed`.
+/// Catches `memo_a_relaxed`, `memo_b_relaxed`.
 #[test]
 fn what_head_promises_can_be_read() {
     explore("what_head_promises_can_be_read", 4, || {

@@ -126,7 +126,7 @@ impl<T> Slot<T> {
         let Some(value) = word.value::<T>() else { return };
         // `count` references went out over the word, and the slot gives up its share.
         // SAFETY: the swap took the value out of the slot, and with it the slot's share.
-        unsafe { settle(value, SHARE.wrapping_sub(word.count())) };
+        unsafe { release(value, SHARE.wrapping_sub(word.count())) };
     }
 
     /// The value in the slot, for the slot's owner.
@@ -175,7 +175,7 @@ impl<T> Ref<'_, T> {
 ///
 /// The caller has this share: references that are out, or the slot's own. It is gone afterwards.
 #[inline]
-unsafe fn settle<T>(value: NonNull<Counted<T>>, share: u64) {
+unsafe fn release<T>(value: NonNull<Counted<T>>, share: u64) {
     // SAFETY: the value is alive as long as the caller's share is in it (S2).
     let balance = unsafe { &(*value.as_ptr()).balance };
     // slot:C
@@ -204,7 +204,7 @@ impl<T> Drop for Ref<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: this reference is one share, and ends here.
-        unsafe { settle(self.value, 1) };
+        unsafe { release(self.value, 1) };
     }
 }
 

@@ -87,7 +87,7 @@
 //! | publish | writer: stamp store, Release (A) | reader: stamp load, Acquire (B) | the record, and for a batch all records behind it (R3) |
 //! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
 //! | pool | whoever gives a segment back: compare-and-swap into the pool, Release (A) | who takes it: swap, Acquire (B) | the end of its last life: nobody writes it any more |
-//! | settle | observer: `settled` max, Release (A) | observer: `settled` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
+//! | memo | observer: `published_upto` max, Release (A) | observer: `published_upto` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
 //! | floor | counting writer: floor store, Release (A) | reader: floor load, Acquire (B) | the stamps that it counted, and so that `last` is not below the seq before the floor |
 //! | reap | thread to which a floor comes back from the epoch: `reapable` max, Release (A) | reaper: `reapable` load, Acquire (B) | the end of the readers that could reach what is below it |
 //! | count | counting writer or reaper: unlock, full fence | publisher, or thread to which a floor comes back: full fence, attempt at the lock | see `bytes` |
@@ -198,8 +198,8 @@ mod order {
     pub(super) const VACATE_B: Ordering = Ordering::Acquire;
     pub(super) const POOL_A: Ordering = Ordering::Release;
     pub(super) const POOL_B: Ordering = Ordering::Acquire;
-    pub(super) const SETTLE_A: Ordering = Ordering::Release;
-    pub(super) const SETTLE_B: Ordering = Ordering::Acquire;
+    pub(super) const MEMO_A: Ordering = Ordering::Release;
+    pub(super) const MEMO_B: Ordering = Ordering::Acquire;
     pub(super) const FLOOR_A: Ordering = Ordering::Release;
     pub(super) const FLOOR_B: Ordering = Ordering::Acquire;
     pub(super) const REAP_A: Ordering = Ordering::Release;
@@ -212,7 +212,7 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     last: CachePadded<AtomicU64>,
     /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not
     /// read by writers.
-    settled: CachePadded<AtomicU64>,
+    published_upto: CachePadded<AtomicU64>,
     geometry: Geometry,
     /// The longest text that a slot holds itself.
     inline: u64,
@@ -250,7 +250,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         });
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
-            settled: CachePadded::new(AtomicU64::new(geometry.base_seq())),
+            published_upto: CachePadded::new(AtomicU64::new(geometry.base_seq())),
             positions,
             domain,
             bytes,

@@ -173,14 +173,14 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// most a window's worth.
     pub(crate) fn head(&self, guard: &Guard) -> u64 {
         let window = self.window();
-        let mut seq = self.settled.load(order::SETTLE_B).max(window.oldest - 1);
+        let mut seq = self.published_upto.load(order::MEMO_B).max(window.oldest - 1);
         let from = seq;
         while seq < window.last {
             match self.find(seq + 1, guard) {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
-                // What has left the window counts as settled, and so does all before it. Stopping
+                // What has left the window counts as published_upto, and so does all before it. Stopping
                 // here would be right as well: the answer was the head a moment ago. Going on
                 // spares the caller a cursor that has left the window already.
                 Found::Newer => seq = seq.max(self.window().oldest - 1),
@@ -188,7 +188,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
             }
         }
         if seq > from {
-            self.settled.fetch_max(seq, order::SETTLE_A);
+            self.published_upto.fetch_max(seq, order::MEMO_A);
         }
         seq
     }

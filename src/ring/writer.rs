@@ -44,7 +44,7 @@ impl<M: Copy + Send + Sync> Leftovers<'_, M> {
     }
 
     /// Retires what was unlinked, and gives the others back.
-    fn settle(&mut self, guard: &Guard) {
+    fn dispose(&mut self, guard: &Guard) {
         let Ring { last, depot, .. } = self.ring;
         if !self.unlinked.is_empty() {
             // announce:B, for all of them. On x86-64, LLVM makes of an addition of zero whose
@@ -69,7 +69,7 @@ impl<M: Copy + Send + Sync> Drop for Leftovers<'_, M> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_empty() {
-            self.settle(&self.ring.pin());
+            self.dispose(&self.ring.pin());
         }
     }
 }
@@ -209,7 +209,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     fn tidy_up(&self, writing: Writing, mut leftovers: Leftovers<'_, M>) {
         let guard = writing.into_guard(&self.domain);
         if !leftovers.is_empty() {
-            leftovers.settle(&guard);
+            leftovers.dispose(&guard);
             guard.flush();
         }
         if let Some(bytes) = &self.bytes {
