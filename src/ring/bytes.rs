@@ -45,7 +45,7 @@
 //! of the seq: then the seq's writer is done (publish), and has no successor before the slot's next
 //! life. That life begins after the segment was unlinked. The reaper is pinned, and loads the
 //! segment from its position. (1) It was unlinked before: the position does not hold it any more,
-//! and the reaper leaves it alone; the depot takes its blocks before it pools it. (2) It is
+//! and the reaper leaves it alone; the allocator takes its blocks before it pools it. (2) It is
 //! unlinked afterwards: it is not used again while the reaper is pinned (R4). There is one reaper
 //! at a time, under a lock that is only tried: the argument is that of counting, with the highest
 //! floor that came back in the place of stamps.
@@ -212,7 +212,7 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         for round in 0..MOST_ROUNDS {
             guard.flush();
             guard.repin();
-            let now = ring.depot.spilled_bytes();
+            let now = ring.allocator.spilled_bytes();
             if round + 1 >= ROUNDS && (now >= spilled || now <= self.max_bytes.saturating_add(GRAIN)) {
                 break;
             }

@@ -176,7 +176,7 @@ use bytes::ByteBound;
 use crossbeam_utils::CachePadded;
 use reader::Found;
 use reaper::{Positions, Reaper};
-use segment::Depot;
+use segment::SegmentAllocator;
 use std::ptr;
 
 /// The orderings of the barrier table, by name. `A` is the earlier end, `B` the later.
@@ -217,7 +217,7 @@ pub(crate) struct Ring<M: Copy + Send + Sync> {
     /// The longest text that a slot holds itself.
     inline: u64,
     positions: Positions<M>,
-    depot: Arc<Depot<M>>,
+    allocator: Arc<SegmentAllocator<M>>,
     /// Where its readers pin, and what they may look at waits.
     domain: std::sync::Arc<Domain>,
     /// The bound in bytes, if the window has one.
@@ -240,13 +240,13 @@ pub(crate) struct Memory {
 impl<M: Copy + Send + Sync> Ring<M> {
     /// An empty ring. Its segments are allocated as the window fills.
     pub(crate) fn new(geometry: Geometry) -> Self {
-        let depot = Arc::new(Depot::new(&geometry));
+        let allocator = Arc::new(SegmentAllocator::new(&geometry));
         let domain = std::sync::Arc::new(Domain::new());
         let positions: Positions<M> =
             (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
         let bytes = geometry.max_bytes().map(|max_bytes| {
-            let reaper = Reaper::new(&positions, &geometry, &depot, &domain);
-            ByteBound::new(max_bytes, geometry.base_seq() + 1, depot.inline(), reaper)
+            let reaper = Reaper::new(&positions, &geometry, &allocator, &domain);
+            ByteBound::new(max_bytes, geometry.base_seq() + 1, allocator.inline(), reaper)
         });
         Self {
             last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
@@ -254,8 +254,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
             positions,
             domain,
             bytes,
-            inline: depot.inline() as u64,
-            depot,
+            inline: allocator.inline() as u64,
+            allocator,
             geometry,
         }
     }
@@ -285,7 +285,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// How many records were dropped because the ring had gone round before they were written.
     pub(crate) fn superseded(&self) -> u64 {
-        self.depot.superseded()
+        self.allocator.superseded()
     }
 
     /// The bytes of the texts in the window, if they are bounded.
@@ -294,7 +294,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     }
 
     pub(crate) fn memory(&self) -> Memory {
-        self.depot.memory()
+        self.allocator.memory()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::geometry::Geometry;
 use super::order;
-use super::segment::{Depot, Segment};
+use super::segment::{Segment, SegmentAllocator};
 use crate::sync::epoch::Domain;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering, fence};
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) type Positions<M> = std::sync::Arc<[AtomicPtr<Segment<M>>]>;
 pub(super) struct Reaper<M: Copy + Send + Sync> {
     positions: Positions<M>,
     geometry: Geometry,
-    depot: Arc<Depot<M>>,
+    allocator: Arc<SegmentAllocator<M>>,
     /// The ring's. It holds what waits for the epoch, and that holds the reaper.
     domain: Weak<Domain>,
     /// No reader can reach a record below this seq.
@@ -33,14 +33,14 @@ impl<M: Copy + Send + Sync> Reaper<M> {
     pub(super) fn new(
         positions: &Positions<M>,
         geometry: &Geometry,
-        depot: &Arc<Depot<M>>,
+        allocator: &Arc<SegmentAllocator<M>>,
         domain: &std::sync::Arc<Domain>,
     ) -> Self {
         let first_seq = geometry.base_seq() + 1;
         Self {
             positions: Positions::clone(positions),
             geometry: geometry.clone(),
-            depot: Arc::clone(depot),
+            allocator: Arc::clone(allocator),
             domain: std::sync::Arc::downgrade(domain),
             reapable: AtomicU64::new(first_seq),
             reaped: AtomicU64::new(first_seq),
@@ -92,7 +92,7 @@ impl<M: Copy + Send + Sync> Reaper<M> {
                 // SAFETY: the segment covers the seqs, no reader can reach them, and the lock keeps
                 // other reapers away.
                 let bytes = unsafe { segment.take_blocks(seq..end) };
-                self.depot.count_spilled(0, bytes);
+                self.allocator.count_spilled(0, bytes);
             }
             seq = end;
         }

@@ -1,4 +1,4 @@
-//! A run of slots, and the depot that hands segments out and takes them back.
+//! A run of slots, and the allocator that hands segments out and takes them back.
 
 use super::Memory;
 use super::block::{Block, Parts};
@@ -216,7 +216,7 @@ const MIN_POOLED: usize = 3;
 /// Where segments come from and go back to: a bounded pool before the allocator, and the books.
 /// They are on cache lines that an append does not look at: whoever keeps them holds up nobody
 /// else.
-pub(super) struct Depot<M: Copy> {
+pub(super) struct SegmentAllocator<M: Copy> {
     pool: Pool<M>,
     /// What found no place in the pool while a late writer could reach it.
     late: SharedChain<M>,
@@ -232,7 +232,7 @@ pub(super) struct Depot<M: Copy> {
     superseded: AtomicU64,
 }
 
-impl<M: Copy + Send + Sync> Depot<M> {
+impl<M: Copy + Send + Sync> SegmentAllocator<M> {
     pub(super) fn new(geometry: &Geometry) -> Self {
         Self {
             // Segments come back in bursts, when the epoch moves: enough for a burst, little beside
@@ -291,7 +291,7 @@ impl<M: Copy + Send + Sync> Depot<M> {
     }
 
     /// Takes a segment back that no reader can reach, though a late writer may.
-    pub(super) fn give_back(&self, segment: NonNull<Segment<M>>) {
+    pub(super) fn recycle(&self, segment: NonNull<Segment<M>>) {
         // What came before it may be free to go by now.
         let mut late = self.late.take();
         while let Some(segment) = late.pop() {
@@ -336,16 +336,16 @@ impl<M: Copy + Send + Sync> Depot<M> {
     ///
     /// # Safety
     /// The caller unlinked it, and retires it once.
-    pub(super) unsafe fn retire(depot: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
+    pub(super) unsafe fn retire(allocator: &Arc<Self>, segment: NonNull<Segment<M>>, guard: &Guard) {
         // SAFETY: not freed before it is retired.
         unsafe { segment.as_ref() }.unlinked.mark();
-        depot.retired.fetch_add(1, Ordering::Relaxed);
-        let depot = Arc::clone(depot);
+        allocator.retired.fetch_add(1, Ordering::Relaxed);
+        let allocator = Arc::clone(allocator);
         let reclaim = move || {
-            depot.reclaimed.fetch_add(1, Ordering::Relaxed);
-            depot.give_back(segment);
+            allocator.reclaimed.fetch_add(1, Ordering::Relaxed);
+            allocator.recycle(segment);
         };
-        // SAFETY: the closure owns all that it uses, and may run on any thread: depot and segment
+        // SAFETY: the closure owns all that it uses, and may run on any thread: allocator and segment
         // are `Send`.
         unsafe { guard.defer_unchecked(reclaim) };
     }

@@ -3,7 +3,7 @@
 use super::block::{Block, Parts, len};
 use super::chain::Chain;
 use super::seats::Writing;
-use super::segment::{Depot, Segment};
+use super::segment::{Segment, SegmentAllocator};
 use super::{Ring, order};
 use crate::sync::epoch::Guard;
 use crate::sync::{AtomicPtr, prefetch_for_write};
@@ -45,7 +45,7 @@ impl<M: Copy + Send + Sync> Leftovers<'_, M> {
 
     /// Retires what was unlinked, and gives the others back.
     fn dispose(&mut self, guard: &Guard) {
-        let Ring { last, depot, .. } = self.ring;
+        let Ring { last, allocator, .. } = self.ring;
         if !self.unlinked.is_empty() {
             // announce:B, for all of them. On x86-64, LLVM makes of an addition of zero whose
             // result is not used a fence for the compiler only. That is enough there: the
@@ -56,10 +56,10 @@ impl<M: Copy + Send + Sync> Leftovers<'_, M> {
         }
         while let Some(segment) = self.unlinked.pop() {
             // SAFETY: the compare-and-swap unlinked it, and it is in one chain.
-            unsafe { Depot::retire(depot, segment, guard) };
+            unsafe { SegmentAllocator::retire(allocator, segment, guard) };
         }
         while let Some(segment) = self.aside.pop() {
-            depot.give_back(segment);
+            allocator.recycle(segment);
         }
     }
 }
@@ -168,7 +168,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         // SAFETY: the caller's.
         let spare = unsafe { segment.write(seq, fixed, parts) };
         if let Some(block) = &spare {
-            self.depot.count_spilled(0, block.capacity());
+            self.allocator.count_spilled(0, block.capacity());
         }
         spare
     }
@@ -199,7 +199,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         let bytes = block.capacity();
         // SAFETY: the caller's.
         let spare = unsafe { segment.write_spilled(seq, fixed, block) };
-        self.depot.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
+        self.allocator.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
         spare
     }
 
@@ -281,7 +281,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 }
             }
             let aside = &mut leftovers.aside;
-            let new = *fresh.get_or_insert_with(|| NonNull::from(Box::leak(self.depot.take(base, aside))));
+            let new =
+                *fresh.get_or_insert_with(|| NonNull::from(Box::leak(self.allocator.take(base, aside))));
             match position.compare_exchange(current, new.as_ptr(), order::INSTALL_A, order::INSTALL_B) {
                 Ok(_) => {
                     if let Some(old) = NonNull::new(current) {
@@ -330,7 +331,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
             let records = (from..end).rev().zip(records.by_ref());
             let Some(segment) = ring.look_up(from, writing, leftovers) else {
                 // The ring has gone round past it.
-                ring.depot.count_superseded(end - from);
+                ring.allocator.count_superseded(end - from);
                 for (_, (_, text)) in records {
                     if let Text::Block(block) = text {
                         spare(block);
@@ -378,7 +379,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// itself is longer than the window, and later seqs of it have taken their place.
     pub(crate) fn supersede_last(&mut self, count: u64) {
         self.end -= count;
-        self.leftovers.ring.depot.count_superseded(count);
+        self.leftovers.ring.allocator.count_superseded(count);
     }
 
     /// Ends a claim that is all published. Returns its first seq.
