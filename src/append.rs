@@ -16,13 +16,13 @@ struct Scratch {
     written: String,
     /// Texts of a batch's records that are not as the changes have them, by the changes' places in
     /// the batch.
-    apart: Vec<(usize, Apart)>,
+    staged: Vec<(usize, Staged)>,
     /// Blocks that slots gave up while it was published.
     spares: Vec<Block>,
 }
 
 /// The text of a change in a batch, all done but for the claim.
-enum Apart {
+enum Staged {
     /// The change has the names; its data was written out, and lies here in the scratch.
     Written(Range<usize>),
     /// Too long for a slot.
@@ -44,8 +44,8 @@ fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     let result = work(&mut scratch);
     scratch.written.clear();
     scratch.written.shrink_to(KEPT_SCRATCH);
-    scratch.apart.clear();
-    scratch.apart.shrink_to(KEPT_SCRATCH / size_of::<(usize, Apart)>());
+    scratch.staged.clear();
+    scratch.staged.shrink_to(KEPT_SCRATCH / size_of::<(usize, Staged)>());
     scratch.spares.shrink_to(KEPT_SCRATCH / size_of::<Block>());
     // Where there is no place to keep it any more, it is dropped.
     let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
@@ -63,13 +63,13 @@ pub(crate) fn one(
     let append = |json: &str| {
         let (entity, row_id) = (change.entity, change.row_id);
         let meta = Meta::new(change.kind, timestamp);
-        let (seq, spare) = if ring.fits(total([entity.len(), row_id.len(), json.len()])) {
+        let (seq, recycled) = if ring.fits(total([entity.len(), row_id.len(), json.len()])) {
             ring.append(enter(), meta, [entity, row_id, json])
         } else {
             spilled(ring, meta, entity, row_id, json, enter)
         };
-        if let Some(block) = spare {
-            spill::keep(block);
+        if let Some(block) = recycled {
+            spill::put(block);
         }
         seq
     };
@@ -96,8 +96,8 @@ fn spilled(
 ) -> (u64, Option<Block>) {
     let block = spill::spill([entity, row_id, json]);
     let mut claim = ring.claim(enter(), 1);
-    let spare = claim.publish_last(meta, block);
-    (claim.finish(), spare)
+    let recycled = claim.publish_last(meta, block);
+    (claim.finish(), recycled)
 }
 
 /// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after
@@ -109,19 +109,19 @@ pub(crate) fn batch(
     enter: impl FnOnce() -> Writing,
 ) -> Range<u64> {
     with_scratch(|scratch| {
-        let Scratch { written, apart, spares } = scratch;
+        let Scratch { written, staged, spares } = scratch;
         // Of a batch longer than the window, the front has left it before it could be seen. It is
         // refused as the rest would be.
         let unseen = changes.len().saturating_sub(ring.geometry().capacity().max(1) as usize);
         let (unseen, seen) = changes.split_at(unseen);
         for change in unseen {
-            drop(set_apart(ring, change, written));
+            drop(stage(ring, change, written));
             written.clear();
         }
         for (index, change) in seen.iter().enumerate() {
             match change.data.text() {
                 Ok(json) if ring.fits(total([change.entity.len(), change.row_id.len(), json.len()])) => {}
-                _ => apart.push((index, set_apart(ring, change, written))),
+                _ => staged.push((index, stage(ring, change, written))),
             }
         }
         spares.reserve(seen.len());
@@ -129,10 +129,10 @@ pub(crate) fn batch(
         let mut claim = ring.claim(enter(), changes.len() as u64);
         let records = seen.iter().enumerate().rev().map(|(index, change)| {
             let in_slot = |json| Text::Parts([change.entity, change.row_id, json]);
-            let text = match apart.pop_if(|(place, _)| *place == index) {
+            let text = match staged.pop_if(|(place, _)| *place == index) {
                 None => in_slot(change.data.text().unwrap_or("")),
-                Some((_, Apart::Written(range))) => in_slot(&written[range]),
-                Some((_, Apart::Block(block))) => Text::Block(block),
+                Some((_, Staged::Written(range))) => in_slot(&written[range]),
+                Some((_, Staged::Block(block))) => Text::Block(block),
             };
             (Meta::new(change.kind, timestamp), text)
         });
@@ -141,7 +141,7 @@ pub(crate) fn batch(
             claim.supersede_last(unseen.len() as u64);
         }
         let first = claim.finish();
-        spares.drain(..).for_each(spill::keep);
+        spares.drain(..).for_each(spill::put);
         first..first + changes.len() as u64
     })
 }
@@ -151,19 +151,19 @@ pub(crate) fn batch(
 ///
 /// Not in line, where it would be in the way of changes that need neither.
 #[inline(never)]
-fn set_apart(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Apart {
+fn stage(ring: &Ring<Meta>, change: &Change<'_>, written: &mut String) -> Staged {
     let start = written.len();
     if let Err(value) = change.data.text() {
         write_value(written, value);
     }
     let json_len = change.data.text().map_or(written.len() - start, str::len);
     if ring.fits(total([change.entity.len(), change.row_id.len(), json_len])) {
-        return Apart::Written(start..written.len());
+        return Staged::Written(start..written.len());
     }
     let json = change.data.text().unwrap_or(&written[start..]);
     let block = spill::spill([change.entity, change.row_id, json]);
     written.truncate(start);
-    Apart::Block(block)
+    Staged::Block(block)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -176,13 +176,13 @@ mod tests {
     fn a_thread_keeps_64_kib_of_each_scratch_after_a_huge_change() {
         with_scratch(|scratch| {
             scratch.written.reserve(1 << 20);
-            scratch.apart.reserve(1 << 20);
+            scratch.staged.reserve(1 << 20);
             scratch.spares.reserve(1 << 20);
         });
         with_scratch(|scratch| {
             let kept = [
                 scratch.written.capacity(),
-                scratch.apart.capacity() * size_of::<(usize, Apart)>(),
+                scratch.staged.capacity() * size_of::<(usize, Staged)>(),
                 scratch.spares.capacity() * size_of::<Block>(),
             ];
             assert!(kept.iter().all(|bytes| (60 * 1024..=64 * 1024).contains(bytes)), "{kept:?}");

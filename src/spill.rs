@@ -12,20 +12,20 @@ use std::cell::Cell;
 const KEPT: usize = 64 * 1024;
 
 thread_local! {
-    static SPARES: Cell<Spares> = const { Cell::new(Spares { blocks: Vec::new(), bytes: 0 }) };
+    static CACHE: Cell<BlockCache> = const { Cell::new(BlockCache { blocks: Vec::new(), bytes: 0 }) };
 }
 
 /// Blocks that no slot needs any more.
 #[derive(Default)]
-struct Spares {
+struct BlockCache {
     /// Each with its capacity, the oldest first.
     blocks: Vec<(usize, Block)>,
     /// Their capacities, all told.
     bytes: usize,
 }
 
-impl Spares {
-    /// A block for so many bytes: a spare one that is not more than twice too large, or else a new
+impl BlockCache {
+    /// A block for so many bytes: a recycled one that is not more than twice too large, or else a new
     /// one.
     fn take(&mut self, len: usize) -> Block {
         let fits = |(capacity, _): &(usize, Block)| (len..=2 * len).contains(capacity);
@@ -35,7 +35,7 @@ impl Spares {
 
     /// Keeps a block, in the place of the oldest if there are too many. One that is too large by
     /// itself is freed.
-    fn keep(&mut self, block: Block) {
+    fn put(&mut self, block: Block) {
         let capacity = block.capacity();
         if capacity > KEPT {
             return;
@@ -54,12 +54,12 @@ impl Spares {
     }
 }
 
-fn with_spares<R>(work: impl FnOnce(&mut Spares) -> R) -> R {
+fn with_cache<R>(work: impl FnOnce(&mut BlockCache) -> R) -> R {
     // Taken out while in use: a thread that is being torn down gets some of its own.
-    let mut spares = SPARES.try_with(Cell::take).unwrap_or_default();
-    let result = work(&mut spares);
+    let mut cache = CACHE.try_with(Cell::take).unwrap_or_default();
+    let result = work(&mut cache);
     // Where there is no place to keep them any more, they are dropped.
-    let _ = SPARES.try_with(|place| place.set(spares));
+    let _ = CACHE.try_with(|place| place.set(cache));
     result
 }
 
@@ -75,15 +75,15 @@ pub(crate) fn spill(parts: Parts<'_>) -> Block {
         len <= MAX_RECORD_LEN as u64,
         "a record can hold {MAX_RECORD_LEN} bytes (MAX_RECORD_LEN): entity has {entity}, row_id {row_id}, data {data}"
     );
-    let mut block = with_spares(|spares| spares.take(len as usize));
+    let mut block = with_cache(|cache| cache.take(len as usize));
     block.fill(parts);
     block
 }
 
 /// Keeps a block for the thread's next long texts.
 #[cold]
-pub(crate) fn keep(block: Block) {
-    with_spares(|spares| spares.keep(block));
+pub(crate) fn put(block: Block) {
+    with_cache(|cache| cache.put(block));
 }
 
 #[cfg(all(test, not(loom)))]
@@ -93,50 +93,50 @@ mod tests {
 
     #[test]
     fn a_block_is_used_again_for_texts_of_about_its_size() {
-        let mut spares = Spares::default();
-        spares.keep(Block::with_capacity(1000));
-        spares.keep(Block::with_capacity(300));
-        assert_eq!(spares.take(499).capacity(), 499, "1000 is more than twice as much");
-        assert_eq!(spares.take(500).capacity(), 1000);
-        assert_eq!(spares.take(301).capacity(), 301, "300 is too small");
-        assert_eq!(spares.take(300).capacity(), 300);
-        assert_eq!((spares.blocks.len(), spares.bytes), (0, 0));
+        let mut cache = BlockCache::default();
+        cache.put(Block::with_capacity(1000));
+        cache.put(Block::with_capacity(300));
+        assert_eq!(cache.take(499).capacity(), 499, "1000 is more than twice as much");
+        assert_eq!(cache.take(500).capacity(), 1000);
+        assert_eq!(cache.take(301).capacity(), 301, "300 is too small");
+        assert_eq!(cache.take(300).capacity(), 300);
+        assert_eq!((cache.blocks.len(), cache.bytes), (0, 0));
     }
 
     #[test]
     fn the_oldest_block_goes_first() {
-        let mut spares = Spares::default();
+        let mut cache = BlockCache::default();
         for _ in 0..KEPT / 1000 {
-            spares.keep(Block::with_capacity(1000));
+            cache.put(Block::with_capacity(1000));
         }
         for _ in 0..16 {
-            spares.keep(Block::with_capacity(400));
+            cache.put(Block::with_capacity(400));
         }
-        let kept = |capacity| spares.blocks.iter().filter(|block| block.0 == capacity).count();
+        let kept = |capacity| cache.blocks.iter().filter(|block| block.0 == capacity).count();
         assert_eq!((kept(400), kept(1000)), (16, (KEPT - 16 * 400) / 1000));
     }
 
     #[test]
     fn a_block_beyond_the_limit_is_not_kept_and_drives_none_out() {
-        let mut spares = Spares::default();
-        spares.keep(Block::with_capacity(KEPT));
-        spares.keep(Block::with_capacity(KEPT + 1));
-        assert_eq!((spares.blocks.len(), spares.bytes), (1, KEPT));
-        assert_eq!(spares.take(KEPT).capacity(), KEPT);
+        let mut cache = BlockCache::default();
+        cache.put(Block::with_capacity(KEPT));
+        cache.put(Block::with_capacity(KEPT + 1));
+        assert_eq!((cache.blocks.len(), cache.bytes), (1, KEPT));
+        assert_eq!(cache.take(KEPT).capacity(), KEPT);
     }
 
     proptest! {
         #[test]
         fn what_is_kept_stays_within_the_limit(lens in prop::collection::vec((any::<bool>(), 1..2 * KEPT), 1..50)) {
-            let mut spares = Spares::default();
+            let mut cache = BlockCache::default();
             for (keep, len) in lens {
                 if keep {
-                    spares.keep(Block::with_capacity(len));
+                    cache.put(Block::with_capacity(len));
                 } else {
-                    prop_assert!((len..=2 * len).contains(&spares.take(len).capacity()));
+                    prop_assert!((len..=2 * len).contains(&cache.take(len).capacity()));
                 }
-                let bytes: usize = spares.blocks.iter().map(|(_, block)| block.capacity()).sum();
-                prop_assert_eq!(spares.bytes, bytes);
+                let bytes: usize = cache.blocks.iter().map(|(_, block)| block.capacity()).sum();
+                prop_assert_eq!(cache.bytes, bytes);
                 prop_assert!(bytes <= KEPT);
             }
         }

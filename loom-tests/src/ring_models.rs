@@ -214,8 +214,8 @@ fn a_block_changes_hands() {
                     assert!(append_long(&ring, Writing::pinned(pin_to(&handle)), value).is_none());
                 }
                 reclaim(&handle);
-                let spare = append_long(&ring, Writing::pinned(pin_to(&handle)), 5);
-                spare.map(|mut block| block.fill([&long(6), "", ""])).is_some()
+                let recycled = append_long(&ring, Writing::pinned(pin_to(&handle)), 5);
+                recycled.map(|mut block| block.fill([&long(6), "", ""])).is_some()
             })
         };
         if let Ok(run) = ring.read(pin_to(&handle), 0, 1) {
@@ -225,8 +225,8 @@ fn a_block_changes_hands() {
         }
         let given_up = 1 + usize::from(writer.join().expect("the writer ends"));
         reclaim(&handle);
-        let (_, spare) = ring.append(Writing::pinned(pin_to(&handle)), 6, ["6", "", ""]);
-        assert_eq!(spare.expect("the block of the slot").capacity(), LONG);
+        let (_, recycled) = ring.append(Writing::pinned(pin_to(&handle)), 6, ["6", "", ""]);
+        assert_eq!(recycled.expect("the block of the slot").capacity(), LONG);
         assert_eq!(ring.memory().spilled_bytes, ((5 - given_up) * LONG) as u64, "the books");
     });
 }
@@ -466,9 +466,9 @@ fn append_long(ring: &Ring<u64>, writing: Writing, value: u64) -> Option<Block> 
     let mut block = Block::with_capacity(LONG);
     block.fill([&long(value), "", ""]);
     let mut claim = ring.claim(writing, 1);
-    let spare = claim.publish_last(value, block);
+    let recycled = claim.publish_last(value, block);
     claim.finish();
-    spare
+    recycled
 }
 
 fn long(value: u64) -> String {

@@ -213,7 +213,8 @@ impl<M: Copy> Drop for Segment<M> {
 /// So many segments are pooled in the smallest ring.
 const MIN_POOLED: usize = 3;
 
-/// Where segments come from and go back to: a bounded pool before the allocator, and the books.
+/// Where segments come from and go back to: a bounded pool, then the global allocator. It keeps the
+/// account.
 /// They are on cache lines that an append does not look at: whoever keeps them holds up nobody
 /// else.
 pub(super) struct SegmentAllocator<M: Copy> {

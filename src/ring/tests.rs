@@ -182,16 +182,16 @@ fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
 
 /// Appends a text, spilled if it has to be, in a block that the caller has at hand if it is large
 /// enough.
-fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, spare: &mut Option<Block>) {
+fn append_text(ring: &Ring<u64>, value: u64, parts: Parts<'_>, recycled: &mut Option<Block>) {
     let len = parts.concat().len();
     if ring.fits(len as u64) {
-        *spare = ring.append(ring.enter(), value, parts).1.or(spare.take());
+        *recycled = ring.append(ring.enter(), value, parts).1.or(recycled.take());
         return;
     }
-    let mut block = spare.take().unwrap_or_else(|| Block::with_capacity(len));
+    let mut block = recycled.take().unwrap_or_else(|| Block::with_capacity(len));
     block.fill(parts);
     let mut claim = ring.claim(ring.enter(), 1);
-    *spare = claim.publish_last(value, block);
+    *recycled = claim.publish_last(value, block);
     claim.finish();
 }
 
@@ -214,10 +214,10 @@ fn a_slot_gives_its_block_to_its_next_writer() {
     let long = "x".repeat(1000);
     // Until slots are used again: other tests' threads may hold the epoch for a moment.
     let patience = || (1..=1_000_000).inspect(|_| std::thread::yield_now());
-    let mut spare = None;
+    let mut recycled = None;
     let appended = patience().find(|&value| {
-        append_text(&ring, value, [&long, "", ""], &mut spare);
-        spare.is_some()
+        append_text(&ring, value, [&long, "", ""], &mut recycled);
+        recycled.is_some()
     });
     let appended = appended.expect("a block comes back");
     let held = ring.memory().spilled_bytes;

@@ -153,9 +153,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
         segment.prefetch(seq + AHEAD, len(&parts));
         // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive
         // while `claim` is; the text fits.
-        let spare = unsafe { self.write(segment, seq, fixed, parts) };
+        let recycled = unsafe { self.write(segment, seq, fixed, parts) };
         claim.finish();
-        (seq, spare)
+        (seq, recycled)
     }
 
     /// Writes and publishes `seq`'s record, and keeps the books of what comes out of its slot.
@@ -166,11 +166,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
     #[expect(clippy::inline_always, reason = "as `Slot::write`")]
     unsafe fn write(&self, segment: &Segment<M>, seq: u64, fixed: M, parts: Parts<'_>) -> Option<Block> {
         // SAFETY: the caller's.
-        let spare = unsafe { segment.write(seq, fixed, parts) };
-        if let Some(block) = &spare {
+        let recycled = unsafe { segment.write(seq, fixed, parts) };
+        if let Some(block) = &recycled {
             self.allocator.count_spilled(0, block.capacity());
         }
-        spare
+        recycled
     }
 
     /// As [`write`](Self::write), for any text.
@@ -198,9 +198,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
     unsafe fn write_spilled(&self, segment: &Segment<M>, seq: u64, fixed: M, block: Block) -> Option<Block> {
         let bytes = block.capacity();
         // SAFETY: the caller's.
-        let spare = unsafe { segment.write_spilled(seq, fixed, block) };
-        self.allocator.count_spilled(bytes, spare.as_ref().map_or(0, Block::capacity));
-        spare
+        let recycled = unsafe { segment.write_spilled(seq, fixed, block) };
+        self.allocator.count_spilled(bytes, recycled.as_ref().map_or(0, Block::capacity));
+        recycled
     }
 
     /// What readers need not wait for, after a publish: retires segments and lets the epoch move
@@ -313,12 +313,12 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
 
     /// Publishes the records of the claim's last unpublished seqs, the last one's first: they go in
     /// back to front, so that readers meet all of the claim or nothing. Blocks that nobody needs
-    /// any more go to `spare`, for the writer's next long texts.
+    /// any more go to `recycled`, for the writer's next long texts.
     #[inline]
     pub(crate) fn publish<'t>(
         &mut self,
         mut records: impl ExactSizeIterator<Item = (M, Text<'t>)>,
-        mut spare: impl FnMut(Block),
+        mut recycled: impl FnMut(Block),
     ) {
         debug_assert!(records.len() as u64 <= self.end - self.first, "more records than seqs");
         let to = self.end.saturating_sub(records.len() as u64).max(self.first);
@@ -334,7 +334,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
                 ring.allocator.count_superseded(end - from);
                 for (_, (_, text)) in records {
                     if let Text::Block(block) = text {
-                        spare(block);
+                        recycled(block);
                     }
                 }
                 continue;
@@ -351,7 +351,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
                 // SAFETY: R1: `claim` gave this seq to this claim alone, and `end` says that it is
                 // used up; the segment covers it and is alive while `writing` is.
                 if let Some(block) = unsafe { ring.write_text(segment, seq, fixed, text) } {
-                    spare(block);
+                    recycled(block);
                 }
             }
         }
@@ -361,18 +361,18 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     /// any more, if there is one.
     #[cold]
     pub(crate) fn publish_last<'t>(&mut self, fixed: M, text: impl Into<Text<'t>>) -> Option<Block> {
-        let mut spare = None;
-        self.publish(iter::once((fixed, text.into())), |block| spare = Some(block));
-        spare
+        let mut recycled = None;
+        self.publish(iter::once((fixed, text.into())), |block| recycled = Some(block));
+        recycled
     }
 
     /// Publishes the record of a claim of one, and ends the claim. Each part of its text for
     /// itself: an array would be in memory, for those who do not come here too.
     #[cold]
     fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
-        let spare = self.publish_last(fixed, [a, b, c]);
+        let recycled = self.publish_last(fixed, [a, b, c]);
         self.finish();
-        spare
+        recycled
     }
 
     /// Gives up the claim's last unpublished seqs, as many as `count`, as superseded: the claim
