@@ -4,7 +4,7 @@
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
-use crate::ring::{Block, Ring, Text, Writing, total};
+use crate::ring::{Block, Ring, Text, WriteGuard, total};
 use crate::spill;
 use std::cell::Cell;
 use std::ops::Range;
@@ -58,7 +58,7 @@ pub(crate) fn one(
     ring: &Ring<Meta>,
     change: &Change<'_>,
     timestamp: u64,
-    enter: impl FnOnce() -> Writing,
+    enter: impl FnOnce() -> WriteGuard,
 ) -> u64 {
     let append = |json: &str| {
         let (entity, row_id) = (change.entity, change.row_id);
@@ -92,7 +92,7 @@ fn spilled(
     entity: &str,
     row_id: &str,
     json: &str,
-    enter: impl FnOnce() -> Writing,
+    enter: impl FnOnce() -> WriteGuard,
 ) -> (u64, Option<Block>) {
     let block = spill::spill([entity, row_id, json]);
     let mut claim = ring.claim(enter(), 1);
@@ -106,7 +106,7 @@ pub(crate) fn batch(
     ring: &Ring<Meta>,
     changes: &[Change<'_>],
     timestamp: u64,
-    enter: impl FnOnce() -> Writing,
+    enter: impl FnOnce() -> WriteGuard,
 ) -> Range<u64> {
     with_scratch(|scratch| {
         let Scratch { written, staged, spares } = scratch;

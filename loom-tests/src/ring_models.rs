@@ -7,7 +7,7 @@ use crate::append;
 use crate::event::Change;
 use crate::explore::{Epoch, explore};
 use crate::record::{MAX_RECORD_LEN, Meta};
-use crate::ring::{Block, Geometry, Missed, Ring, Writing};
+use crate::ring::{Block, Geometry, Missed, Ring, WriteGuard};
 use crate::sync::epoch::{Guard, pin_to, unpinned};
 use crossbeam_epoch::LocalHandle;
 use loom::sync::Arc;
@@ -21,11 +21,11 @@ fn ring(capacity: usize, segment_len: usize) -> Arc<Ring<u64>> {
 }
 
 /// A writer that no model keeps an eye on.
-fn anyone() -> Writing {
-    Writing::pinned(unpinned())
+fn anyone() -> WriteGuard {
+    WriteGuard::pinned(unpinned())
 }
 
-fn append(ring: &Ring<u64>, writing: Writing, value: u64) -> u64 {
+fn append(ring: &Ring<u64>, writing: WriteGuard, value: u64) -> u64 {
     ring.append(writing, value, [&value.to_string(), "", ""]).0
 }
 
@@ -145,14 +145,14 @@ fn a_lapped_late_writer() {
     explore("a_lapped_late_writer", 4, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        let mut late = ring.claim(Writing::pinned(pin_to(&handle)), 1);
+        let mut late = ring.claim(WriteGuard::pinned(pin_to(&handle)), 1);
         let lapper = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 // Three positions: 4 takes the place of 1.
                 for value in 2..=4 {
-                    append(&ring, Writing::pinned(pin_to(&handle)), value);
+                    append(&ring, WriteGuard::pinned(pin_to(&handle)), value);
                 }
             })
         };
@@ -174,16 +174,16 @@ fn a_reader_against_a_lap() {
     explore("a_reader_against_a_lap", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        append(&ring, Writing::pinned(pin_to(&handle)), 1);
+        append(&ring, WriteGuard::pinned(pin_to(&handle)), 1);
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 for value in 2..=4 {
-                    append(&ring, Writing::pinned(pin_to(&handle)), value);
+                    append(&ring, WriteGuard::pinned(pin_to(&handle)), value);
                 }
                 reclaim(&handle);
-                append(&ring, Writing::pinned(pin_to(&handle)), 5);
+                append(&ring, WriteGuard::pinned(pin_to(&handle)), 5);
             })
         };
         match read(&ring, pin_to(&handle), 0) {
@@ -205,16 +205,16 @@ fn a_block_changes_hands() {
     explore("a_block_changes_hands", 5, || {
         let (ring, epoch) = (ring(1, 1), Arc::new(Epoch::new()));
         let handle = epoch.register();
-        assert!(append_long(&ring, Writing::pinned(pin_to(&handle)), 1).is_none());
+        assert!(append_long(&ring, WriteGuard::pinned(pin_to(&handle)), 1).is_none());
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
                 for value in 2..=4 {
-                    assert!(append_long(&ring, Writing::pinned(pin_to(&handle)), value).is_none());
+                    assert!(append_long(&ring, WriteGuard::pinned(pin_to(&handle)), value).is_none());
                 }
                 reclaim(&handle);
-                let recycled = append_long(&ring, Writing::pinned(pin_to(&handle)), 5);
+                let recycled = append_long(&ring, WriteGuard::pinned(pin_to(&handle)), 5);
                 recycled.map(|mut block| block.fill([&long(6), "", ""])).is_some()
             })
         };
@@ -225,7 +225,7 @@ fn a_block_changes_hands() {
         }
         let given_up = 1 + usize::from(writer.join().expect("the writer ends"));
         reclaim(&handle);
-        let (_, recycled) = ring.append(Writing::pinned(pin_to(&handle)), 6, ["6", "", ""]);
+        let (_, recycled) = ring.append(WriteGuard::pinned(pin_to(&handle)), 6, ["6", "", ""]);
         assert_eq!(recycled.expect("the block of the slot").capacity(), LONG);
         assert_eq!(ring.memory().spilled_bytes, ((5 - given_up) * LONG) as u64, "the books");
     });
@@ -264,7 +264,7 @@ fn the_window_is_there() {
         let (ring, epoch) = (ring(4, 2), Epoch::new());
         let handle = epoch.register();
         for value in 1..=12_u64 {
-            append(&ring, Writing::pinned(pin_to(&handle)), value);
+            append(&ring, WriteGuard::pinned(pin_to(&handle)), value);
             let oldest = ring.window().oldest;
             assert_eq!(read(&ring, pin_to(&handle), oldest - 1), Ok((oldest..=value).collect()));
         }
@@ -321,13 +321,14 @@ fn the_books_balance() {
     });
 }
 
-/// R4: a writer on its seat is writing while another goes round the ring: what it writes to is not
-/// used again before it has left. Then it comes once more. 2 threads, bound 3: 3,149 executions.
+/// R4: a writer with a reservation is writing while another goes round the ring: what it writes to
+/// is not used again before it has left. Then it comes once more. 2 threads, bound 3: 3,149
+/// executions.
 ///
-/// Catches `seats_unseen`, `enter_a_relaxed`, `leave_a_relaxed`, `leave_b_relaxed`.
+/// Catches `reservations_unseen`, `enter_a_relaxed`, `leave_a_relaxed`, `leave_b_relaxed`.
 #[test]
-fn a_late_writer_on_its_seat() {
-    explore("a_late_writer_on_its_seat", 3, || {
+fn a_late_writer_with_a_reservation() {
+    explore("a_late_writer_with_a_reservation", 3, || {
         let ring = ring(1, 1);
         let late = {
             let ring = Arc::clone(&ring);
@@ -344,9 +345,9 @@ fn a_late_writer_on_its_seat() {
     });
 }
 
-/// R4: a writer on its seat looks at an older segment in its position (S = 2), as another takes the
-/// segment away and it is to be used again by a third, who claimed before both. 2 threads, bound 4:
-/// 3,191 executions.
+/// R4: a writer with a reservation looks at an older segment in its position (S = 2), as another
+/// takes the segment away and it is to be used again by a third, who claimed before both. 2
+/// threads, bound 4: 3,191 executions.
 ///
 /// Catches `announce_a_relaxed`, `announce_b_relaxed`.
 #[test]
@@ -368,13 +369,13 @@ fn a_writer_that_only_looks() {
     });
 }
 
-/// R4: a thread ends, and another takes its seat: who sees that one there sees what the first
-/// wrote. 3 threads, bound 2: 17,351 executions.
+/// R4: a thread ends, and another acquires its reservation: what sees that one's era sees what the
+/// first wrote. 3 threads, bound 2: 17,351 executions.
 ///
-/// Catches `row_a_relaxed`, `row_b_relaxed`, `vacate_a_relaxed`, `vacate_b_relaxed`.
+/// Catches `register_a_relaxed`, `register_b_relaxed`, `vacate_a_relaxed`, `vacate_b_relaxed`.
 #[test]
-fn a_seat_changes_hands() {
-    explore("a_seat_changes_hands", 2, || {
+fn a_reservation_changes_hands() {
+    explore("a_reservation_changes_hands", 2, || {
         let ring = ring(1, 1);
         let first = {
             let ring = Arc::clone(&ring);
@@ -462,7 +463,7 @@ fn the_window_starts_before_it_ends() {
 const LONG: usize = 200;
 
 /// Appends a text in a block. Returns a block that is needed no more.
-fn append_long(ring: &Ring<u64>, writing: Writing, value: u64) -> Option<Block> {
+fn append_long(ring: &Ring<u64>, writing: WriteGuard, value: u64) -> Option<Block> {
     let mut block = Block::with_capacity(LONG);
     block.fill([&long(value), "", ""]);
     let mut claim = ring.claim(writing, 1);
@@ -507,12 +508,12 @@ fn an_evicted_block_against_its_reader() {
         let ring = Arc::new(Ring::<u64>::new(geometry));
         let epoch = Arc::new(Epoch::new());
         let handle = epoch.register();
-        append_long(&ring, Writing::pinned(pin_to(&handle)), 1);
+        append_long(&ring, WriteGuard::pinned(pin_to(&handle)), 1);
         let writer = {
             let (ring, epoch) = (Arc::clone(&ring), Arc::clone(&epoch));
             thread::spawn(move || {
                 let handle = epoch.register();
-                append_long(&ring, Writing::pinned(pin_to(&handle)), 2);
+                append_long(&ring, WriteGuard::pinned(pin_to(&handle)), 2);
                 reclaim(&handle);
             })
         };

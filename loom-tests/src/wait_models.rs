@@ -6,7 +6,7 @@
 //! head of `src/wait.rs`, case 2.
 
 use crate::explore::explore;
-use crate::ring::{Geometry, Missed, Ring, Writing};
+use crate::ring::{Geometry, Missed, Ring, WriteGuard};
 use crate::sync::epoch::unpinned;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::wait::{Ended, WaitQueue, Waiter, Watched};
@@ -284,7 +284,7 @@ fn a_follower_across_a_lap() {
             let log = log.clone();
             loom::thread::spawn(move || {
                 for value in 1..=OFFERED {
-                    let _ = log.ring.append(Writing::pinned(unpinned()), value * 10, ["", "", ""]);
+                    let _ = log.ring.append(WriteGuard::pinned(unpinned()), value * 10, ["", "", ""]);
                     log.queue.published(&*log);
                 }
             })

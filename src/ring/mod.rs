@@ -23,11 +23,11 @@
 //! # Protocol by role
 //!
 //! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the
-//! claim: a long text is spilled, the thread's *seat* taken (see `seats`). Then: claim seqs with
-//! one `fetch_add`; find the segment; write the record; store the stamp; leave the seat. Seqs
-//! claimed together are published **back to front**: a reader stops at the first slot that is not
-//! stamped, so it meets a batch either before its first record is stamped, and sees none of it, or
-//! after, and then all the others are stamped too.
+//! claim: a long text is spilled, the thread's *reservation* made (see `reservation`). Then: claim
+//! seqs with one `fetch_add`; find the segment; write the record; store the stamp; end the
+//! reservation. Seqs claimed together are published **back to front**: a reader stops at the first
+//! slot that is not stamped, so it meets a batch either before its first record is stamped, and
+//! sees none of it, or after, and then all the others are stamped too.
 //!
 //! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment
 //! (from the pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who
@@ -37,7 +37,7 @@
 //! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position:
 //! it was lapped. Its record is dropped and counted as *superseded*. If it had found its segment
 //! before stalling, it finishes its write there: the segment may be retired, but is not reused
-//! while the writer is on its seat. In neither case can it touch a slot of a newer seq.
+//! while the writer's reservation is active. In neither case can it touch a slot of a newer seq.
 //!
 //! *Reader* ([`Run`]). Pins, checks its start against the window, and walks the slots while stamp
 //! and seq agree. If it meets a newer segment on the way, everything that it was after has left the
@@ -46,7 +46,8 @@
 //!
 //! *Reclaimer.* A retired segment is handed to the epoch; when every reader that could have seen it
 //! is gone, it goes to a small pool for its next life, or back to the allocator when the pool is
-//! full: in either case only if every seat is empty, or taken later than the segment was unlinked.
+//! full: in either case only if every reservation is inactive, or of a later era than the one in
+//! which the segment was unlinked.
 //! Stamps are not reset: a stale stamp is smaller than every seq of a later life.
 //!
 //! *Evictor* ([`ByteBound`]). If the window is bounded in bytes, a writer that has published counts
@@ -68,7 +69,7 @@
 //! - **R3** A record is read only after an Acquire load of its stamp that returned its seq.
 //! - **R4** Segment memory is touched only under a guard taken before its pointer was loaded, and
 //!   reused only after every such guard is gone. A reader's guard is a pin of the epoch, a writer's
-//!   its seat.
+//!   its reservation.
 //! - **R5** Claim → publish runs no code of users and nothing that can panic.
 //! - **R6** A segment is replaced only when all its seqs are out of the window.
 //!
@@ -92,11 +93,11 @@
 //! | reap | thread to which a floor comes back from the epoch: `reapable` max, Release (A) | reaper: `reapable` load, Acquire (B) | the end of the readers that could reach what is below it |
 //! | count | counting writer or reaper: unlock, full fence | publisher, or thread to which a floor comes back: full fence, attempt at the lock | see `bytes` |
 //! | pin | reader: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
-//! | announce | writer: the claim's `fetch_add`, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's seat to whoever is told of the unlinking, or the unlinking to the writer (R4) |
-//! | enter | writer: store to its seat, Release (A) | reclaimer: load of the seat (leave:B) | what the seat's thread wrote before, though it is back |
-//! | leave | writer: store to its seat, Release (A) | reclaimer: load of the seat, Acquire (B) | all that the writer wrote, and that it is done |
-//! | row | thread: compare-and-swap of the first seat, Release (A) | anyone: load of the first seat, Acquire (B) | the seats of the row, and their places in it |
-//! | vacate | thread that ends: store to `taken`, Release (A) | thread that takes the seat: compare-and-swap, Acquire (B) | what the one before did on the seat: it happened before what this one does there |
+//! | announce | writer: the claim's `fetch_add`, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's reservation to the installer and what it hands the segment to, or the unlinking to the writer (R4) |
+//! | enter | writer: store of an era to its reservation, Release (A) | reclaimer: load of the reservation (leave:B) | what the thread wrote under an earlier era |
+//! | leave | writer: store of `INACTIVE` to its reservation, Release (A) | reclaimer: load of the reservation, Acquire (B) | all that the writer wrote, and that it is done |
+//! | register | thread: compare-and-swap of the list's first, Release (A) | any thread: load of the list's first, Acquire (B) | the reservations in the list, and their links |
+//! | vacate | thread that ends: store to `owned`, Release (A) | thread that acquires the reservation: compare-and-swap, Acquire (B) | what the former owner stored in it: that happened before what this one stores |
 //!
 //! **`last` needs no ordering for its own sake.** It is only ever changed by `fetch_add`, which
 //! reads the latest value in any ordering, so seqs are dense and unique (R1); what *announce*
@@ -106,26 +107,36 @@
 //! *c*, so it is never told that its own cursor lies ahead. The same through *install*: who meets a
 //! newer segment sees a `last` that puts the older one out of the window.
 //!
-//! **Late writer against installer, both orders.** Both act on one position, the late writer
-//! loading, the installer swapping. (1) The load comes first: the writer holds the older segment,
-//! on a seat taken before the load, so that memory is not reused before it lets go (R4), and its
-//! slot has no other owner (R1). (2) The swap comes first: the load returns the newer segment,
-//! whose base says so (install), and the record is dropped. There is no third case, because the
-//! writer decides on the segment that it loaded and on nothing else.
+//! **Late writer against installer, both orders.** Both act on one position: the late writer loads
+//! it, the installer swaps it.
 //!
-//! **A writer on its seat is seen, or sees** (announce). The writer stores the moment to its seat,
-//! claims, and loads a position. The installer swaps the position, adds zero to `last`, and takes
-//! the segment's moment from a counter. Claim and addition are read-modify-writes of one counter:
-//! one comes first, and the later acquires what the earlier released. (1) The addition comes first:
-//! then the swap is behind the writer's load, which cannot return the old segment. (2) The claim
-//! comes first: then the store to the seat is behind whatever the installer does from there on, and
-//! so behind the look at the seats of whoever gets the segment from it, through epoch and pool.
-//! That look finds what the writer stored, or something later. If it is the writer's moment, that
-//! is not later than the segment's: the segment's is taken from the counter behind the addition, so
-//! that a writer who had read a later one would come after the addition, as in (1). So the segment
-//! is left alone. If the seat is empty, or has a moment later than the segment's (the writer is
-//! back, for another claim), then what the writer did before is visible (enter, leave), and its
-//! loads are over. Readers do not add to any counter, so they pin.
+//! 1. The load comes first. The writer holds the older segment, under a reservation made before the
+//!    load. So that memory is not reused before the reservation ends (R4), and its slot has no
+//!    other owner (R1).
+//! 2. The swap comes first. The load returns the newer segment, whose base says so (install), and
+//!    the record is dropped.
+//!
+//! There is no third case, because the writer decides on the segment that it loaded and on nothing
+//! else.
+//!
+//! **A writer sees the unlinking, or the reclaimer sees its reservation** (announce). The writer
+//! stores the current era to its reservation, claims, and loads a position. The installer swaps the
+//! position, adds zero to `last`, and takes the segment's era from the count of eras. The claim and
+//! the addition are read-modify-writes of `last`, so one happens before the other.
+//!
+//! 1. The addition comes first. Then the swap happens before the writer's load, which cannot return
+//!    the old segment.
+//! 2. The claim comes first. Then the store to the reservation happens before everything that the
+//!    installer does after its addition, and so before the reclaimer's load of the reservation: the
+//!    segment travels from the installer to it through epoch and pool. That load returns what the
+//!    writer stored, or something later.
+//!    1. It returns the writer's era. That is at most the segment's: the segment's was taken from
+//!       the count after the addition, so a writer that had read a later one would come after the
+//!       addition, as in case 1. So the segment is left alone.
+//!    2. It returns `INACTIVE`, or a later era than the segment's (the writer is back, for another
+//!       claim). Then what the writer did before is visible (leave, enter), and its loads are over.
+//!
+//! Readers do not add to any counter, so they pin.
 //!
 //! **The unlinking need not be pinned.** Retirement pins the epoch only after the swap. A reader
 //! that could load the old pointer had its pin's fence before the one with which `crossbeam-epoch`
@@ -133,11 +144,11 @@
 //!
 //! **A slot's block** is its record's text in one life, and in a later one its next writer's to
 //! take. (1) Readers of the earlier life are gone: they were pinned, and the segment was not used
-//! again before their guards had ended (R4). (2) The earlier writer's stores are seen: it was on
-//! its seat, and what orders the end of that before the segment's next life (leave, then install)
-//! orders them. The same goes for the segment's mark that its slots may have blocks, which is
-//! stored, Relaxed, before the first block is put: a writer whose slot has a block finds the mark
-//! set. The mark saves everybody else from waiting for a slot's line to arrive before they can
+//! again before their guards had ended (R4). (2) The earlier writer's stores are visible: it had a
+//! reservation, and what orders the end of that before the segment's next life (leave, then
+//! install) orders them. The same goes for the segment's mark that its slots may have blocks, which
+//! is stored, Relaxed, before the first block is put: a writer whose slot has a block finds the
+//! mark set. The mark saves everybody else from waiting for a slot's line to arrive before they can
 //! write to it.
 //!
 //! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected
@@ -149,7 +160,8 @@
 //! lapped writer rather than waiting for it: the Linux `printk_ringbuffer`, turned round: there the
 //! next lap is refused, here the late one. Epochs: Keir Fraser's thesis, as made by
 //! `crossbeam-epoch`. A thread's copy of a global count, as in userspace RCU (Desnoyers and others,
-//! `liburcu`): the seats, their fence left to an instruction that is there anyway.
+//! `liburcu`): the reservations, their fence left to an instruction that is there anyway. The words
+//! reservation and era are those of the crate `seize`.
 
 mod block;
 mod bytes;
@@ -158,7 +170,7 @@ mod geometry;
 mod pool;
 mod reader;
 mod reaper;
-mod seats;
+mod reservation;
 mod segment;
 mod slot;
 mod writer;
@@ -166,7 +178,7 @@ mod writer;
 pub(crate) use block::{Block, Parts, total};
 pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
-pub(crate) use seats::Writing;
+pub(crate) use reservation::WriteGuard;
 pub(crate) use slot::MIN_SLOT_SIZE;
 pub(crate) use writer::Text;
 
@@ -192,8 +204,8 @@ mod order {
     pub(super) const ENTER_A: Ordering = Ordering::Release;
     pub(super) const LEAVE_A: Ordering = Ordering::Release;
     pub(super) const LEAVE_B: Ordering = Ordering::Acquire;
-    pub(super) const ROW_A: Ordering = Ordering::Release;
-    pub(super) const ROW_B: Ordering = Ordering::Acquire;
+    pub(super) const REGISTER_A: Ordering = Ordering::Release;
+    pub(super) const REGISTER_B: Ordering = Ordering::Acquire;
     pub(super) const VACATE_A: Ordering = Ordering::Release;
     pub(super) const VACATE_B: Ordering = Ordering::Acquire;
     pub(super) const POOL_A: Ordering = Ordering::Release;
@@ -269,8 +281,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// Says that the calling thread is about to claim seqs.
     #[inline]
-    pub(crate) fn enter(&self) -> Writing {
-        Writing::enter(&self.domain)
+    pub(crate) fn enter(&self) -> WriteGuard {
+        WriteGuard::enter(&self.domain)
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {

@@ -180,9 +180,9 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
-                // What has left the window counts as published_upto, and so does all before it. Stopping
-                // here would be right as well: the answer was the head a moment ago. Going on
-                // spares the caller a cursor that has left the window already.
+                // What has left the window counts as published_upto, and so does all before it.
+                // Stopping here would be right as well: the answer was the head a moment ago. Going
+                // on spares the caller a cursor that has left the window already.
                 Found::Newer => seq = seq.max(self.window().oldest - 1),
                 _ => break,
             }

@@ -5,7 +5,7 @@ use super::block::{Block, Parts};
 use super::chain::{Chain, SharedChain};
 use super::geometry::Geometry;
 use super::pool::Pool;
-use super::seats::Unlinked;
+use super::reservation::RetireEra;
 use super::slot::{CACHE_LINE, Slot};
 use crate::sync::epoch::Guard;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell};
@@ -24,7 +24,7 @@ pub(super) struct Segment<M: Copy> {
     /// The next in the chain that holds the segment, if one does. Only the holder of the chain
     /// looks at it.
     next: UnsafeCell<Option<NonNull<Self>>>,
-    unlinked: Unlinked,
+    unlinked: RetireEra,
     /// Whether a slot may hold a block. Set for good, Relaxed, before the first is put: see the
     /// essay.
     spills: AtomicBool,
@@ -48,7 +48,7 @@ impl<M: Copy> Segment<M> {
         let segment = Self {
             base: UnsafeCell::new(0),
             next: UnsafeCell::new(None),
-            unlinked: Unlinked::never(),
+            unlinked: RetireEra::never(),
             spills: AtomicBool::new(false),
             slots,
             len,
@@ -346,8 +346,8 @@ impl<M: Copy + Send + Sync> SegmentAllocator<M> {
             allocator.reclaimed.fetch_add(1, Ordering::Relaxed);
             allocator.recycle(segment);
         };
-        // SAFETY: the closure owns all that it uses, and may run on any thread: allocator and segment
-        // are `Send`.
+        // SAFETY: the closure owns all that it uses, and may run on any thread: allocator and
+        // segment are `Send`.
         unsafe { guard.defer_unchecked(reclaim) };
     }
 

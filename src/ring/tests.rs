@@ -293,7 +293,7 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
 }
 
 /// Waits until the ring has given back all but fewer than so many segments: writers of other tests,
-/// held on their seats, hold the segments of all rings.
+/// held with their reservations, hold the segments of all rings.
 fn gives_back(ring: &Ring<u64>, segments: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while ring.memory().allocated >= segments {

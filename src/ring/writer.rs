@@ -2,7 +2,7 @@
 
 use super::block::{Block, Parts, len};
 use super::chain::Chain;
-use super::seats::Writing;
+use super::reservation::WriteGuard;
 use super::segment::{Segment, SegmentAllocator};
 use super::{Ring, order};
 use crate::sync::epoch::Guard;
@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 #[must_use = "readers wait at a claimed seq until it is published"]
 pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
     /// Since before the claim: what it reaches stays alive until this goes (R4).
-    writing: Writing,
+    writing: WriteGuard,
     first: u64,
     /// One past the last seq that is still to be published.
     end: u64,
@@ -118,7 +118,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
 
     /// Hands out the next `count` seqs (announce:A).
     #[inline]
-    pub(crate) fn claim(&self, writing: Writing, count: u64) -> Claim<'_, M> {
+    pub(crate) fn claim(&self, writing: WriteGuard, count: u64) -> Claim<'_, M> {
         let last = self.last.fetch_add(count, order::ANNOUNCE_A);
         let leftovers = Leftovers { ring: self, unlinked: Chain::new(), aside: Chain::new() };
         Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
@@ -130,7 +130,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in
     /// its place.
     #[inline]
-    pub(crate) fn append(&self, writing: Writing, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
+    pub(crate) fn append(&self, writing: WriteGuard, fixed: M, parts: Parts<'_>) -> (u64, Option<Block>) {
         // All that comes after the claim waits for it: the position of the seq that it will
         // probably give is found before. In a model any guess will do, and a load would keep loom
         // from seeing what the claim races with (see `load_own`).
@@ -206,7 +206,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// What readers need not wait for, after a publish: retires segments and lets the epoch move
     /// on, and keeps the bound in bytes.
     #[cold]
-    fn tidy_up(&self, writing: Writing, mut leftovers: Leftovers<'_, M>) {
+    fn tidy_up(&self, writing: WriteGuard, mut leftovers: Leftovers<'_, M>) {
         let guard = writing.into_guard(&self.domain);
         if !leftovers.is_empty() {
             leftovers.dispose(&guard);
@@ -230,7 +230,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         &self,
         position: &AtomicPtr<Segment<M>>,
         seq: u64,
-        _writing: &'w Writing,
+        _writing: &'w WriteGuard,
     ) -> Result<&'w Segment<M>, *mut Segment<M>> {
         let current = position.load(order::INSTALL_B);
         // SAFETY: loaded with install:B after the claim (R4).
@@ -246,7 +246,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     fn look_up<'w>(
         &self,
         seq: u64,
-        writing: &'w Writing,
+        writing: &'w WriteGuard,
         leftovers: &mut Leftovers<'_, M>,
     ) -> Option<&'w Segment<M>> {
         self.current(self.position(seq), seq, writing)
@@ -261,7 +261,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         &self,
         seq: u64,
         mut current: *mut Segment<M>,
-        _writing: &'w Writing,
+        _writing: &'w WriteGuard,
         leftovers: &mut Leftovers<'_, M>,
     ) -> Option<&'w Segment<M>> {
         let base = self.geometry.base_of(seq);
