@@ -43,7 +43,7 @@ pub struct Batch<'log> {
 }
 
 /// How many events a filtered read walks over before it looks at them.
-const STRIDE: usize = 256;
+const FILTER_CHUNK: usize = 256;
 
 impl<'log> Batch<'log> {
     pub(crate) fn new(run: Run<'log, Meta>, incarnation: Option<Incarnation>) -> Self {
@@ -51,8 +51,8 @@ impl<'log> Batch<'log> {
     }
 
     /// How long a run [`pick`](Self::pick) wants to start from.
-    pub(crate) fn stride(query: &Query<'_>) -> usize {
-        if query.filter.is_some() { query.limit.min(STRIDE) } else { query.limit }
+    pub(crate) fn chunk(query: &Query<'_>) -> usize {
+        if query.filter.is_some() { query.limit.min(FILTER_CHUNK) } else { query.limit }
     }
 
     /// The events of a run, and of what follows it, that the filter lets through.
@@ -75,7 +75,7 @@ impl<'log> Batch<'log> {
             if picked.len() == limit {
                 break;
             }
-            batch.run.extend(STRIDE.min(MAX_EXAMINED - examined));
+            batch.run.extend(FILTER_CHUNK.min(MAX_EXAMINED - examined));
             if batch.run.len() == examined {
                 break;
             }

@@ -151,7 +151,7 @@ impl ChangeLog {
     ///
     /// See [`Follower`].
     pub fn follow(self: &Arc<Self>, cursor: impl Into<Cursor>) -> Follower {
-        Follower { log: Arc::clone(self), place: Place { cursor: cursor.into(), resync: None } }
+        Follower { log: Arc::clone(self), position: Position { cursor: cursor.into(), resync: None } }
     }
 }
 
@@ -242,18 +242,18 @@ impl Future for Visible<'_> {
 #[derive(Debug)]
 pub struct Follower {
     log: Arc<ChangeLog>,
-    place: Place,
+    position: Position,
 }
 
 /// Where a follower is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Position {
     cursor: Cursor,
     /// What it gets until it seeks.
     resync: Option<Resync>,
 }
 
-impl Place {
+impl Position {
     /// Reads on from here, and moves past what was read.
     fn advance<'log>(&mut self, log: &'log ChangeLog, query: Query<'_>) -> Result<Batch<'log>, Resync> {
         if let Some(resync) = self.resync {
@@ -333,10 +333,10 @@ impl Follower {
     ) -> Result<Option<Batch<'_>>, Resync> {
         let query = query.into();
         let deadline = deadline(timeout);
-        let Self { log, place } = self;
+        let Self { log, position } = self;
         let mut timed_out = false;
         loop {
-            let batch = place.advance(log, query)?;
+            let batch = position.advance(log, query)?;
             if !batch.is_empty() || query.limit == 0 || timed_out {
                 return Ok(Some(batch));
             }
@@ -347,7 +347,7 @@ impl Follower {
                 timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 continue;
             }
-            match Waiter::new(&**log).block(place.next_seq(), deadline) {
+            match Waiter::new(&**log).block(position.next_seq(), deadline) {
                 Ok(Ended::Visible(_)) => {}
                 Ok(Ended::Closed(_)) => return Ok(None),
                 Err(_) => timed_out = true,
@@ -389,8 +389,8 @@ impl Follower {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn next<'a>(&'a mut self, query: impl Into<Query<'a>>) -> Next<'a> {
-        let Self { log, place } = self;
-        Next { waiter: Waiter::new(log), place, query: query.into() }
+        let Self { log, position } = self;
+        Next { waiter: Waiter::new(log), position, query: query.into() }
     }
 
     /// Where it stands: after the last event handed out, or filtered out.
@@ -398,12 +398,12 @@ impl Follower {
     /// After the first successful read it names the log's incarnation: its text is the token to
     /// resume from.
     pub fn cursor(&self) -> Cursor {
-        self.place.cursor
+        self.position.cursor
     }
 
     /// Goes on from another cursor, backwards or forwards. Ends a [`Resync`].
     pub fn seek(&mut self, cursor: impl Into<Cursor>) {
-        self.place = Place { cursor: cursor.into(), resync: None };
+        self.position = Position { cursor: cursor.into(), resync: None };
     }
 
     /// The log that it follows.
@@ -437,7 +437,7 @@ impl Follower {
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Next<'a> {
     waiter: Waiter<&'a ChangeLog>,
-    place: &'a mut Place,
+    position: &'a mut Position,
     query: Query<'a>,
 }
 
@@ -445,8 +445,8 @@ impl<'a> Future for Next<'a> {
     type Output = Result<Option<Batch<'a>>, Resync>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiter, place, query } = &mut *self;
-        place.poll(waiter.watched(), waiter, *query, context)
+        let Self { waiter, position, query } = &mut *self;
+        position.poll(waiter.watched(), waiter, *query, context)
     }
 }
 
@@ -516,12 +516,12 @@ mod stream {
         type Item = Result<PullResponse, Resync>;
 
         fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            let Self { waiter, follower: Follower { log, place }, limit, filter, ended } = &mut *self;
+            let Self { waiter, follower: Follower { log, position }, limit, filter, ended } = &mut *self;
             if *ended {
                 return Poll::Ready(None);
             }
             let query = Query { limit: *limit, filter: filter.as_ref() };
-            let polled = place.poll(log, waiter, query, context).map(Result::transpose);
+            let polled = position.poll(log, waiter, query, context).map(Result::transpose);
             *ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
             polled.map_ok(|batch| batch.to_response())
         }

@@ -341,7 +341,7 @@ impl ChangeLog {
     /// What all reads come down to.
     #[inline]
     fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Batch<'_>, Resync> {
-        let limit = Batch::stride(&query);
+        let limit = Batch::chunk(&query);
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }

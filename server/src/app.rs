@@ -9,7 +9,7 @@ use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::share::{Pushing, Room, Sending};
 use crate::store::Store;
-use crate::subscriber::Places;
+use crate::subscriber::LagTracker;
 use crate::tickets::Tickets;
 use crate::views::{View, Views};
 use crate::writer::{Refused, Writer};
@@ -31,7 +31,7 @@ pub(crate) struct App {
     pub(crate) tickets: Tickets,
     pub(crate) access: Access,
     pub(crate) frames: Frames,
-    pub(crate) places: Places,
+    pub(crate) places: LagTracker,
     pub(crate) metrics: Arc<Metrics>,
     /// One permit for each connection and each live stream.
     pub(crate) connections: Arc<Semaphore>,

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
 use crate::share::{Pushing, Sending};
 use crate::store::{Store, StoreError};
-use crate::subscriber::Places;
+use crate::subscriber::LagTracker;
 use crate::tickets::Tickets;
 use crate::views::{MAX_PAGE_BYTES, Views};
 use crate::writer::Writer;
@@ -143,7 +143,7 @@ impl Starting {
             tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
             access: Access::new(&config),
             frames: Frames::default(),
-            places: Places::default(),
+            places: LagTracker::default(),
             connections: connections.permits,
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
             pushing: Pushing::new(config.max_pushing),

@@ -13,11 +13,11 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Where the live streams stand that follow everything. (What is not for a filtered one is no lag.)
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct LagTracker {
     places: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
-impl Places {
+impl LagTracker {
     /// One more, for as long as it is kept.
     fn open(&self, seq: u64) -> Arc<AtomicU64> {
         let place = Arc::new(AtomicU64::new(seq));

@@ -19,9 +19,9 @@ const MIN_SHARDS: usize = 16;
 /// Whoever holds a place alone owns the slot: the claimer of an id in flight, then the order of
 /// completion, and at last whoever took it out of there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u64);
+struct SlotRef(u64);
 
-impl Place {
+impl SlotRef {
     /// Stands for no place: what the order is filled with at first.
     const NONE: Self = Self(0);
     const SLOT: u64 = align_of::<Shard>() as u64 - 1;
@@ -38,7 +38,7 @@ impl Place {
 #[derive(Debug)]
 #[must_use = "an id stays in flight until it is completed or forgotten"]
 pub(crate) struct Held {
-    place: Place,
+    place: SlotRef,
     hashes: Hashes,
 }
 
@@ -188,7 +188,9 @@ impl Set {
         let mut depth = 0;
         loop {
             match shard.enter(query, new) {
-                Entered::At(slot) => return Claim::Proceed(Held { place: Place::new(shard, slot), hashes }),
+                Entered::At(slot) => {
+                    return Claim::Proceed(Held { place: SlotRef::new(shard, slot), hashes });
+                }
                 Entered::Found(found) if found.state == State::InFlight => return Claim::InFlight,
                 Entered::Found(found) if self.rely(hashes.filter, &found) => {
                     let both = found.entry.fingerprint().zip(new.fingerprint);
@@ -206,11 +208,11 @@ impl Set {
 
     /// The shard and the slot of a place.
     #[expect(clippy::unused_self, reason = "it is what the shard is borrowed from")]
-    fn at(&self, place: Place) -> (&Shard, usize) {
-        let shard = std::ptr::with_exposed_provenance::<Shard>((place.0 & !Place::SLOT) as usize);
+    fn at(&self, place: SlotRef) -> (&Shard, usize) {
+        let shard = std::ptr::with_exposed_provenance::<Shard>((place.0 & !SlotRef::SLOT) as usize);
         // SAFETY: places are made of references to shards of this set, which live as long as it
         // does (D6).
-        (unsafe { &*shard }, (place.0 & Place::SLOT) as usize)
+        (unsafe { &*shard }, (place.0 & SlotRef::SLOT) as usize)
     }
 
     /// Sets the bits of an id in the filter, for the generation of this ticket.
@@ -259,15 +261,15 @@ impl Set {
     ///
     /// That is the one completed `capacity` tickets before, unless this thread or another one was
     /// late. Then the younger of two stays, and the older goes.
-    fn line_up(&self, mut place: Place, mut ticket: u64) {
+    fn line_up(&self, mut place: SlotRef, mut ticket: u64) {
         let capacity = self.order.len() as u64;
         if capacity == 0 {
             return self.vacate(place);
         }
         let position = &self.order[(ticket % capacity) as usize];
         loop {
-            let other = Place(position.swap(place.0, Ordering::AcqRel)); // order:A, order:B
-            if other == Place::NONE {
+            let other = SlotRef(position.swap(place.0, Ordering::AcqRel)); // order:A, order:B
+            if other == SlotRef::NONE {
                 return;
             }
             let (shard, slot) = self.at(other);
@@ -282,7 +284,7 @@ impl Set {
         }
     }
 
-    fn vacate(&self, place: Place) {
+    fn vacate(&self, place: SlotRef) {
         let (shard, slot) = self.at(place);
         shard.vacate(slot);
     }

@@ -102,11 +102,11 @@ impl<M: Copy + Send + Sync> Ring<M> {
     fn walk(&self, guard: Guard, first: u64, limit: usize, last: u64) -> Result<Run<'_, M>, (Lapped, Guard)> {
         let mut segments = (None, Vec::new());
         let end = first.saturating_add(limit as u64).min(last + 1);
-        let stride = self.stride(&guard, first, end, last, |segment| match segments.0 {
+        let scan = self.scan(&guard, first, end, last, |segment| match segments.0 {
             None => segments.0 = Some(segment),
             Some(_) => segments.1.push(segment),
         });
-        let Ok((len, more)) = stride else { return Err((Lapped, guard)) };
+        let Ok((len, more)) = scan else { return Err((Lapped, guard)) };
         let (first_segment, other_segments) = segments;
         Ok(Run { len, first_segment, other_segments, ..Run::empty(self, first, more, guard) })
     }
@@ -115,7 +115,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// hands out the segments they lie in. Returns how many they are, and whether another one
     /// follows.
     #[inline]
-    fn stride(
+    fn scan(
         &self,
         guard: &Guard,
         from: u64,
@@ -229,7 +229,7 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
         let end = from.saturating_add(count as u64).min(last + 1);
         // The walk may start in the segment in which the run ends.
         let mut known = (*len > 0).then(|| ring.geometry.base_of(from - 1));
-        let stride = ring.stride(guard, from, end, last, |segment| {
+        let scan = ring.scan(guard, from, end, last, |segment| {
             if known.take() == Some(ring.geometry.base_of(from)) {
                 return;
             }
@@ -238,7 +238,7 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
                 Some(_) => other_segments.push(segment),
             }
         });
-        if let Ok((count, more)) = stride {
+        if let Ok((count, more)) = scan {
             *len += count;
             self.more = more;
         }
