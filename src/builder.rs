@@ -30,13 +30,13 @@ const MAX_SEGMENT_LEN: usize = 256;
 /// that missed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum FreshCursor {
-    /// A [`Resync`](crate::Resync), as any other cursor behind the window: a fresh client must load
+pub enum StartPolicy {
+    /// A [`Resync`](crate::Resync), as any other cursor that the window has left behind: a fresh client must load
     /// the rows first.
     #[default]
     Resync,
-    /// What is left: for readers that want the latest events and no state.
-    Tail,
+    /// The earliest event that is left: for readers that want the latest events and no state.
+    Earliest,
 }
 
 /// Sets up a [`ChangeLog`].
@@ -65,7 +65,7 @@ pub struct Builder {
     pub(crate) slot_size: usize,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) clock: Clock,
-    pub(crate) fresh_cursor: FreshCursor,
+    pub(crate) start_policy: StartPolicy,
 }
 
 impl Default for Builder {
@@ -79,7 +79,7 @@ impl Default for Builder {
             slot_size: DEFAULT_SLOT_SIZE,
             incarnation: None,
             clock: Clock::default(),
-            fresh_cursor: FreshCursor::default(),
+            start_policy: StartPolicy::default(),
         }
     }
 }
@@ -206,8 +206,8 @@ impl Builder {
     }
 
     /// What a cursor at 0 gets once events have left the window; a resync unless said otherwise.
-    pub fn fresh_cursor(mut self, answer: FreshCursor) -> Self {
-        self.fresh_cursor = answer;
+    pub fn start_policy(mut self, policy: StartPolicy) -> Self {
+        self.start_policy = policy;
         self
     }
 

@@ -34,7 +34,7 @@ mod wait;
 mod wire;
 
 pub use batch::{Batch, Iter};
-pub use builder::{Builder, FreshCursor, MAX_BASE_SEQ, MAX_CAPACITY};
+pub use builder::{Builder, MAX_BASE_SEQ, MAX_CAPACITY, StartPolicy};
 pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
 pub use error::{Closed, ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut, WaitError};

@@ -3,7 +3,7 @@
 
 use crate::append;
 use crate::batch::Batch;
-use crate::builder::{Builder, FreshCursor};
+use crate::builder::{Builder, StartPolicy};
 use crate::clock::{Clock, LAST_MILLISECOND};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
@@ -52,7 +52,7 @@ pub struct ChangeLog {
     pub(crate) max_push_changes: usize,
     incarnation: Incarnation,
     clock: Clock,
-    fresh_cursor: FreshCursor,
+    start_policy: StartPolicy,
     resyncs: Resyncs,
     /// On cache lines of its own: every append reads from it, and only waiters write to it.
     pub(crate) wait_queue: CachePadded<WaitQueue>,
@@ -107,7 +107,7 @@ impl ChangeLog {
             max_push_changes: builder.max_push_changes,
             incarnation: builder.incarnation.unwrap_or_else(Incarnation::random),
             clock: builder.clock,
-            fresh_cursor: builder.fresh_cursor,
+            start_policy: builder.start_policy,
             resyncs: Resyncs::default(),
             wait_queue: CachePadded::new(WaitQueue::new()),
             #[cfg(feature = "profile")]
@@ -322,7 +322,7 @@ impl ChangeLog {
     /// number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
     /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
     /// each, and with a filter, a number for each event that matches. Wait-free but for that, and
-    /// for a cursor at 0 under [`FreshCursor::Tail`], which is tried again a few times when writers
+    /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when writers
     /// go round the whole window meanwhile.
     ///
     /// # Examples
@@ -347,13 +347,13 @@ impl ChangeLog {
         }
         // A cursor at 0 that names this log is not fresh: its reader has seen that the log was
         // empty.
-        let fresh = cursor == Cursor::from(0) && self.fresh_cursor == FreshCursor::Tail;
+        let fresh = cursor == Cursor::from(0) && self.start_policy == StartPolicy::Earliest;
         let mut incarnation = Some(self.incarnation);
         let run = match self.ring.read(self.ring.pin(), cursor.seq, limit) {
             Err(Missed::Evicted(_)) if fresh => {
                 // A reader that asks for nothing has seen nothing, and stays fresh.
                 incarnation = incarnation.filter(|_| limit > 0);
-                Ok(self.ring.read_tail(limit))
+                Ok(self.ring.read_earliest(limit))
             }
             result => result,
         };

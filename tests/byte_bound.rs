@@ -14,7 +14,7 @@ mod counting;
 
 use counting::{alone, outstanding, peak, start};
 use proptest::prelude::*;
-use ringlog::{Batch, Builder, Change, ChangeLog, FreshCursor, Resync, ResyncReason, SyncCursor};
+use ringlog::{Batch, Builder, Change, ChangeLog, Resync, ResyncReason, StartPolicy, SyncCursor};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,9 +164,9 @@ fn a_reader_whose_next_event_was_evicted_by_bytes_is_resynced_however_it_reads()
 }
 
 #[test]
-fn a_fresh_cursor_gets_the_tail_that_the_bound_leaves() {
+fn a_fresh_cursor_starts_at_the_earliest_event_that_the_bound_leaves() {
     let _alone = alone();
-    let builder = ChangeLog::builder().max_bytes(250).fresh_cursor(FreshCursor::Tail);
+    let builder = ChangeLog::builder().max_bytes(250).start_policy(StartPolicy::Earliest);
     let log = builder.build().unwrap();
     for _ in 0..5 {
         append(&log, 100);

@@ -6,7 +6,7 @@ mod waking;
 
 use proptest::prelude::*;
 use ringlog::{
-    Batch, Change, ChangeLog, Cursor, Filter, FreshCursor, MAX_EXAMINED, PullResponse, ResyncReason,
+    Batch, Change, ChangeLog, Cursor, Filter, MAX_EXAMINED, PullResponse, ResyncReason, StartPolicy,
 };
 use std::sync::Arc;
 use std::task::Poll;
@@ -209,7 +209,7 @@ fn a_filtered_read_is_refused_as_any_other() {
     assert_eq!(log.read(1, todos.limit(1)).unwrap_err().reason, ResyncReason::Evicted);
     assert_eq!(log.read(6, todos.limit(1)).unwrap_err().reason, ResyncReason::Ahead);
 
-    let log = ChangeLog::builder().capacity(2).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = ChangeLog::builder().capacity(2).start_policy(StartPolicy::Earliest).build().unwrap();
     for entity in ["Todo", "Todo", "Todo", "User", "Todo"] {
         append(&log, entity);
     }

@@ -7,7 +7,7 @@
 mod waking;
 
 use ringlog::{
-    Change, ChangeLog, Closed, Filter, Follower, FreshCursor, Next, Resync, ResyncReason, Stats, TimedOut,
+    Change, ChangeLog, Closed, Filter, Follower, Next, Resync, ResyncReason, StartPolicy, Stats, TimedOut,
     Visible, WaitError,
 };
 use std::future::Future;
@@ -553,7 +553,7 @@ fn a_log_that_keeps_nothing_tells_its_followers() {
 /// log was empty: skipping to the tail would be silent.
 #[test]
 fn a_follower_from_0_is_told_that_it_was_lapped_where_others_get_the_tail() {
-    let log = ChangeLog::builder().capacity(3).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = ChangeLog::builder().capacity(3).start_policy(StartPolicy::Earliest).build().unwrap();
     let log = Arc::new(log);
     let mut follower = log.follow(0);
     assert!(follower.next_batch(10, Duration::ZERO).unwrap().unwrap().is_empty());

@@ -2,8 +2,8 @@
 //! it, and what bad input gets. All of it on the public API.
 
 use ringlog::{
-    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, FreshCursor, Incarnation,
-    MAX_BASE_SEQ, MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, SyncCursor,
+    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, Incarnation, MAX_BASE_SEQ,
+    MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, StartPolicy, SyncCursor,
 };
 use serde_json::json;
 use std::cell::RefCell;
@@ -148,7 +148,7 @@ fn cursor_0_after_eviction_is_a_resync() {
 
 #[test]
 fn cursor_0_after_eviction_is_the_tail_where_the_builder_says_so() {
-    let log = ChangeLog::builder().capacity(4).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = ChangeLog::builder().capacity(4).start_policy(StartPolicy::Earliest).build().unwrap();
     append(&log, 10);
     assert_eq!(seqs(&log.read(0, 10).unwrap()), [7, 8, 9, 10]);
     assert_eq!(seqs(&log.read(0, 2).unwrap()), [7, 8]);
@@ -258,8 +258,8 @@ fn limit_0_has_no_changes_and_leaves_the_cursor() {
 
 /// Whether by a bare read, by a filtered one, as JSON or by a follower.
 #[test]
-fn limit_0_leaves_a_fresh_cursor_fresh_where_that_gets_the_tail() {
-    let log = ChangeLog::builder().capacity(4).fresh_cursor(FreshCursor::Tail).build().unwrap();
+fn limit_0_leaves_a_fresh_cursor_fresh_where_that_starts_at_the_earliest() {
+    let log = ChangeLog::builder().capacity(4).start_policy(StartPolicy::Earliest).build().unwrap();
     let log = Arc::new(log);
     assert_eq!(log.read(0, 0).unwrap().cursor(), log.cursor(), "it has seen that the log was empty");
     append(&log, 10);
@@ -279,7 +279,7 @@ fn limit_0_leaves_a_fresh_cursor_fresh_where_that_gets_the_tail() {
             "the tail, no resync"
         );
     }
-    let log = ChangeLog::builder().capacity(0).fresh_cursor(FreshCursor::Tail).build().unwrap();
+    let log = ChangeLog::builder().capacity(0).start_policy(StartPolicy::Earliest).build().unwrap();
     append(&log, 10);
     let batch = log.read(0, 0).unwrap();
     assert_eq!((batch.cursor(), batch.has_more()), (Cursor::from(0), false), "nothing is kept");

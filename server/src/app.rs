@@ -31,7 +31,7 @@ pub(crate) struct App {
     pub(crate) tickets: Tickets,
     pub(crate) access: Access,
     pub(crate) frames: Frames,
-    pub(crate) places: LagTracker,
+    pub(crate) lag: LagTracker,
     pub(crate) metrics: Arc<Metrics>,
     /// One permit for each connection and each live stream.
     pub(crate) connections: Arc<Semaphore>,

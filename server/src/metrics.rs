@@ -24,7 +24,7 @@ const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
 const MAX_MICROS: u64 = 3_600_000_000;
 
 /// Appends whose visibility is yet to be timed; further ones are not timed.
-const MAX_MARKS: usize = 1024;
+const MAX_PENDING: usize = 1024;
 
 /// The engine's counters that only grow; the others are gauges.
 const COUNTERS: [&str; 11] = [
@@ -44,11 +44,11 @@ const COUNTERS: [&str; 11] = [
 /// Latencies of the last while.
 #[derive(Debug)]
 struct Latency {
-    inner: Mutex<Turns>,
+    inner: Mutex<RollingHistogram>,
 }
 
 #[derive(Debug)]
-struct Turns {
+struct RollingHistogram {
     current: Histogram<u64>,
     previous: Histogram<u64>,
     since: Instant,
@@ -58,20 +58,20 @@ impl Latency {
     fn new() -> Self {
         #[expect(clippy::expect_used, reason = "constant bounds, known to be fit")]
         let histogram = || Histogram::new_with_bounds(1, MAX_MICROS, 3).expect("bounds are in order");
-        let turns = Turns { current: histogram(), previous: histogram(), since: Instant::now() };
-        Self { inner: Mutex::new(turns) }
+        let rolling = RollingHistogram { current: histogram(), previous: histogram(), since: Instant::now() };
+        Self { inner: Mutex::new(rolling) }
     }
 
     fn record(&self, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(MAX_MICROS).clamp(1, MAX_MICROS);
-        self.turns().current.saturating_record(micros);
+        self.rolling().current.saturating_record(micros);
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        let mut turns = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = turns.since.elapsed();
+    fn rolling(&self) -> MutexGuard<'_, RollingHistogram> {
+        let mut rolling = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = rolling.since.elapsed();
         if age >= WINDOW {
-            let Turns { current, previous, since } = &mut *turns;
+            let RollingHistogram { current, previous, since } = &mut *rolling;
             std::mem::swap(current, previous);
             current.reset();
             if age >= 2 * WINDOW {
@@ -79,15 +79,15 @@ impl Latency {
             }
             *since = Instant::now();
         }
-        turns
+        rolling
     }
 
     /// How many there were, and their quantiles in seconds.
     fn summary(&self) -> (u64, [f64; QUANTILES.len()]) {
-        let turns = self.turns();
-        let mut all = turns.current.clone();
+        let rolling = self.rolling();
+        let mut all = rolling.current.clone();
         // Both have the same bounds.
-        let _ = all.add(&turns.previous);
+        let _ = all.add(&rolling.previous);
         (all.len(), QUANTILES.map(|quantile| all.value_at_quantile(quantile) as f64 / 1e6))
     }
 }
@@ -110,7 +110,7 @@ pub(crate) struct Metrics {
     commit: Latency,
     visibility: Latency,
     /// When the events up to a seq were about to be appended.
-    marks: Mutex<VecDeque<(u64, Instant)>>,
+    pending: Mutex<VecDeque<(u64, Instant)>>,
 }
 
 impl Metrics {
@@ -124,7 +124,7 @@ impl Metrics {
             pull: Latency::new(),
             commit: Latency::new(),
             visibility: Latency::new(),
-            marks: Mutex::default(),
+            pending: Mutex::default(),
         }
     }
 
@@ -155,9 +155,9 @@ impl Metrics {
 
     /// The events up to `seq` were appended, not before `since`.
     pub(crate) fn appended(&self, seq: u64, since: Instant) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.len() < MAX_MARKS {
-            marks.push_back((seq, since));
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.len() < MAX_PENDING {
+            pending.push_back((seq, since));
         }
     }
 
@@ -176,12 +176,12 @@ impl Metrics {
     }
 
     fn seen(&self, before: u64, upto: u64) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(&(seq, since)) = marks.front()
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(&(seq, since)) = pending.front()
             && seq <= upto
         {
-            marks.pop_front();
-            // A mark that came after its event had been seen says nothing.
+            pending.pop_front();
+            // An entry that came after its event had been seen says nothing.
             if seq > before {
                 self.visibility.record(since.elapsed());
             }
@@ -240,7 +240,7 @@ impl Collector for State {
         let Some(app) = self.app.upgrade() else { return Ok(()) };
         encode_engine(&mut encoder, &app.log)?;
         // The places first, or one that has just been fed would be ahead of the head.
-        let furthest = app.places.all().into_iter().min();
+        let furthest = app.lag.all().into_iter().min();
         let lag = furthest.map_or(0, |place| app.log.head().saturating_sub(place));
         for (name, help, value) in [
             ("connections", "Open connections", app.open_connections()),

@@ -143,7 +143,7 @@ impl Starting {
             tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
             access: Access::new(&config),
             frames: Frames::default(),
-            places: LagTracker::default(),
+            lag: LagTracker::default(),
             connections: connections.permits,
             subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
             pushing: Pushing::new(config.max_pushing),

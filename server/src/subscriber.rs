@@ -140,7 +140,7 @@ impl Subscriber {
         // whole token.
         let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
         let follower = app.log.follow(known.unwrap_or(start));
-        let place = filter.is_none().then(|| app.places.open(start.seq));
+        let place = filter.is_none().then(|| app.lag.open(start.seq));
         let is_new = known.is_ok();
         let app = Arc::clone(app);
         Ok(Self { app, follower, filter, place, is_new, last_sent: Instant::now(), permit })

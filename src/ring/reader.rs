@@ -87,7 +87,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     /// Writers that go round the whole window between one look and the next make it start over, a
     /// few times; then it returns an empty run where the window starts now, to be read on from.
     /// With a limit of 0 the run stands before seq 1, as its reader does.
-    pub(crate) fn read_tail(&self, limit: usize) -> Run<'_, M> {
+    pub(crate) fn read_earliest(&self, limit: usize) -> Run<'_, M> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
             if let Ok(run) = self.read(self.pin(), self.window().oldest - 1, limit) {

@@ -62,7 +62,7 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoRespon
         (name, Percentiles { samples, p50, p90, p99, p999, max })
     });
     // Before the head is looked at, or one that has just been fed would be ahead of it.
-    let places = app.places.all();
+    let places = app.lag.all();
     let log = app.log.stats();
     let mut lags: Vec<u64> = places.iter().map(|place| log.head.saturating_sub(*place)).collect();
     lags.sort_unstable();

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory is kept in pieces of so many bytes.
-const PIECE: u64 = 4096;
+/// Memory is kept in pages of so many bytes.
+const PAGE: u64 = 4096;
 
 /// The contents of a file, and over it what was written since.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ struct Inner {
     len: u64,
     /// From here on the file does not count any more: it was cut there at some time.
     file_len: u64,
-    /// Whole pieces that differ from the file's, by number.
-    pieces: BTreeMap<u64, Box<[u8]>>,
+    /// Whole pages that differ from the file's, by number.
+    pages: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Overlay {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, inner: Mutex::new(Inner { len, file_len: len, pieces: BTreeMap::new() }) })
+        Ok(Self { file, inner: Mutex::new(Inner { len, file_len: len, pages: BTreeMap::new() }) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -43,7 +43,7 @@ impl Overlay {
         read_exact_at(&self.file, from_file, offset)
     }
 
-    /// Calls `each` for every piece of a range: with its number, where in it the part begins, and
+    /// Calls `each` for every page of a range: with its number, where in it the part begins, and
     /// where that lies in the range.
     fn parts(
         offset: u64,
@@ -53,9 +53,9 @@ impl Overlay {
         let mut done = 0;
         while done < len {
             let at = offset + done as u64;
-            let within = (at % PIECE) as usize;
-            let count = (PIECE as usize - within).min(len - done);
-            each(at / PIECE, within, done..done + count)?;
+            let within = (at % PAGE) as usize;
+            let count = (PAGE as usize - within).min(len - done);
+            each(at / PAGE, within, done..done + count)?;
             done += count;
         }
         Ok(())
@@ -74,9 +74,9 @@ impl StorageBackend for Overlay {
         }
         self.read_file(&inner, offset, out)?;
         Self::parts(offset, out.len(), |number, within, range| {
-            if let Some(piece) = inner.pieces.get(&number) {
+            if let Some(page) = inner.pages.get(&number) {
                 let count = range.len();
-                out[range].copy_from_slice(&piece[within..within + count]);
+                out[range].copy_from_slice(&page[within..within + count]);
             }
             Ok(())
         })
@@ -86,9 +86,9 @@ impl StorageBackend for Overlay {
         let mut inner = self.inner();
         if len < inner.len {
             inner.file_len = inner.file_len.min(len);
-            inner.pieces.split_off(&len.div_ceil(PIECE));
-            if let Some(piece) = inner.pieces.get_mut(&(len / PIECE)) {
-                piece[(len % PIECE) as usize..].fill(0);
+            inner.pages.split_off(&len.div_ceil(PAGE));
+            if let Some(page) = inner.pages.get_mut(&(len / PAGE)) {
+                page[(len % PAGE) as usize..].fill(0);
             }
         }
         inner.len = len;
@@ -102,14 +102,14 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut inner = self.inner();
         Self::parts(offset, data.len(), |number, within, range| {
-            if !inner.pieces.contains_key(&number) {
-                let mut piece = vec![0; PIECE as usize].into_boxed_slice();
-                self.read_file(&inner, number * PIECE, &mut piece)?;
-                inner.pieces.insert(number, piece);
+            if !inner.pages.contains_key(&number) {
+                let mut page = vec![0; PAGE as usize].into_boxed_slice();
+                self.read_file(&inner, number * PAGE, &mut page)?;
+                inner.pages.insert(number, page);
             }
-            if let Some(piece) = inner.pieces.get_mut(&number) {
+            if let Some(page) = inner.pages.get_mut(&number) {
                 let count = range.len();
-                piece[within..within + count].copy_from_slice(&data[range]);
+                page[within..within + count].copy_from_slice(&data[range]);
             }
             Ok(())
         })?;
