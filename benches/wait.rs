@@ -110,7 +110,7 @@ fn wake_task(rounds: u64) {
 }
 
 fn follow(rounds: u64) {
-    compare(rounds, &[("ringlog next_batch", &follow_ringlog), ("tokio broadcast", &follow_broadcast)]);
+    compare(rounds, &[("ringlog blocking_next", &follow_ringlog), ("tokio broadcast", &follow_broadcast)]);
 }
 
 // Appending.
@@ -121,7 +121,7 @@ const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
 fn append_far(rounds: u64) {
     for waiters in WAITERS {
         let log = ChangeLog::new();
-        let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.visible(u64::MAX))).collect();
+        let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(u64::MAX))).collect();
         let mut context = Context::from_waker(Waker::noop());
         for sleeper in &mut sleepers {
             assert!(sleeper.as_mut().poll(&mut context).is_pending());
@@ -140,7 +140,7 @@ fn append_tail(rounds: u64) {
         let mut context = Context::from_waker(Waker::noop());
         let mut histogram = histogram();
         for round in 1..=rounds {
-            let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.visible(round))).collect();
+            let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(round))).collect();
             for sleeper in &mut sleepers {
                 assert!(sleeper.as_mut().poll(&mut context).is_pending());
             }

@@ -32,7 +32,7 @@ fn main() {
     let some = follow(log.follow(0), &todos);
 
     // This one comes when a part has been written: the log has it all, so it misses nothing.
-    let head = log.wait_for(10_000, Duration::from_secs(60)).expect("the writers write");
+    let head = log.blocking_wait_for(10_000, Duration::from_secs(60)).expect("the writers write");
     let late = follow(log.follow(0), &all);
     println!("a late follower starts with the log at {head}");
 
@@ -81,7 +81,7 @@ fn follow(mut follower: Follower, filter: &Filter) -> thread::JoinHandle<(Table,
         let query: Query<'_> = filter.limit(1_000);
         let (mut table, mut batches) = (Table::new(), 0);
         // The window holds everything here. Elsewhere, a resync says: load the table, then seek.
-        while let Some(batch) = follower.next_batch(query, Duration::MAX).expect("nothing is evicted") {
+        while let Some(batch) = follower.blocking_next(query, Duration::MAX).expect("nothing is evicted") {
             batches += 1;
             apply(&batch, &mut table);
         }

@@ -104,8 +104,8 @@ impl<'log> Batch<'log> {
     /// filter, after the last event examined.
     ///
     /// It names the log's incarnation, so that another log refuses it. One exception: where
-    /// [`StartPolicy::Earliest`](crate::StartPolicy::Earliest) would give a bare 0 what is left of the
-    /// window, a limit of 0 leaves it a bare 0.
+    /// [`StartPolicy::Earliest`](crate::StartPolicy::Earliest) would give a bare 0 what is left of
+    /// the window, a limit of 0 leaves it a bare 0.
     pub fn cursor(&self) -> Cursor {
         Cursor { seq: self.last_seq(), incarnation: self.incarnation }
     }

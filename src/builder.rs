@@ -31,8 +31,8 @@ const MAX_SEGMENT_LEN: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum StartPolicy {
-    /// A [`Resync`](crate::Resync), as any other cursor that the window has left behind: a fresh client must load
-    /// the rows first.
+    /// A [`Resync`](crate::Resync), as any other cursor that the window has left behind: a fresh
+    /// client must load the rows first.
     #[default]
     Resync,
     /// The earliest event that is left: for readers that want the latest events and no state.

@@ -172,8 +172,8 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// What [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) waited for did not become visible in
-/// time.
+/// What [`ChangeLog::blocking_wait_for`](crate::ChangeLog::blocking_wait_for) waited for did not
+/// become visible in time.
 ///
 /// Waiting again goes on where this left off: nothing is lost by a time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +211,8 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// Why [`ChangeLog::wait_for`](crate::ChangeLog::wait_for) returns without what it waited for.
+/// Why [`ChangeLog::blocking_wait_for`](crate::ChangeLog::blocking_wait_for) returns without what
+/// it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitError {
     /// The time is up.

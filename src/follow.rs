@@ -46,13 +46,13 @@ impl ChangeLog {
     /// let log = ChangeLog::new();
     /// std::thread::scope(|scope| {
     ///     scope.spawn(|| log.append_change(&Change::insert("Todo", "t1")));
-    ///     assert_eq!(log.wait_for(1, Duration::from_secs(60)), Ok(1));
+    ///     assert_eq!(log.blocking_wait_for(1, Duration::from_secs(60)), Ok(1));
     /// });
-    /// assert!(matches!(log.wait_for(2, Duration::ZERO), Err(WaitError::TimedOut(_))));
+    /// assert!(matches!(log.blocking_wait_for(2, Duration::ZERO), Err(WaitError::TimedOut(_))));
     /// log.close();
-    /// assert!(matches!(log.wait_for(2, Duration::MAX), Err(WaitError::Closed(_))));
+    /// assert!(matches!(log.blocking_wait_for(2, Duration::MAX), Err(WaitError::Closed(_))));
     /// ```
-    pub fn wait_for(&self, seq: u64, timeout: Duration) -> Result<u64, WaitError> {
+    pub fn blocking_wait_for(&self, seq: u64, timeout: Duration) -> Result<u64, WaitError> {
         match Waiter::new(self).block(seq, deadline(timeout)) {
             Ok(Ended::Visible(head)) => Ok(head),
             Ok(Ended::Closed(head)) => Err(Closed { seq, head }.into()),
@@ -69,7 +69,7 @@ impl ChangeLog {
     /// log was closed.
     ///
     /// # Complexity
-    /// As [`wait_for`](Self::wait_for).
+    /// As [`blocking_wait_for`](Self::blocking_wait_for).
     ///
     /// # Examples
     ///
@@ -79,23 +79,23 @@ impl ChangeLog {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// let log = ChangeLog::new();
     /// let seq = log.append_change(&Change::insert("Todo", "t1"));
-    /// assert_eq!(log.visible(seq).await, Ok(1));
+    /// assert_eq!(log.wait_for(seq).await, Ok(1));
     /// # });
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn visible(&self, seq: u64) -> Visible<'_> {
-        Visible { waiter: Waiter::new(self), seq }
+    pub fn wait_for(&self, seq: u64) -> WaitFor<'_> {
+        WaitFor { waiter: Waiter::new(self), seq }
     }
 
     /// Says that no more appends are to be expected: ends every wait for one, now and from now on.
     ///
     /// Waits, followers and streams get an answer of their own, which is no time-out:
     ///
-    /// - [`wait_for`](Self::wait_for) and [`visible`](Self::visible) give [`Closed`] for a seq that
-    ///   was not handed out when the log was closed, whatever the time-out. For a seq that was,
-    ///   they wait until it is visible.
+    /// - [`blocking_wait_for`](Self::blocking_wait_for) and [`wait_for`](Self::wait_for) give
+    ///   [`Closed`] for a seq that was not handed out when the log was closed, whatever the
+    ///   time-out. For a seq that was, they wait until it is visible.
     /// - A follower first hands out everything that was appended before. Then
-    ///   [`next_batch`](Follower::next_batch) and [`next`](Follower::next) give `None`, and a
+    ///   [`blocking_next`](Follower::blocking_next) and [`next`](Follower::next) give `None`, and a
     ///   stream ends.
     ///
     /// Nothing else changes. Reads answer as ever, and an append, a push or a claim that comes
@@ -120,7 +120,7 @@ impl ChangeLog {
     /// let mut follower = log.follow(0);
     /// let reader = std::thread::spawn(move || {
     ///     let mut seen = 0;
-    ///     while let Some(batch) = follower.next_batch(100, Duration::MAX)? {
+    ///     while let Some(batch) = follower.blocking_next(100, Duration::MAX)? {
     ///         seen += batch.len();
     ///     }
     ///     Ok::<usize, ringlog::Resync>(seen)
@@ -160,15 +160,15 @@ fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// The future of [`ChangeLog::visible`].
+/// The future of [`ChangeLog::wait_for`].
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
-pub struct Visible<'log> {
+pub struct WaitFor<'log> {
     waiter: Waiter<&'log ChangeLog>,
     seq: u64,
 }
 
-impl Future for Visible<'_> {
+impl Future for WaitFor<'_> {
     type Output = Result<u64, Closed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -211,7 +211,7 @@ impl Future for Visible<'_> {
 /// });
 /// let mut seen = Vec::new();
 /// while seen.len() < 2
-///     && let Some(batch) = follower.next_batch(100, Duration::from_secs(60))?
+///     && let Some(batch) = follower.blocking_next(100, Duration::from_secs(60))?
 /// {
 ///     seen.extend(batch.iter().map(|event| event.seq()));
 /// }
@@ -232,11 +232,11 @@ impl Future for Visible<'_> {
 /// for row in ["a", "b", "c", "d"] {
 ///     log.append_change(&Change::insert("Todo", row));
 /// }
-/// let resync = follower.next_batch(100, Duration::ZERO).unwrap_err();
+/// let resync = follower.blocking_next(100, Duration::ZERO).unwrap_err();
 /// assert_eq!(resync.missed(), 2);
 /// // … load the rows …
 /// follower.seek(resync.resume());
-/// assert!(follower.next_batch(100, Duration::ZERO)?.is_some_and(|batch| batch.is_empty()));
+/// assert!(follower.blocking_next(100, Duration::ZERO)?.is_some_and(|batch| batch.is_empty()));
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 #[derive(Debug)]
@@ -326,7 +326,7 @@ impl Follower {
     /// # Examples
     ///
     /// See [`Follower`].
-    pub fn next_batch<'q>(
+    pub fn blocking_next<'q>(
         &mut self,
         query: impl Into<Query<'q>>,
         timeout: Duration,
@@ -359,12 +359,12 @@ impl Follower {
     /// or with `None` if the log is [closed](ChangeLog::close), and everything that was appended
     /// before is handed out.
     ///
-    /// `query` is as for [`next_batch`](Self::next_batch). The future needs no particular runtime
-    /// and may be dropped at any time: it leaves nothing behind, and no event is lost, for the
-    /// cursor moves past an event only when it is handed out. The batch stays on its thread, so
+    /// `query` is as for [`blocking_next`](Self::blocking_next). The future needs no particular
+    /// runtime and may be dropped at any time: it leaves nothing behind, and no event is lost, for
+    /// the cursor moves past an event only when it is handed out. The batch stays on its thread, so
     /// drop it before the next `await`.
     ///
-    /// Its output is an error, [`Resync`], as of `next_batch`.
+    /// Its output is an error, [`Resync`], as of `blocking_next`.
     ///
     /// # Complexity
     /// As [`ChangeLog::read`] for each poll.

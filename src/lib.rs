@@ -42,7 +42,7 @@ pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]
 pub use follow::FollowerStream;
-pub use follow::{Follower, Next, Visible};
+pub use follow::{Follower, Next, WaitFor};
 pub use log::ChangeLog;
 #[cfg(feature = "profile")]
 pub use profile::{Latency, LatencySnapshot};

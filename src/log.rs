@@ -322,8 +322,8 @@ impl ChangeLog {
     /// number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
     /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
     /// each, and with a filter, a number for each event that matches. Wait-free but for that, and
-    /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when writers
-    /// go round the whole window meanwhile.
+    /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when
+    /// writers go round the whole window meanwhile.
     ///
     /// # Examples
     ///

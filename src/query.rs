@@ -16,7 +16,7 @@ pub const MAX_EXAMINED: usize = 16_384;
 /// Make it once for each subscriber; a clone shares it. Its [`limit`](Self::limit) makes the
 /// [`Query`] which every way of reading takes in the place of a bare limit:
 /// [`read`](crate::ChangeLog::read), [`pull_json`](crate::ChangeLog::pull_json),
-/// [`Follower::next_batch`](crate::Follower::next_batch) and
+/// [`Follower::blocking_next`](crate::Follower::blocking_next) and
 /// [`Follower::next`](crate::Follower::next).
 ///
 /// # Examples

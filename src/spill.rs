@@ -25,8 +25,8 @@ struct BlockCache {
 }
 
 impl BlockCache {
-    /// A block for so many bytes: a recycled one that is not more than twice too large, or else a new
-    /// one.
+    /// A block for so many bytes: a recycled one that is not more than twice too large, or else a
+    /// new one.
     fn take(&mut self, len: usize) -> Block {
         let fits = |(capacity, _): &(usize, Block)| (len..=2 * len).contains(capacity);
         let Some(found) = self.blocks.iter().rposition(fits) else { return Block::with_capacity(len) };

@@ -79,7 +79,7 @@ pub struct Stats {
     /// bytes](crate::Builder::max_bytes), until shortly after its event has left the window.
     pub spilled_bytes: u64,
     /// Threads and tasks that wait for a seq to become visible: in
-    /// [`wait_for`](crate::ChangeLog::wait_for), in [`visible`](crate::ChangeLog::visible), or
-    /// following.
+    /// [`blocking_wait_for`](crate::ChangeLog::blocking_wait_for), in
+    /// [`wait_for`](crate::ChangeLog::wait_for), or following.
     pub waiters: u64,
 }

@@ -123,7 +123,7 @@ fn an_event_longer_than_the_bound_evicts_itself_and_all_before_it() {
     for cursor in [0, 1] {
         assert_eq!(log.read(cursor, 10).unwrap_err().oldest_seq, 3);
     }
-    assert_eq!(log.wait_for(2, Duration::ZERO).unwrap(), 2, "it is not waited for");
+    assert_eq!(log.blocking_wait_for(2, Duration::ZERO).unwrap(), 2, "it is not waited for");
     append(&log, 1_000);
     assert_eq!((seqs(&log.read(2, 10).unwrap()), log.len()), (vec![3], 1));
 }
@@ -159,7 +159,7 @@ fn a_reader_whose_next_event_was_evicted_by_bytes_is_resynced_however_it_reads()
     assert_eq!(out, b"before");
     assert!(log.pull(&SyncCursor { last_seq: 2 }, 10).is_err());
     let mut follower = log.follow(2);
-    assert_eq!(follower.next_batch(10, Duration::ZERO).unwrap_err(), resync);
+    assert_eq!(follower.blocking_next(10, Duration::ZERO).unwrap_err(), resync);
     assert_eq!(log.stats().resyncs_evicted, 4);
 }
 

@@ -77,7 +77,7 @@ proptest! {
         prop_assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (found.len(), cursor, more));
 
         let mut follower = log.follow(after);
-        prop_assert_eq!(seqs(&follower.next_batch(query, Duration::ZERO).unwrap().unwrap()), found);
+        prop_assert_eq!(seqs(&follower.blocking_next(query, Duration::ZERO).unwrap().unwrap()), found);
         prop_assert_eq!(follower.cursor().seq, cursor);
     }
 }
@@ -122,7 +122,7 @@ fn a_filtered_read_is_bounded() {
     let log = Arc::new(log);
     let last = log.last_seq();
     let mut follower = log.follow(0);
-    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap().unwrap()), [last]);
+    assert_eq!(seqs(&follower.blocking_next(todos.limit(10), NEVER).unwrap().unwrap()), [last]);
     // So does a future, but lets others have their turn.
     let mut follower = log.follow(0);
     let mut next = Sleeper::new(follower.next(todos.limit(10)));
@@ -144,11 +144,11 @@ fn a_quiet_follower_can_store_how_far_it_got() {
         for _ in 0..50 {
             append(&log, "User");
         }
-        assert!(follower.next_batch(todos.limit(10), Duration::ZERO).unwrap().unwrap().is_empty());
+        assert!(follower.blocking_next(todos.limit(10), Duration::ZERO).unwrap().unwrap().is_empty());
         assert_eq!(follower.cursor().seq, log.last_seq());
     }
     append(&log, "Todo");
-    assert_eq!(seqs(&follower.next_batch(todos.limit(10), NEVER).unwrap().unwrap()), [1_001]);
+    assert_eq!(seqs(&follower.blocking_next(todos.limit(10), NEVER).unwrap().unwrap()), [1_001]);
 }
 
 /// Also when it is dropped before it found anything.
@@ -183,7 +183,7 @@ fn a_filtered_follower_waits_for_a_match() {
     });
     let mut seen = Vec::new();
     while seen.len() < 10 {
-        let batch = follower.next_batch(todos.limit(3), NEVER).unwrap().unwrap();
+        let batch = follower.blocking_next(todos.limit(3), NEVER).unwrap().unwrap();
         assert!(!batch.is_empty(), "a lost wake-up after {seen:?}");
         seen.extend(seqs(&batch));
     }

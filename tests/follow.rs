@@ -8,7 +8,7 @@ mod waking;
 
 use ringlog::{
     Change, ChangeLog, Closed, Filter, Follower, Next, Resync, ResyncReason, StartPolicy, Stats, TimedOut,
-    Visible, WaitError,
+    WaitError, WaitFor,
 };
 use std::future::Future;
 use std::pin::pin;
@@ -58,7 +58,7 @@ fn what_follows_can_be_sent() {
     fn sent<T: Send>() {}
     sent::<Follower>();
     sent::<Next<'_>>();
-    sent::<Visible<'_>>();
+    sent::<WaitFor<'_>>();
 }
 
 // Waiting for a seq.
@@ -67,9 +67,9 @@ fn what_follows_can_be_sent() {
 fn a_wait_for_what_is_visible_returns_the_head() {
     let log = ChangeLog::new();
     append_many(&log, 3);
-    assert_eq!(log.wait_for(2, Duration::ZERO), Ok(3));
-    assert_eq!(log.wait_for(0, Duration::ZERO), Ok(3));
-    assert_eq!(block_on(log.visible(3)), Ok(3));
+    assert_eq!(log.blocking_wait_for(2, Duration::ZERO), Ok(3));
+    assert_eq!(log.blocking_wait_for(0, Duration::ZERO), Ok(3));
+    assert_eq!(block_on(log.wait_for(3)), Ok(3));
     assert_eq!(waiters(&log), 0);
 }
 
@@ -78,10 +78,10 @@ fn a_wait_ends_at_its_deadline() {
     let log = ChangeLog::new();
     append_many(&log, 3);
     for timeout in [Duration::ZERO, Duration::from_millis(5)] {
-        assert_eq!(log.wait_for(5, timeout), Err(WaitError::TimedOut(TimedOut { seq: 5, head: 3 })));
+        assert_eq!(log.blocking_wait_for(5, timeout), Err(WaitError::TimedOut(TimedOut { seq: 5, head: 3 })));
         assert_eq!(waiters(&log), 0);
     }
-    let error = log.wait_for(u64::MAX, Duration::ZERO).unwrap_err();
+    let error = log.blocking_wait_for(u64::MAX, Duration::ZERO).unwrap_err();
     assert_eq!(error.to_string(), "timed out waiting for seq 18446744073709551615: head is 3");
 }
 
@@ -97,7 +97,7 @@ fn a_time_out_names_a_head_before_the_seq_waited_for() {
             waits += 1;
             let timeout =
                 if waits.is_multiple_of(2) { Duration::ZERO } else { Duration::from_nanos(waits % 5_000) };
-            match log.wait_for(log.head() + 1, timeout) {
+            match log.blocking_wait_for(log.head() + 1, timeout) {
                 Ok(_) => {}
                 Err(WaitError::TimedOut(TimedOut { seq, head })) => assert!(head < seq, "{head} for {seq}"),
                 Err(error) => panic!("{error}"),
@@ -112,7 +112,7 @@ fn a_wait_without_end_is_woken() {
     let log = Arc::new(ChangeLog::new());
     let waiter = thread::spawn({
         let log = Arc::clone(&log);
-        move || log.wait_for(2, Duration::MAX)
+        move || log.blocking_wait_for(2, Duration::MAX)
     });
     until_waiting(&log, 1);
     append(&log);
@@ -133,7 +133,7 @@ fn every_waiting_thread_is_woken_by_one_append() {
             let (log, seen) = (Arc::clone(&log), seen.clone());
             thread::spawn(move || {
                 for seq in 1..=ROUNDS {
-                    let head = log.wait_for(seq, NEVER).expect("a lost wake-up");
+                    let head = log.blocking_wait_for(seq, NEVER).expect("a lost wake-up");
                     assert_eq!(head, seq, "the next round waits for all");
                     seen.send(seq).unwrap();
                 }
@@ -180,7 +180,7 @@ fn a_storm_of_appends_and_short_waits_loses_nothing() {
                     round += 1;
                     let timeout = Duration::from_micros(round * 37 % 200);
                     let wanted = (head + 1 + round % 7).min(WRITERS * EACH);
-                    match log.wait_for(wanted, timeout) {
+                    match log.blocking_wait_for(wanted, timeout) {
                         Ok(reached) => {
                             assert!(reached >= wanted);
                             head = reached;
@@ -191,11 +191,11 @@ fn a_storm_of_appends_and_short_waits_loses_nothing() {
                             timed_out.fetch_add(1, Ordering::Relaxed);
                             // What is up to the others now must come, without a further append if
                             // this was the last.
-                            head = log.wait_for(head + 1, NEVER).expect("a lost wake-up");
+                            head = log.blocking_wait_for(head + 1, NEVER).expect("a lost wake-up");
                         }
                     }
                 }
-                assert_eq!(log.wait_for(WRITERS * EACH, NEVER), Ok(WRITERS * EACH));
+                assert_eq!(log.blocking_wait_for(WRITERS * EACH, NEVER), Ok(WRITERS * EACH));
             });
         }
     });
@@ -205,14 +205,14 @@ fn a_storm_of_appends_and_short_waits_loses_nothing() {
 
 // Cancelling, and the baton.
 
-/// Polls `visible` so many times, with an append somewhere between or not at all, and drops it.
+/// Polls `wait_for` so many times, with an append somewhere between or not at all, and drops it.
 #[test]
 fn a_wait_can_be_cancelled_between_any_two_polls() {
     for polls in 0..4 {
         for append_before in 0..6 {
             let log = ChangeLog::new();
-            let mut sleeper = Sleeper::new(log.visible(1));
-            let other = Sleeper::polled(log.visible(1));
+            let mut sleeper = Sleeper::new(log.wait_for(1));
+            let other = Sleeper::polled(log.wait_for(1));
             for poll in 0..polls {
                 if poll == append_before {
                     append(&log);
@@ -242,7 +242,7 @@ const FAN_OUT: usize = 4;
 #[test]
 fn an_append_wakes_a_few_and_these_wake_the_others() {
     let log = ChangeLog::new();
-    let mut sleepers: Vec<_> = (0..10_000).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let mut sleepers: Vec<_> = (0..10_000).map(|_| Sleeper::polled(log.wait_for(1))).collect();
     assert_eq!(waiters(&log), 10_000);
     append(&log);
     assert_eq!(sleepers.iter().filter(|sleeper| sleeper.woken() > 0).count(), FAN_OUT);
@@ -265,7 +265,7 @@ fn an_append_wakes_a_few_and_these_wake_the_others() {
 #[test]
 fn who_is_woken_and_gives_up_passes_the_wake_up_on() {
     let log = ChangeLog::new();
-    let mut sleepers: Vec<_> = (0..100).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let mut sleepers: Vec<_> = (0..100).map(|_| Sleeper::polled(log.wait_for(1))).collect();
     append(&log);
     // None of those that are woken is polled again: they are dropped, all of them.
     while !sleepers.is_empty() {
@@ -277,7 +277,7 @@ fn who_is_woken_and_gives_up_passes_the_wake_up_on() {
 }
 
 /// Polls those that were woken, as their runtime would.
-fn poll_roused(sleepers: &mut [Sleeper<Visible<'_>>], head: u64) {
+fn poll_roused(sleepers: &mut [Sleeper<WaitFor<'_>>], head: u64) {
     let mut roused = 0;
     for sleeper in sleepers {
         if sleeper.rouse() {
@@ -291,8 +291,8 @@ fn poll_roused(sleepers: &mut [Sleeper<Visible<'_>>], head: u64) {
 #[test]
 fn who_waits_for_a_later_seq_sleeps_on() {
     let log = ChangeLog::new();
-    let mut later: Vec<_> = (0..20).map(|_| Sleeper::polled(log.visible(3))).collect();
-    let mut sooner: Vec<_> = (0..20).map(|_| Sleeper::polled(log.visible(2))).collect();
+    let mut later: Vec<_> = (0..20).map(|_| Sleeper::polled(log.wait_for(3))).collect();
+    let mut sooner: Vec<_> = (0..20).map(|_| Sleeper::polled(log.wait_for(2))).collect();
     append(&log);
     assert!(later.iter().chain(&sooner).all(|sleeper| sleeper.woken() == 0));
     append(&log);
@@ -312,7 +312,7 @@ fn who_waits_for_a_later_seq_sleeps_on() {
 #[test]
 fn a_batch_wakes_all_that_it_makes_visible() {
     let log = ChangeLog::new();
-    let mut sleepers: Vec<_> = (1..=30).map(|seq| Sleeper::polled(log.visible(seq))).collect();
+    let mut sleepers: Vec<_> = (1..=30).map(|seq| Sleeper::polled(log.wait_for(seq))).collect();
     log.append_batch(&vec![Change::update("Todo", "t1"); 20]);
     while waiters(&log) > 10 {
         poll_roused(&mut sleepers, 20);
@@ -324,7 +324,7 @@ fn a_batch_wakes_all_that_it_makes_visible() {
 #[test]
 fn a_wait_that_moves_to_another_task_wakes_that_one() {
     let log = ChangeLog::new();
-    let mut visible = pin!(log.visible(1));
+    let mut visible = pin!(log.wait_for(1));
     let (first, first_waker) = waker();
     let (second, second_waker) = waker();
     for waker in [&first_waker, &second_waker] {
@@ -346,7 +346,7 @@ fn tasks_and_threads_wake_each_other() {
             let (log, seen) = (&log, seen.clone());
             scope.spawn(move || {
                 for seq in 1..=ROUNDS {
-                    log.wait_for(seq, NEVER).expect("a lost wake-up");
+                    log.blocking_wait_for(seq, NEVER).expect("a lost wake-up");
                     seen.send(seq).unwrap();
                 }
             });
@@ -359,7 +359,7 @@ fn tasks_and_threads_wake_each_other() {
                     let tasks: Vec<_> = (0..20)
                         .map(|_| {
                             let log = Arc::clone(log);
-                            runtime.spawn(async move { log.visible(seq).await })
+                            runtime.spawn(async move { log.wait_for(seq).await })
                         })
                         .collect();
                     runtime.block_on(async {
@@ -389,15 +389,15 @@ fn a_follower_catches_up_then_waits() {
     let log = Arc::new(ChangeLog::new());
     append_many(&log, 5);
     let mut follower = log.follow(1);
-    assert_eq!(seqs(&follower.next_batch(2, NEVER).unwrap().unwrap()), [2, 3]);
-    let batch = follower.next_batch(100, NEVER).unwrap().unwrap();
+    assert_eq!(seqs(&follower.blocking_next(2, NEVER).unwrap().unwrap()), [2, 3]);
+    let batch = follower.blocking_next(100, NEVER).unwrap().unwrap();
     assert_eq!((seqs(&batch), batch.has_more()), (vec![4, 5], false));
     drop(batch);
     let cursor = follower.cursor();
     assert_eq!((cursor.seq, cursor.incarnation), (5, Some(log.incarnation())));
-    assert!(follower.next_batch(100, Duration::ZERO).unwrap().unwrap().is_empty());
-    assert!(follower.next_batch(100, Duration::from_millis(5)).unwrap().unwrap().is_empty());
-    assert!(follower.next_batch(0, NEVER).unwrap().unwrap().is_empty(), "nothing to wait for");
+    assert!(follower.blocking_next(100, Duration::ZERO).unwrap().unwrap().is_empty());
+    assert!(follower.blocking_next(100, Duration::from_millis(5)).unwrap().unwrap().is_empty());
+    assert!(follower.blocking_next(0, NEVER).unwrap().unwrap().is_empty(), "nothing to wait for");
     assert_eq!(follower.cursor(), cursor);
 
     let writer = thread::spawn({
@@ -407,7 +407,7 @@ fn a_follower_catches_up_then_waits() {
             append(&log)
         }
     });
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [6]);
+    assert_eq!(seqs(&follower.blocking_next(100, NEVER).unwrap().unwrap()), [6]);
     writer.join().unwrap();
     assert_eq!(waiters(&log), 0);
 }
@@ -434,12 +434,12 @@ fn a_follower_that_starts_during_a_burst_sees_every_event_once() {
             let log = &log;
             scope.spawn(move || {
                 // Each starts at another time, from the beginning.
-                log.wait_for(follower * WRITERS * EACH / MANY as u64, NEVER).unwrap();
+                log.blocking_wait_for(follower * WRITERS * EACH / MANY as u64, NEVER).unwrap();
                 let mut follower = log.follow(0);
                 let mut next = [0; WRITERS as usize];
                 let mut seen = 0;
                 while seen < WRITERS * EACH {
-                    let batch = follower.next_batch(1 + (seen % 50) as usize, NEVER).unwrap().unwrap();
+                    let batch = follower.blocking_next(1 + (seen % 50) as usize, NEVER).unwrap().unwrap();
                     assert!(!batch.is_empty(), "a lost wake-up at {seen}");
                     for event in &batch {
                         seen += 1;
@@ -472,7 +472,7 @@ fn the_books_of_lapped_followers_balance() {
                 let mut follower = log.follow(0);
                 let (mut seen, mut missed) = (0, 0);
                 while seen + missed < WRITERS * EACH {
-                    match follower.next_batch(8, NEVER) {
+                    match follower.blocking_next(8, NEVER) {
                         Ok(None) => panic!("the log is open"),
                         Ok(Some(batch)) => {
                             assert!(!batch.is_empty(), "a lost wake-up after {seen} seen, {missed} missed");
@@ -504,7 +504,7 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
     let thread = thread::spawn({
         let mut follower = log.follow(0);
         move || {
-            let first = follower.next_batch(100, NEVER).map(|batch| batch.map(|batch| batch.len()));
+            let first = follower.blocking_next(100, NEVER).map(|batch| batch.map(|batch| batch.len()));
             told.send(first).unwrap();
             follower
         }
@@ -517,11 +517,11 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
     // And again, until it says where to go on.
     let mut follower = thread.join().unwrap();
     append(&log);
-    assert_eq!(follower.next_batch(100, NEVER).unwrap_err(), resync);
+    assert_eq!(follower.blocking_next(100, NEVER).unwrap_err(), resync);
     assert_eq!(block_on(follower.next(100)).unwrap_err(), resync);
     assert_eq!(follower.cursor().seq, 0);
     follower.seek(resync.head);
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [26]);
+    assert_eq!(seqs(&follower.blocking_next(100, NEVER).unwrap().unwrap()), [26]);
 }
 
 /// A cursor ahead of the log would come into reach as the log grows: the follower must not go on
@@ -530,12 +530,12 @@ fn a_follower_that_is_lapped_while_it_waits_is_told() {
 fn a_follower_ahead_of_the_log_stays_refused() {
     let log = Arc::new(ChangeLog::new());
     let mut follower = log.follow(3);
-    let resync = follower.next_batch(100, NEVER).unwrap_err();
+    let resync = follower.blocking_next(100, NEVER).unwrap_err();
     assert_eq!((resync.reason, resync.missed()), (ResyncReason::Ahead, 0));
     append_many(&log, 5);
-    assert_eq!(follower.next_batch(100, NEVER).unwrap_err(), resync);
+    assert_eq!(follower.blocking_next(100, NEVER).unwrap_err(), resync);
     follower.seek(3);
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [4, 5]);
+    assert_eq!(seqs(&follower.blocking_next(100, NEVER).unwrap().unwrap()), [4, 5]);
 }
 
 #[test]
@@ -556,10 +556,10 @@ fn a_follower_from_0_is_told_that_it_was_lapped_where_others_get_the_tail() {
     let log = ChangeLog::builder().capacity(3).start_policy(StartPolicy::Earliest).build().unwrap();
     let log = Arc::new(log);
     let mut follower = log.follow(0);
-    assert!(follower.next_batch(10, Duration::ZERO).unwrap().unwrap().is_empty());
+    assert!(follower.blocking_next(10, Duration::ZERO).unwrap().unwrap().is_empty());
     append_many(&log, 5);
-    assert_eq!(follower.next_batch(10, NEVER).unwrap_err().missed(), 2);
-    assert_eq!(seqs(&log.follow(0).next_batch(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
+    assert_eq!(follower.blocking_next(10, NEVER).unwrap_err().missed(), 2);
+    assert_eq!(seqs(&log.follow(0).blocking_next(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
 }
 
 /// At each await point: before the first poll, asleep, woken, and with batches before it.
@@ -608,7 +608,7 @@ fn a_thread_in_next_batch_keeps_no_memory() {
     append(&quiet);
     let thread = thread::spawn({
         let mut follower = quiet.follow(1);
-        move || follower.next_batch(10, NEVER).unwrap().map(|batch| batch.len())
+        move || follower.blocking_next(10, NEVER).unwrap().map(|batch| batch.len())
     });
     until_waiting(&quiet, 1);
     let busy = ChangeLog::with_capacity(1_000);
@@ -636,15 +636,18 @@ fn a_close_ends_every_kind_of_wait() {
         .map(|number| {
             let log = Arc::clone(&log);
             thread::spawn(move || {
-                assert_eq!(log.wait_for(3 + number, Duration::MAX), Err(closed(3 + number, 2).into()));
+                assert_eq!(
+                    log.blocking_wait_for(3 + number, Duration::MAX),
+                    Err(closed(3 + number, 2).into())
+                );
                 let mut follower = log.follow(2);
-                assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+                assert!(follower.blocking_next(10, NEVER).unwrap().is_none());
                 assert_eq!(follower.cursor().seq, 2);
             })
         })
         .collect();
     until_waiting(&log, MANY as u64);
-    let mut visible: Vec<_> = (3..100).map(|seq| Sleeper::polled(log.visible(seq))).collect();
+    let mut visible: Vec<_> = (3..100).map(|seq| Sleeper::polled(log.wait_for(seq))).collect();
     let mut followers: Vec<_> = (0..100).map(|_| log.follow(2)).collect();
     let mut nexts: Vec<_> = followers.iter_mut().map(|follower| Sleeper::polled(follower.next(10))).collect();
     assert!(!log.is_closed());
@@ -671,19 +674,19 @@ fn a_closed_log_answers_at_once_and_tells_a_close_from_a_time_out() {
     log.close();
     log.close();
     for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::MAX] {
-        assert_eq!(log.wait_for(2, timeout), Ok(2), "visible");
-        assert_eq!(log.wait_for(3, timeout), Err(WaitError::Closed(closed(3, 2))));
-        assert_eq!(log.wait_for(u64::MAX, timeout), Err(WaitError::Closed(closed(u64::MAX, 2))));
+        assert_eq!(log.blocking_wait_for(2, timeout), Ok(2), "visible");
+        assert_eq!(log.blocking_wait_for(3, timeout), Err(WaitError::Closed(closed(3, 2))));
+        assert_eq!(log.blocking_wait_for(u64::MAX, timeout), Err(WaitError::Closed(closed(u64::MAX, 2))));
         let mut follower = log.follow(0);
-        assert_eq!(seqs(&follower.next_batch(10, timeout).unwrap().unwrap()), [1, 2]);
+        assert_eq!(seqs(&follower.blocking_next(10, timeout).unwrap().unwrap()), [1, 2]);
         for _ in 0..2 {
-            assert!(follower.next_batch(10, timeout).unwrap().is_none());
+            assert!(follower.blocking_next(10, timeout).unwrap().is_none());
             assert!(block_on(follower.next(10)).unwrap().is_none());
         }
-        assert!(follower.next_batch(0, timeout).unwrap().unwrap().is_empty(), "nothing to wait for");
+        assert!(follower.blocking_next(0, timeout).unwrap().unwrap().is_empty(), "nothing to wait for");
     }
-    assert_eq!(block_on(log.visible(1)), Ok(2));
-    let error = block_on(log.visible(3)).unwrap_err();
+    assert_eq!(block_on(log.wait_for(1)), Ok(2));
+    let error = block_on(log.wait_for(3)).unwrap_err();
     assert_eq!(error.to_string(), "the log was closed before seq 3 was appended: head is 2");
     assert_eq!(WaitError::from(error).to_string(), error.to_string());
     assert_eq!(waiters(&log), 0);
@@ -698,8 +701,8 @@ fn a_log_closed_with_nothing_in_it_has_nothing_to_wait_for() {
     ] {
         let log = Arc::new(log);
         log.close();
-        assert_eq!(log.wait_for(head + 1, NEVER), Err(closed(head + 1, head).into()));
-        assert!(log.follow(log.cursor()).next_batch(10, NEVER).unwrap().is_none());
+        assert_eq!(log.blocking_wait_for(head + 1, NEVER), Err(closed(head + 1, head).into()));
+        assert!(log.follow(log.cursor()).blocking_next(10, NEVER).unwrap().is_none());
     }
 }
 
@@ -718,7 +721,7 @@ fn a_filtered_follower_examines_everything_before_it_ends() {
     drop(next);
     assert_eq!(follower.cursor().seq, EVENTS);
     follower.seek(0);
-    assert!(follower.next_batch(users.limit(10), NEVER).unwrap().is_none());
+    assert!(follower.blocking_next(users.limit(10), NEVER).unwrap().is_none());
     assert_eq!(follower.cursor().seq, EVENTS);
 }
 
@@ -728,13 +731,13 @@ fn a_follower_that_was_lapped_before_the_close_is_told_that_first() {
     append_many(&log, 5);
     log.close();
     let mut follower = log.follow(0);
-    let resync = follower.next_batch(10, NEVER).unwrap_err();
+    let resync = follower.blocking_next(10, NEVER).unwrap_err();
     assert_eq!(resync.missed(), 2);
-    assert_eq!(follower.next_batch(10, NEVER).unwrap_err(), resync, "until it seeks");
+    assert_eq!(follower.blocking_next(10, NEVER).unwrap_err(), resync, "until it seeks");
     follower.seek(resync.oldest_seq - 1);
-    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
-    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
-    assert_eq!(log.follow(9).next_batch(10, NEVER).unwrap_err().reason, ResyncReason::Ahead);
+    assert_eq!(seqs(&follower.blocking_next(10, NEVER).unwrap().unwrap()), [3, 4, 5]);
+    assert!(follower.blocking_next(10, NEVER).unwrap().is_none());
+    assert_eq!(log.follow(9).blocking_next(10, NEVER).unwrap_err().reason, ResyncReason::Ahead);
 }
 
 #[test]
@@ -746,12 +749,12 @@ fn an_append_to_a_closed_log_is_appended_and_nothing_waits_for_it() {
     assert_eq!(append(&log), 2);
     assert_eq!(log.append_batch(&vec![Change::delete("Todo", "t1"); 2]), 3..=4);
     assert_eq!((log.head(), log.is_closed()), (4, true));
-    assert_eq!(log.wait_for(4, Duration::ZERO), Ok(4));
-    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [1, 2, 3, 4]);
-    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+    assert_eq!(log.blocking_wait_for(4, Duration::ZERO), Ok(4));
+    assert_eq!(seqs(&follower.blocking_next(10, NEVER).unwrap().unwrap()), [1, 2, 3, 4]);
+    assert!(follower.blocking_next(10, NEVER).unwrap().is_none());
     append(&log);
-    assert_eq!(seqs(&follower.next_batch(10, NEVER).unwrap().unwrap()), [5], "asked again");
-    assert!(follower.next_batch(10, NEVER).unwrap().is_none());
+    assert_eq!(seqs(&follower.blocking_next(10, NEVER).unwrap().unwrap()), [5], "asked again");
+    assert!(follower.blocking_next(10, NEVER).unwrap().is_none());
 }
 
 /// Each writer's appends that returned before the close are handed out, in order and without a gap,
@@ -772,7 +775,7 @@ fn a_close_beside_appends_ends_every_follower_and_loses_nothing() {
                             let batch = if number == 0 {
                                 block_on(follower.next(7))
                             } else {
-                                follower.next_batch(7, NEVER)
+                                follower.blocking_next(7, NEVER)
                             };
                             let Some(batch) = batch.unwrap() else { return seen };
                             assert!(!batch.is_empty(), "a lost wake-up after {seen}");
@@ -817,14 +820,14 @@ fn a_restarted_log_refuses_an_old_token() {
     let before = Arc::new(ChangeLog::new());
     append_many(&before, 5);
     let mut follower = before.follow(0);
-    assert_eq!(follower.next_batch(100, NEVER).unwrap().unwrap().len(), 5);
+    assert_eq!(follower.blocking_next(100, NEVER).unwrap().unwrap().len(), 5);
     let token = follower.cursor().to_string();
 
     // As far as the old one had got, and further: only the incarnation can tell them apart.
     let after = Arc::new(ChangeLog::new());
     append_many(&after, 7);
     let mut follower = after.follow(token.parse::<ringlog::Cursor>().unwrap());
-    let resync = follower.next_batch(100, NEVER).unwrap_err();
+    let resync = follower.blocking_next(100, NEVER).unwrap_err();
     assert_eq!((resync.reason, resync.requested, resync.missed()), (ResyncReason::OtherLog, 5, 0));
     assert_eq!(resync.incarnation, after.incarnation());
 
@@ -832,7 +835,7 @@ fn a_restarted_log_refuses_an_old_token() {
     let again = Arc::new(ChangeLog::builder().incarnation(before.incarnation()).build().unwrap());
     append_many(&again, 7);
     let mut follower = again.follow(token.parse::<ringlog::Cursor>().unwrap());
-    assert_eq!(seqs(&follower.next_batch(100, NEVER).unwrap().unwrap()), [6, 7]);
+    assert_eq!(seqs(&follower.blocking_next(100, NEVER).unwrap().unwrap()), [6, 7]);
 }
 
 #[test]
@@ -842,23 +845,23 @@ fn with_base_seq_a_restarted_log_refuses_an_old_bare_cursor() {
     let after = Arc::new(ChangeLog::builder().base_seq(before.last_seq()).build().unwrap());
     append_many(&after, 7);
     for stale in 0..before.last_seq() {
-        let resync = after.follow(stale).next_batch(100, NEVER).unwrap_err();
+        let resync = after.follow(stale).blocking_next(100, NEVER).unwrap_err();
         assert_eq!((resync.reason, resync.oldest_seq), (ResyncReason::Evicted, 6), "from {stale}");
     }
     let mut follower = after.follow(before.last_seq());
-    assert_eq!(follower.next_batch(100, NEVER).unwrap().unwrap().len(), 7);
+    assert_eq!(follower.blocking_next(100, NEVER).unwrap().unwrap().len(), 7);
 }
 
 #[test]
 fn nobody_waits_when_all_are_gone() {
     let log = Arc::new(ChangeLog::new());
     let followers: Vec<_> = (0..10).map(|_| log.follow(0)).collect();
-    let visible: Vec<_> = (0..10).map(|seq| Sleeper::polled(log.visible(seq + 1))).collect();
+    let visible: Vec<_> = (0..10).map(|seq| Sleeper::polled(log.wait_for(seq + 1))).collect();
     assert_eq!(waiters(&log), 10);
     let threads: Vec<_> = followers
         .into_iter()
         .map(|mut follower| {
-            thread::spawn(move || follower.next_batch(10, NEVER).unwrap().map(|batch| batch.len()))
+            thread::spawn(move || follower.blocking_next(10, NEVER).unwrap().map(|batch| batch.len()))
         })
         .collect();
     until_waiting(&log, 20);

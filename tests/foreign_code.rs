@@ -8,7 +8,7 @@ mod waking;
 
 use ringlog::{
     Change, ChangeLog, Cursor, Filter, MAX_EXAMINED, OpClaim, OpStatus, PushRequest, PushResponse, Query,
-    SyncCursor, Visible,
+    SyncCursor, WaitFor,
 };
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -78,11 +78,11 @@ fn panics_when_cloned() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
 }
 
-type Waiting<'log> = Pin<Box<Visible<'log>>>;
+type Waiting<'log> = Pin<Box<WaitFor<'log>>>;
 
 /// A wait for `seq` that sleeps with this waker, of which the log then has the only clone.
 fn asleep(log: &ChangeLog, seq: u64, waker: Waker) -> Waiting<'_> {
-    let mut visible = Box::pin(log.visible(seq));
+    let mut visible = Box::pin(log.wait_for(seq));
     assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     // Its destructor runs when the last clone goes.
     drop(waker);
@@ -102,7 +102,7 @@ fn a_waker_that_panics_leaves_the_append_its_seq_and_no_other_asleep() {
     let threads: Vec<_> = (0..3)
         .map(|_| {
             let log = Arc::clone(&log);
-            thread::spawn(move || log.wait_for(1, NEVER))
+            thread::spawn(move || log.blocking_wait_for(1, NEVER))
         })
         .collect();
     until_waiting(&log, MANY as u64 + 3);
@@ -125,7 +125,7 @@ fn a_waker_that_panics_does_not_keep_those_asleep_that_are_woken_with_it() {
             if number == place {
                 panicking = Some(asleep(&log, 1, Waker::from(Arc::new(PanicsWhenWoken))));
             } else {
-                sleepers.push(Sleeper::polled(log.visible(1)));
+                sleepers.push(Sleeper::polled(log.wait_for(1)));
             }
         }
         assert_eq!(*log.append_batch(&[Change::delete("Todo", "t1")]).start(), 1);
@@ -162,9 +162,9 @@ fn a_push_whose_append_wakes_a_waker_that_panics_is_answered_and_remembered() {
 #[test]
 fn a_waiter_that_wakes_a_waker_that_panics_has_its_own_answer() {
     let log = ChangeLog::new();
-    let mut first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let mut first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.wait_for(1))).collect();
     let _panicking = that_panic(&log);
-    let last = Sleeper::polled(log.visible(1));
+    let last = Sleeper::polled(log.wait_for(1));
     append(&log);
     assert_eq!(first[0].poll(), Poll::Ready(Ok(1)));
     assert_eq!(last.woken(), 1, "beyond all that panicked");
@@ -173,9 +173,9 @@ fn a_waiter_that_wakes_a_waker_that_panics_has_its_own_answer() {
 #[test]
 fn a_wait_dropped_by_a_panic_may_wake_a_waker_that_panics() {
     let log = ChangeLog::new();
-    let first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let first: Vec<_> = (0..4).map(|_| Sleeper::polled(log.wait_for(1))).collect();
     let _panicking = that_panic(&log);
-    let last = Sleeper::polled(log.visible(1));
+    let last = Sleeper::polled(log.wait_for(1));
     append(&log);
     assert!(panics(move || {
         let _first = first;
@@ -188,7 +188,7 @@ fn a_wait_dropped_by_a_panic_may_wake_a_waker_that_panics() {
 fn a_close_that_wakes_a_waker_that_panics_ends_all_waits() {
     let log = ChangeLog::new();
     let mut panicking = that_panic(&log);
-    let mut sleepers: Vec<_> = (0..MANY).map(|_| Sleeper::polled(log.visible(1))).collect();
+    let mut sleepers: Vec<_> = (0..MANY).map(|_| Sleeper::polled(log.wait_for(1))).collect();
     log.close();
     for sleeper in &mut sleepers {
         assert!(sleeper.woken() == 1 && matches!(sleeper.poll(), Poll::Ready(Err(_))));
@@ -224,7 +224,7 @@ fn a_waker_whose_destructor_panics_leaves_poll_drop_and_append_as_they_are() {
 #[test]
 fn a_waker_that_panics_when_cloned_unwinds_through_its_own_poll_only() {
     let log = ChangeLog::new();
-    let mut visible = pin!(log.visible(1));
+    let mut visible = pin!(log.wait_for(1));
     let panicking = panics_when_cloned();
     assert!(panics(|| visible.as_mut().poll(&mut Context::from_waker(&panicking))));
     assert_eq!(log.stats().waiters, 0, "not queued");
@@ -259,7 +259,7 @@ fn a_waker_that_panics_in_its_own_poll_leaves_the_follower_where_it_got() {
     }
     assert_eq!((follower.cursor().seq, log.stats().waiters), (MAX_EXAMINED as u64, 0));
     log.append_change(&Change::update("User", "u1"));
-    let batch = follower.next_batch(users.limit(1), NEVER).unwrap().unwrap();
+    let batch = follower.blocking_next(users.limit(1), NEVER).unwrap().unwrap();
     assert_eq!(batch.iter().next().unwrap().seq(), MAX_EXAMINED as u64 + 2);
 }
 
@@ -432,13 +432,13 @@ impl<F: FnMut()> std::io::Write for Sink<F> {
 #[test]
 fn a_log_may_be_shown_to_a_sink_that_panics_or_uses_the_log() {
     let log = ChangeLog::new();
-    let mut sleeper = Sleeper::polled(log.visible(9));
+    let mut sleeper = Sleeper::polled(log.wait_for(9));
     let mut writes = 0;
     let mut uses = Sink(|| {
         writes += 1;
-        assert!(Sleeper::new(log.visible(log.head() + 1)).poll().is_pending());
+        assert!(Sleeper::new(log.wait_for(log.head() + 1)).poll().is_pending());
         append(&log);
-        assert!(log.wait_for(u64::MAX, Duration::from_nanos(1)).is_err());
+        assert!(log.blocking_wait_for(u64::MAX, Duration::from_nanos(1)).is_err());
     });
     write!(uses, "{log:?}").unwrap();
     assert!(writes > 0);
@@ -453,7 +453,7 @@ fn a_log_may_be_shown_to_a_sink_that_panics_or_uses_the_log() {
 fn a_batch_and_a_wait_may_be_shown_to_a_sink_that_panics() {
     let log = Arc::new(ChangeLog::new());
     append(&log);
-    let mut visible = Box::pin(log.visible(2));
+    let mut visible = Box::pin(log.wait_for(2));
     let (count, waker) = waker();
     assert!(visible.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let batch = log.read(0, 10).unwrap();
@@ -500,19 +500,19 @@ fn a_conversion_or_an_iterator_that_panics_does_so_before_its_call_has_begun() {
     assert!(panics(|| log.pull_json(2, no, &mut body)));
     assert!(panics(|| log.follow(no)));
     assert!(panics(|| follower.seek(no)));
-    assert!(panics(|| follower.next_batch(no, NEVER).map(|batch| batch.is_some())));
+    assert!(panics(|| follower.blocking_next(no, NEVER).map(|batch| batch.is_some())));
     assert!(panics(|| _ = follower.next(no)));
     assert!(panics(|| Filter::entities([no])));
     assert!(panics(|| Filter::entities(std::iter::from_fn(|| -> Option<&str> { panic!("no next one") }))));
     assert_eq!((body.as_slice(), follower.cursor().seq, log.stats().waiters), (&b"before"[..], 2, 0));
-    let batch = follower.next_batch(10, NEVER).unwrap().unwrap();
+    let batch = follower.blocking_next(10, NEVER).unwrap().unwrap();
     assert_eq!(batch.iter().map(|event| event.seq()).collect::<Vec<_>>(), [3, 4]);
 
     // A follower that gets a resync keeps it until it seeks, and this was no seek.
     let mut lapped = log.follow(0);
-    let resync = lapped.next_batch(10, NEVER).unwrap_err();
+    let resync = lapped.blocking_next(10, NEVER).unwrap_err();
     assert!(panics(|| lapped.seek(no)));
-    assert_eq!(lapped.next_batch(10, NEVER).unwrap_err(), resync);
+    assert_eq!(lapped.blocking_next(10, NEVER).unwrap_err(), resync);
 }
 
 #[test]
@@ -558,9 +558,9 @@ fn a_log_can_be_used_while_its_thread_is_torn_down() {
             let seq =
                 log.append("Todo", "t1", ringlog::ChangeKind::Insert, Some(json!({"a": "x".repeat(1000)})));
             log.append_batch(&vec![Change::delete("Todo", "t1"); 3]);
-            assert_eq!(log.wait_for(seq, NEVER), Ok(seq + 3));
-            assert!(log.wait_for(u64::MAX, Duration::from_millis(1)).is_err());
-            assert!(Sleeper::new(log.visible(u64::MAX)).poll().is_pending());
+            assert_eq!(log.blocking_wait_for(seq, NEVER), Ok(seq + 3));
+            assert!(log.blocking_wait_for(u64::MAX, Duration::from_millis(1)).is_err());
+            assert!(Sleeper::new(log.wait_for(u64::MAX)).poll().is_pending());
             let response = log.push(&request, |_| Ok::<(), String>(()));
             assert_eq!(response.applied, 1);
             assert_eq!(

@@ -779,7 +779,7 @@ fn a_waker_that_panics_leaves_every_change_of_a_push_applied_and_its_op_id_compl
         let log = ChangeLog::new();
         let explosive = Arc::new(Explosive(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&explosive));
-        let mut futures = [pin!(log.visible(1)), pin!(log.visible(2))];
+        let mut futures = [pin!(log.wait_for(1)), pin!(log.wait_for(2))];
         for future in &mut futures {
             assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
@@ -807,7 +807,7 @@ fn an_op_id_is_completed_before_a_waiter_is_woken() {
         let log = Arc::new(ChangeLog::new());
         let curious = Arc::new(Curious(Arc::clone(&log), AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&curious));
-        let mut future = pin!(log.visible(1));
+        let mut future = pin!(log.wait_for(1));
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         way(&log, &PushRequest { changes: vec![change("a", "1")], client_id: None });
         assert!(curious.1.load(Ordering::Relaxed));

@@ -270,11 +270,11 @@ fn limit_0_leaves_a_fresh_cursor_fresh_where_that_starts_at_the_earliest() {
         let summary = log.pull_json(0, query, &mut Vec::new()).unwrap();
         assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, 0, true));
         let mut follower = log.follow(0);
-        assert!(follower.next_batch(query, Duration::ZERO).unwrap().unwrap().is_empty());
+        assert!(follower.blocking_next(query, Duration::ZERO).unwrap().unwrap().is_empty());
         assert_eq!(follower.cursor(), Cursor::from(0));
         append(&log, 10);
         assert_eq!(
-            follower.next_batch(100, Duration::ZERO).unwrap().unwrap().len(),
+            follower.blocking_next(100, Duration::ZERO).unwrap().unwrap().len(),
             4,
             "the tail, no resync"
         );

@@ -106,7 +106,7 @@ impl App {
         };
         if let Some(seq) = response.results.iter().filter_map(|result| result.seq).max() {
             // Handed out already: a closed log waits for it as well.
-            let _ = self.log.visible(seq).await;
+            let _ = self.log.wait_for(seq).await;
         }
         Ok(response)
     }
@@ -150,7 +150,7 @@ impl App {
             Pushes::Memory { folded } => View::Folded(folded.rows(self.log.head()).await),
         };
         // Rows are committed before they are in the log: nobody shall get a cursor ahead of it.
-        let _ = self.log.visible(view.last_seq()).await;
+        let _ = self.log.wait_for(view.last_seq()).await;
         Ok(view)
     }
 }

@@ -100,7 +100,7 @@ impl Folded {
     fn follow(&self, mut follower: Follower, stop: &CancellationToken) {
         let mut state = FoldedRows::clone(&self.state.load());
         while !stop.is_cancelled() {
-            let (count, bytes) = match follower.next_batch(BATCH, PATIENCE) {
+            let (count, bytes) = match follower.blocking_next(BATCH, PATIENCE) {
                 Ok(None) => return,
                 Ok(Some(batch)) if batch.is_empty() => continue,
                 Ok(Some(batch)) => {

@@ -197,7 +197,10 @@ impl<'a> Actor<'a> {
             Step::Wait(size) => {
                 let seq = (self.log.last_seq() + u64::from(size % 4)).saturating_sub(1);
                 let patience = Duration::from_micros(u64::from(size));
-                self.call(|actor| actor.log.wait_for(seq, patience).ok(), |_, head| Did::Wait { seq, head });
+                self.call(
+                    |actor| actor.log.blocking_wait_for(seq, patience).ok(),
+                    |_, head| Did::Wait { seq, head },
+                );
             }
             Step::Claim(id) => self.claim(id),
             Step::Complete => self.release(true),
@@ -237,7 +240,7 @@ impl<'a> Actor<'a> {
         let mut follower = self.log.follow(self.cursor);
         let patience = Duration::from_micros(200);
         self.call(
-            |_| answer(follower.next_batch(limit, patience).map(|batch| batch.expect("an open log"))),
+            |_| answer(follower.blocking_next(limit, patience).map(|batch| batch.expect("an open log"))),
             |actor, answer| actor.went_on(limit, answer),
         );
     }

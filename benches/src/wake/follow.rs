@@ -17,7 +17,7 @@ const MEASURED: &str = "Measured";
 /// Nobody is lapped.
 const LONG: usize = 1 << 20;
 
-/// A follower in `next_batch`.
+/// A follower in `blocking_next`.
 pub fn follow_ringlog(rounds: u64) -> Histogram<u64> {
     let log = Arc::new(ChangeLog::with_capacity(LONG));
     let mut follower = log.follow(0);
@@ -34,7 +34,7 @@ pub fn follow_ringlog(rounds: u64) -> Histogram<u64> {
                 let mut round = 0;
                 while round < rounds {
                     let batch =
-                        follower.next_batch(1_000, NEVER).expect("a long window").expect("an open log");
+                        follower.blocking_next(1_000, NEVER).expect("a long window").expect("an open log");
                     assert!(!batch.is_empty(), "a lost wake-up");
                     for event in batch.iter().filter(|event| event.entity() == MEASURED) {
                         round += 1;

@@ -21,7 +21,7 @@ fn ring_task(
     })
 }
 
-/// In `visible`.
+/// In `wait_for`.
 pub fn task_ringlog(rounds: u64) -> Histogram<u64> {
     let log = Arc::new(log_in_use());
     let sleeper = Arc::clone(&log);
@@ -29,7 +29,7 @@ pub fn task_ringlog(rounds: u64) -> Histogram<u64> {
         rounds,
         move |round| append(&log, round),
         async move |round| {
-            assert_eq!(sleeper.visible(BEFORE + round).await, Ok(BEFORE + round));
+            assert_eq!(sleeper.wait_for(BEFORE + round).await, Ok(BEFORE + round));
         },
     )
 }

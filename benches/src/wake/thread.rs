@@ -34,7 +34,7 @@ impl Bell for ChangeLog {
     }
 
     fn sleep(&self, round: u64) {
-        assert_eq!(self.wait_for(BEFORE + round, NEVER), Ok(BEFORE + round));
+        assert_eq!(self.blocking_wait_for(BEFORE + round, NEVER), Ok(BEFORE + round));
     }
 }
 
@@ -98,7 +98,7 @@ impl Bell for Event {
     }
 }
 
-/// In `wait_for`.
+/// In `blocking_wait_for`.
 pub fn thread_ringlog(rounds: u64) -> Histogram<u64> {
     ring_bell(log_in_use(), rounds)
 }

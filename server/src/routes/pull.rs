@@ -57,7 +57,7 @@ pub(super) async fn pull(
             break (page, None);
         }
         tokio::select! {
-            _ = app.log.visible(from.seq.saturating_add(1)) => {}
+            _ = app.log.wait_for(from.seq.saturating_add(1)) => {}
             () = tokio::time::sleep_until(deadline) => {}
             () = app.stopping.cancelled() => break (page, None),
             () = half_closed.cancelled() => break (page, None),

@@ -56,7 +56,7 @@ impl Writer for &ChangeLog {
 
 impl Reader for Follower {
     fn next(&mut self, wait: Duration, each: &mut dyn FnMut(&str, u64)) -> Progress {
-        let resync = match self.next_batch(LIMIT, wait) {
+        let resync = match self.blocking_next(LIMIT, wait) {
             Ok(None) => return Progress { read: 0, lost: 0 },
             Ok(Some(batch)) => {
                 for event in &batch {
