@@ -84,7 +84,7 @@ pub(crate) fn one(
 }
 
 /// Appends one change that is too long for a slot. Each part of its text for itself: an array would
-/// be in memory, for those who do not come here too.
+/// be in memory, also on the path that does not come here.
 #[cold]
 fn spilled(
     ring: &Ring<Meta>,

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 /// Consecutive events of a log, read in place, without a copy.
 ///
 /// A batch is *pinned*: while it lives, memory that the log gives up is not used again. Other logs
-/// are not concerned. It holds up nobody's appends and nobody's reads, and costs memory only: drop
+/// are not concerned. It delays no append and no read, and costs memory only: drop
 /// it when you are done, before waiting for anything. It stays on its thread (`!Send`).
 ///
 /// # Examples
@@ -116,7 +116,7 @@ impl<'log> Batch<'log> {
         self.run.has_more()
     }
 
-    /// The batch as the seed's owned type.
+    /// The batch as the owned type of pylon-sync.
     ///
     /// Copies every string and parses every event's data; see [`EventRef::to_event`].
     pub fn to_response(&self) -> PullResponse {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
-/// A reader's place in a log, as the seed has it: a bare number.
+/// A reader's place in a log, as pylon-sync has it: a bare number.
 ///
 /// It does not say *which* log. After a restart, a number from before it may be taken for one of
 /// the new log; a [`Cursor`] with its incarnation is not.

@@ -6,7 +6,7 @@ use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::ring::MIN_SLOT_SIZE;
 use std::fmt;
 
-/// Why [`ChangeLog::pull`](crate::ChangeLog::pull) has nothing to give, as the seed says it.
+/// Why [`ChangeLog::pull`](crate::ChangeLog::pull) has nothing to give, as pylon-sync says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullError {
     /// The changes after the cursor cannot be told. Load the rows anew, then pull from the log's
@@ -87,7 +87,7 @@ impl ResyncReason {
 
 impl Resync {
     /// How many events between the cursor and the oldest one are gone; 0 when the cursor is not of
-    /// this log and nobody can know.
+    /// this log and cannot be known.
     ///
     /// ```
     /// use ringlog::{Change, ChangeLog};

@@ -183,7 +183,7 @@ impl<'a> Change<'a> {
     }
 }
 
-/// What it says, for who stores it as well.
+/// What it says, for a caller that stores it as well.
 impl<'a> Change<'a> {
     /// The kind of thing that changed.
     pub fn entity(&self) -> &'a str {
@@ -278,7 +278,7 @@ impl<'a> EventRef<'a> {
         self.meta.timestamp()
     }
 
-    /// The event as the seed's owned type.
+    /// The event as the owned type of pylon-sync.
     ///
     /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a
     /// number beyond `f64`, half a surrogate pair (only [`Change::raw`] lets these in), and what is

@@ -187,8 +187,8 @@ impl Future for WaitFor<'_> {
 /// window it gets the [`Resync`] with how many events it missed, again and again until
 /// [`seek`](Self::seek) says where to go on: it never skips silently.
 ///
-/// The cursor moves when a batch is handed out. Who fails to process it can seek back to where it
-/// was.
+/// The cursor moves when a batch is handed out. A caller that fails to process it can seek back to
+/// where it was.
 ///
 /// A follower can be sent to other threads. Between calls and while it waits it pins nothing; the
 /// batch that it hands out does, until it is dropped.

@@ -24,11 +24,11 @@ use serde_json::Value;
 use std::ops::{Range, RangeInclusive};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-/// A log of the latest changes: any number of threads append, any number read, nobody waits for
-/// anybody.
+/// A log of the latest changes: any number of threads append, any number read, none waits for
+/// another.
 ///
 /// Each change gets the next sequence number. The log keeps exactly the last `capacity` of them;
-/// who asks for what came before is told to [`Resync`]. Share it in an `Arc`.
+/// a reader that asks for what came before is told to [`Resync`]. Share it in an `Arc`.
 ///
 /// # Examples
 ///
@@ -120,8 +120,8 @@ impl ChangeLog {
 impl ChangeLog {
     /// Appends a change. Returns its seq.
     ///
-    /// The seed's call. [`append_change`](Self::append_change) takes JSON text, and any type that
-    /// serialises.
+    /// The call of pylon-sync. [`append_change`](Self::append_change) takes JSON text, and any type
+    /// that serialises.
     ///
     /// # Panics
     /// If entity, row id and data together are longer than
@@ -130,7 +130,7 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// As [`append_change`](Self::append_change).
-    #[expect(clippy::needless_pass_by_value, reason = "the seed's signature")]
+    #[expect(clippy::needless_pass_by_value, reason = "the signature of pylon-sync")]
     pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
         let change = Change::new(kind, entity, row_id);
         match &data {
@@ -150,11 +150,11 @@ impl ChangeLog {
     /// nothing had been asked.
     ///
     /// # Complexity
-    /// Proportional to the change's length. Waits for nobody: wait-free but for installing a
-    /// segment, once in up to 256 appends, which is lock-free. Once the window is full it allocates
-    /// a few words for each such segment and nothing else; if changes are too long for a slot (see
-    /// [`Builder::slot_size`]), now and then a block for one. With any number of sleeping followers
-    /// it wakes four of them at most: they wake the others.
+    /// Proportional to the change's length. Waits for no other thread: wait-free but for installing
+    /// a segment, once in up to 256 appends, which is lock-free. Once the window is full it
+    /// allocates a few words for each such segment and nothing else; if changes are too long for a
+    /// slot (see [`Builder::slot_size`]), now and then a block for one. With any number of sleeping
+    /// followers it wakes four of them at most: they wake the others.
     #[inline]
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
@@ -228,7 +228,7 @@ impl ChangeLog {
     /// provided that every event which any of them can have seen was stored before: commit first,
     /// append after.
     ///
-    /// Takes the log as `&mut`: nobody can read it half restored, nor append in between.
+    /// Takes the log as `&mut`: no thread can read it half restored, nor append in between.
     ///
     /// # Errors
     /// [`RestoreError`] if another seq comes next. The log is as it was.
@@ -270,7 +270,7 @@ impl ChangeLog {
             return Err(RestoreError { expected, given: seq });
         }
         let timestamp = timestamp_millis.min(LAST_MILLISECOND);
-        // Nobody can be waiting on a log that is borrowed as `&mut`.
+        // No thread can be waiting on a log that is borrowed as `&mut`.
         append::one(&self.ring, change, timestamp, || self.ring.enter());
         Ok(())
     }
@@ -371,9 +371,9 @@ impl ChangeLog {
 
     /// The events after a cursor, at most `limit`, owned.
     ///
-    /// The seed's call: copies every string and parses every event's data. [`read`](Self::read)
-    /// does neither, and [`pull_json`](Self::pull_json) writes the JSON that this would be turned
-    /// into.
+    /// The call of pylon-sync: copies every string and parses every event's data.
+    /// [`read`](Self::read) does neither, and [`pull_json`](Self::pull_json) writes the JSON that
+    /// this would be turned into.
     ///
     /// # Errors
     /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the
@@ -601,10 +601,10 @@ impl ChangeLog {
     /// Remembers an op id as completed. Does nothing if it is remembered already: it does not
     /// become younger by that.
     ///
-    /// The seed's call, for who has no claim. Asking [`has_seen_op_id`](Self::has_seen_op_id) first
-    /// and remembering afterwards lets two threads apply the same operation;
-    /// [`claim_op_id`](Self::claim_op_id) does not. If a claim on the id is in flight, it is left
-    /// to that claim whether the id will be completed.
+    /// The call of pylon-sync, for callers without a claim. Asking
+    /// [`has_seen_op_id`](Self::has_seen_op_id) first and remembering afterwards lets two threads
+    /// apply the same operation; [`claim_op_id`](Self::claim_op_id) does not. If a claim on the id
+    /// is in flight, it is left to that claim whether the id will be completed.
     pub fn remember_op_id(&self, op_id: &str) {
         self.op_ids.remember(OpId::bare(op_id));
     }

@@ -10,8 +10,8 @@
 //! Nothing is shared between threads until one of them has a sample, and then only with every
 //! sixteenth thread and with a snapshot.
 //!
-//! *Nobody waits.* A sample takes the first shard whose lock is free, beginning with its thread's
-//! own; if all are taken, it is lost and counted as lost. So what the log promises of its
+//! *No thread waits.* A sample takes the first shard whose lock is free, beginning with its
+//! thread's own; if all are taken, it is lost and counted as lost. So what the log promises of its
 //! operations holds with profiling on: no thread can hold another up by being suspended with a lock
 //! in its hand. Only a snapshot waits, for samples being put down. Whatever a sample meets on its
 //! way, the time in it was taken before.
@@ -97,7 +97,7 @@ pub(crate) struct Profile {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// Samples that found every shard's lock taken.
     lost: AtomicU64,
-    /// The same moment on two clocks: the one that is written down, and the one that nobody sets.
+    /// The same moment on two clocks: the one that is written down, and the one that cannot be set.
     began: (SystemTime, Instant),
 }
 
@@ -222,7 +222,7 @@ impl Drop for Timed<'_> {
     }
 }
 
-/// The lock, unless somebody has it.
+/// The lock, unless another thread holds it.
 fn try_lock(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
     match shard.try_lock() {
         Ok(shard) => Some(shard),
@@ -241,8 +241,8 @@ impl ChangeLog {
     /// How long this log's appends and reads have taken since it was made: one in
     /// [`LatencySnapshot::ONE_IN`] is timed, on whatever thread.
     ///
-    /// Only with the feature `profile`. Waits for nothing but samples being put down; holds nobody
-    /// up.
+    /// Only with the feature `profile`. Waits for nothing but samples being put down; delays no
+    /// other thread.
     ///
     /// # Complexity
     /// Merges up to 16 × 5 histograms of 4,608 counters, whatever they counted, into 180 KiB in
@@ -274,7 +274,7 @@ impl ChangeLog {
 /// How long operations took, by operation (feature `profile`). Made by [`ChangeLog::latency`].
 ///
 /// Counted from the log's making. What is timed is the call, the cost of one reading of the clock
-/// included; [`read`](ChangeLog::read) ends when the batch is there, before anybody looks at its
+/// included; [`read`](ChangeLog::read) ends when the batch is there, before the caller looks at its
 /// events. Reads that are answered with a [`Resync`](crate::Resync) count too.
 /// [`append`](ChangeLog::append) and [`append_change`](ChangeLog::append_change) are one operation;
 /// a batch is one, however long.

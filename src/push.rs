@@ -296,7 +296,7 @@ impl ChangeLog {
     /// let request: PushRequest = serde_json::from_str(
     ///     r#"{"changes": [{"entity": "Todo", "row_id": "t1", "kind": "delete", "op_id": "1"}]}"#,
     /// )?;
-    /// let claim = log.claim_push(&request).expect("nobody else claims it");
+    /// let claim = log.claim_push(&request).expect("no other claim");
     /// // begin a transaction, write claim.changes(), commit
     /// assert_eq!(claim.publish().applied, 1);
     /// # Ok::<(), serde_json::Error>(())
@@ -311,7 +311,7 @@ impl ChangeLog {
     /// The first half of a push whose data may be text, for programs that apply several requests in
     /// one transaction: claims the operations' op ids, and lays out what is to be appended.
     ///
-    /// Nobody else can apply these operations while the claim lives. Apply
+    /// No other thread can apply these operations while the claim lives. Apply
     /// [`changes`](PushClaim::changes), then [`publish`](PushClaim::publish), or give up with
     /// [`fail`](PushClaim::fail) or by dropping the claim. Claims can be held side by side, also
     /// those of different requests:
@@ -321,7 +321,7 @@ impl ChangeLog {
     /// 2. publish the claims, in the order in which they were written;
     /// 3. send the responses.
     ///
-    /// If nobody else appends meanwhile, the seqs are known before the commit: they go on from
+    /// If no other thread appends meanwhile, the seqs are known before the commit: they go on from
     /// [`last_seq`](Self::last_seq), claim by claim, and can be written along with the changes.
     ///
     /// # Errors
@@ -506,7 +506,7 @@ impl<'a> PushClaim<'a> {
     /// let change = Change::delete("Todo", "t1");
     /// let first = Operation::new(change.clone()).op_id("1");
     /// let operations = vec![first, Operation::new(change.clone())];
-    /// let claim = log.claim_operations(Some("phone"), operations).expect("nobody else claims it");
+    /// let claim = log.claim_operations(Some("phone"), operations).expect("no other claim");
     /// for (change, op_id) in claim.changes().iter().zip(claim.op_ids()) {
     ///     println!("{} {op_id:?} of {:?}", change.row_id(), claim.client_id());
     /// }

@@ -3,7 +3,7 @@
 //!
 //! A record's text has three parts: its entity, row id and data (JSON text, empty for none). Its
 //! fixed part, [`Meta`], is one word. Nothing is prepared for readers: whether a name needs
-//! escaping in JSON is for those to find out who want JSON, and the append, which others may wait
+//! escaping in JSON is for the readers of JSON to find out, and the append, which others may wait
 //! for, is a copy.
 
 use crate::clock::{LAST_MILLISECOND, Rfc3339};

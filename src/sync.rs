@@ -57,8 +57,8 @@ mod imp {
         pub(crate) use std::thread::{Thread, current, park, park_timeout};
     }
 
-    /// A lock that knows no poison: what it guards is whole whenever it is let go, whoever panics
-    /// elsewhere.
+    /// A lock that knows no poison: what it guards is whole whenever it is released, also by a
+    /// panic elsewhere.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -117,7 +117,7 @@ mod imp {
     /// Loads what this thread alone stores to. Not in the way of loom's search: of the accesses
     /// that a store races with, it looks at the last one only, which would be this.
     pub(crate) fn load_own(own: &AtomicU64) -> u64 {
-        // SAFETY: nobody stores to it meanwhile, which loom checks.
+        // SAFETY: no thread stores to it meanwhile, which loom checks.
         unsafe { own.unsync_load() }
     }
 
@@ -430,7 +430,7 @@ pub(crate) mod asymmetric {
         /// magnitude to spare.
         const DRAIN: Duration = Duration::from_millis(1);
 
-        /// Asks the kernel for the service. Whoever uses the fences does this first: that it
+        /// Asks the kernel for the service. A user of the fences does this first: that it
         /// happens before both sides' calls is what lets them agree on which kind of fence they
         /// use.
         pub(crate) fn prepare() {

@@ -95,9 +95,9 @@
 //! Let n be the last seq handed out, as the first close loads it. Each append that returned before
 //! the close was called has a seq of at most n: its claim happens before that load.
 //!
-//! - A wait for a seq of at most n is never told that the log is closed: all who have such a seq
-//!   are about to publish it, and wake the waiter as ever. So a follower hands out everything that
-//!   was appended before the close first.
+//! - A wait for a seq of at most n is never told that the log is closed: all writers that have such
+//!   a seq are about to publish it, and wake the waiter as ever. So a follower hands out everything
+//!   that was appended before the close first.
 //! - A wait for a later seq ends. Let W enter the queue for w > n. The lock orders W's critical
 //!   section and the closer's, both ways:
 //!   1. W's comes first. Then the closer finds W in the queue, takes it out and wakes it, unless W
@@ -120,7 +120,7 @@
 //! ends here: [`contained`] catches it, after the panic hook has reported it. An append must return
 //! its seq, and a waiter that leaves has nothing to do with the other's waker. Nor may the panic
 //! keep others asleep: the rest of the few is woken all the same, and if none of them could be
-//! woken, so that the baton is with no one, the thread notifies again. `clone` runs in a poll, for
+//! woken, so that no thread has the baton, the thread notifies again. `clone` runs in a poll, for
 //! the caller's own waker, before anything is changed: its panic unwinds to that caller.
 //!
 //! # What it costs

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! What goes over the wire, name for name as the seed has it.
+//! What goes over the wire, name for name as pylon-sync has it.
 
 use crate::cursor::SyncCursor;
 use crate::event::{ChangeEvent, ChangeKind};
@@ -34,7 +34,7 @@ pub struct PushRequest {
     /// The changes, to be applied in this order.
     #[serde(deserialize_with = "field::changes")]
     pub changes: Vec<ClientChange>,
-    /// Who pushes: the same string each time the same client connects. Absent from clients that
+    /// The client that pushes: the same string each time it connects. Absent from clients that
     /// have none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "field::client_id")]
     pub client_id: Option<String>,

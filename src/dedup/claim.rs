@@ -10,8 +10,8 @@ use crate::fingerprint::Fingerprint;
 #[derive(Debug)]
 #[must_use = "a claim that proceeds is forgotten when it is dropped"]
 pub enum OpClaim<'a> {
-    /// Nobody has completed the id, and nobody else is at it: apply the operation, then complete
-    /// the guard.
+    /// The id is not completed, and no other claim on it is in flight: apply the operation, then
+    /// complete the guard.
     Proceed(OpGuard<'a>),
     /// Another claim on the id is being worked on. It may yet fail: tell the client to try again.
     InFlight,

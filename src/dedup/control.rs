@@ -71,7 +71,7 @@ impl Control {
         (0..SLOTS).filter(move |&slot| self.code(slot) == tag.0)
     }
 
-    /// Reserves a vacant slot for the one who makes this change, who owns it from then on.
+    /// Reserves a vacant slot for the thread that makes this change, which owns it from then on.
     pub(super) fn reserve(self, slot: usize) -> Self {
         debug_assert_eq!(self.code(slot), VACANT);
         self.with_code(slot, RESERVED)

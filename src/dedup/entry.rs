@@ -8,7 +8,7 @@ use crate::fingerprint::Fingerprint;
 use crate::sync::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, Hasher};
 
-/// An op id within its scope: the ids of one client, or those that belong to nobody in particular.
+/// An op id within its scope: the ids of one client, or those of no client in particular.
 ///
 /// The two parts are kept apart, never joined: no choice of characters makes two of them equal by
 /// accident.

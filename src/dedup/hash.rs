@@ -1,11 +1,11 @@
 //! What an id is found by: two hashes, under keys that each log makes for itself.
 //!
 //! Clients choose op ids, so that a hash must not let them choose what meets what. That of the
-//! shards is that of a `HashMap`, `SipHash`: nobody can fill a shard on purpose. But it takes twice
-//! as long as all the rest of a look-up. The filter has one of its own, foldhash, which takes a
-//! fraction of that and is not made to withstand somebody who observes the log to find its key out.
-//! What could be gained by that is little: ids for which the filter errs are looked for in their
-//! shard, as those are that are remembered.
+//! shards is that of a `HashMap`, `SipHash`: a client cannot fill a shard on purpose. But it takes
+//! twice as long as all the rest of a look-up. The filter has one of its own, foldhash, which takes
+//! a fraction of that and is not made to withstand a client that observes the log to find its key
+//! out. What could be gained by that is little: ids for which the filter errs are looked for in
+//! their shard, as those are that are remembered.
 #![forbid(unsafe_code)]
 
 use super::entry::OpId;
@@ -50,7 +50,7 @@ impl Keys {
     }
 }
 
-/// Says nothing of them: what is printed of a log may be read by anybody.
+/// Says nothing of them: what is printed of a log may be read by anyone.
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Keys")

@@ -1,13 +1,13 @@
-//! A value that is built when it is first needed, by whoever needs it first.
+//! A value that is built when it is first needed, by the first thread that needs it.
 //!
 //! The memory of op ids is one: a log that never sees an op id takes none of it. A shard's children
 //! are another: few shards ever split.
 //!
 //! `std`'s `OnceLock` would do but for one thing: while one thread builds, the others wait for it,
-//! however long it is suspended, and a claim would not be lock-free. Here nobody waits. Each thread
-//! that finds no value builds one of its own and tries to publish it by a CAS; one succeeds, and
-//! the others drop theirs and use that one. To build a value twice must therefore do no harm, and
-//! for a moment there may be as many as there are threads.
+//! however long it is suspended, and a claim would not be lock-free. Here no thread waits. Each
+//! thread that finds no value builds one of its own and tries to publish it by a CAS; one succeeds,
+//! and the others drop theirs and use that one. To build a value twice must therefore do no harm,
+//! and for a moment there may be as many as there are threads.
 
 use crate::sync::{AtomicPtr, Ordering};
 use std::marker::PhantomData;
@@ -79,8 +79,8 @@ impl<T> Drop for Lazy<T> {
     fn drop(&mut self) {
         let value = self.value.load(Ordering::Relaxed);
         if !value.is_null() {
-            // SAFETY: `&mut self`: nobody uses the value any more, and this is the one place that
-            // frees what was published (D6).
+            // SAFETY: `&mut self`: no thread uses the value any more, and this is the one place
+            // that frees what was published (D6).
             drop(unsafe { Box::from_raw(value) });
         }
     }

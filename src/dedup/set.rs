@@ -16,8 +16,8 @@ const MIN_SHARDS: usize = 16;
 /// A slot of a shard, as one word: the shard's address, whose low seven bits are zero, and the
 /// slot's number.
 ///
-/// Whoever holds a place alone owns the slot: the claimer of an id in flight, then the order of
-/// completion, and at last whoever took it out of there.
+/// The only holder of a reference owns the slot: the claimer of an id in flight, then the order of
+/// completion, and at last the thread that took it out of there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SlotRef(u64);
 
@@ -31,7 +31,7 @@ impl SlotRef {
     }
 }
 
-/// An id in flight, in the hands of the one who may complete or forget it.
+/// An id in flight, held by the thread that may complete or forget it.
 ///
 /// Neither copied nor dropped: it ends in [`Set::complete`] or [`Set::forget`]. One that is leaked
 /// leaves its id in flight as long as the set lives.
@@ -165,8 +165,8 @@ impl Set {
         self.enter(hashes, id, New { state: State::InFlight, fingerprint })
     }
 
-    /// Completes the id without a claim, unless it is remembered already or somebody else's claim
-    /// on it is in flight, which then decides.
+    /// Completes the id without a claim, unless it is remembered already or another claim on it is
+    /// in flight, which then decides.
     pub(crate) fn remember(&self, hashes: Hashes, id: OpId<'_>) {
         if self.order.is_empty() {
             return;

@@ -172,8 +172,8 @@ impl Shard {
     fn commit(&self, reserved: Control, slot: usize, query: Query<'_>) -> Option<Entered<'_>> {
         let mut now = reserved;
         loop {
-            // control:A. This CAS is the claim: whoever changed the shard since it was looked at,
-            // fails it.
+            // control:A. This CAS is the claim: it fails if any thread changed the shard since it
+            // was looked at.
             if self.change(now, now.fill(slot, Tag::of(query.hash)), Ordering::Release) {
                 return Some(Entered::At(slot));
             }

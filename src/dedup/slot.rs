@@ -1,4 +1,5 @@
-//! A place that holds one shared value, or none: read by anybody, filled and emptied by its owner.
+//! A place that holds one shared value, or none: read by any thread, filled and emptied by its
+//! owner.
 //!
 //! A slot is one word: the value's address, and how often that address was taken from the slot.
 //! Taking a reference adds one to the word, which yields the address in the same instant: there is
@@ -6,7 +7,7 @@
 //! value's own balance. Emptying the slot moves the word's count into that balance and takes the
 //! slot's own share away; the operation that brings the balance to nought frees the value.
 //!
-//! So a value is freed as soon as the last one who holds it lets go. A thread that is suspended in
+//! So a value is freed as soon as its last holder lets go. A thread that is suspended in
 //! the middle of a look-up holds one value; under an epoch it would hold whatever all threads
 //! retire until it runs again, which, with more threads than cores, is megabytes of cold memory at
 //! any time.
@@ -21,8 +22,9 @@ use std::ptr::NonNull;
 /// The bits of a word that count; an address has sixteen zeros above and four below to make room.
 const COUNT_BITS: u32 = 20;
 
-/// From so many references on, whoever takes one moves the count into the balance before it goes
-/// on. What is left above is for the threads that come meanwhile: more than half a million of them.
+/// From so many references on, a thread that takes one moves the count into the balance before it
+/// goes on. What is left above is for the threads that come meanwhile: more than half a million of
+/// them.
 const MOVE_AT: u64 = if cfg!(loom) { 2 } else { 1 << (COUNT_BITS - 1) };
 
 /// The slot's own share of a balance: more than can ever be given back before it is taken away.
@@ -115,12 +117,12 @@ impl<T> Slot<T> {
     pub(crate) fn put(&self, value: T) {
         let counted = Counted { balance: AtomicU64::new(SHARE), value: UnsafeCell::new(value) };
         let word = Word::new(NonNull::from(Box::leak(Box::new(counted))));
-        // What count the empty word may have had is of those who came for a former value, and got
-        // none.
+        // The count that the empty word may have had is of threads that came for a former value,
+        // and got none.
         self.word.swap(word.0, Ordering::Release); // slot:A
     }
 
-    /// Empties the slot; its value is freed now or by the last who holds it.
+    /// Empties the slot; its value is freed now or by its last holder.
     pub(crate) fn take(&self) {
         let word = Word(self.word.swap(Word::EMPTY.0, Ordering::Release)); // slot:E
         let Some(value) = word.value::<T>() else { return };
@@ -133,7 +135,7 @@ impl<T> Slot<T> {
     ///
     /// # Safety
     ///
-    /// The slot is not emptied as long as the reference is used: the caller is the one who may do
+    /// The slot is not emptied as long as the reference is used: the caller is the one that may do
     /// that.
     pub(crate) unsafe fn peek(&self) -> Option<&T> {
         let counted = Word(self.word.load(Ordering::Relaxed)).value::<T>()?;
@@ -181,7 +183,7 @@ unsafe fn release<T>(value: NonNull<Counted<T>>, share: u64) {
     // slot:C
     if balance.fetch_sub(share, Ordering::Release) == share {
         balance.load(Ordering::Acquire); // slot:D
-        // SAFETY: nobody holds the value any more, and nobody can get at it: it left its slot (S3).
+        // SAFETY: no thread holds the value any more, and none can reach it: it left its slot (S3).
         let value = unsafe { Box::from_raw(value.as_ptr()) };
         // For the model checker: this is a write, which every read must have happened before.
         value.value.with_mut(|_| ());

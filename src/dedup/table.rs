@@ -49,7 +49,7 @@ impl<T: Zeroed> Table<T> {
             for index in 0..len {
                 // SAFETY: within the allocation.
                 let value = unsafe { values.add(index) };
-                // SAFETY: within the allocation, aligned, and nobody else's yet.
+                // SAFETY: within the allocation, aligned, and not shared yet.
                 unsafe { value.write(T::default()) };
             }
         }

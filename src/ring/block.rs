@@ -31,7 +31,7 @@ pub(super) struct Contents {
     text: String,
     /// Where each part ends.
     ends: [u32; 3],
-    /// Stands for both, so that a model sees who is at them. Takes no room.
+    /// Stands for both, so that a model sees each access to them. Takes no room.
     tracked: UnsafeCell<()>,
 }
 

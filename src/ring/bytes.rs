@@ -1,10 +1,10 @@
 //! The bound in bytes: the window ends where its texts would sum to more than so many.
 //!
 //! The window is the longest suffix of the log of at most `capacity` records whose texts sum to at
-//! most `max_bytes`. The bound is kept by those who publish: after each publish, and before the
-//! append returns, a writer counts the published records that are not counted yet, and moves the
-//! *floor*, the oldest seq that the bound leaves in the window, past as many as it takes. Readers
-//! take the later of the floor and of the start by count.
+//! most `max_bytes`. The bound is kept by the publishing threads: after each publish, and before
+//! the append returns, a writer counts the published records that are not counted yet, and moves
+//! the *floor*, the oldest seq that the bound leaves in the window, past as many as it takes.
+//! Readers take the later of the floor and of the start by count.
 //!
 //! # Counting
 //!

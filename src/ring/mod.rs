@@ -1,4 +1,5 @@
-//! The ring: a fixed window of the latest records, written by many, read by many, locked by nobody.
+//! The ring: a fixed window of the latest records, with any number of writers and readers, and
+//! without a lock.
 //!
 //! It knows no event. A record is a fixed part `M` (copied) and a text in three parts; its number
 //! is its *seq*. Seqs are handed out by one atomic counter, densely, and never twice.
@@ -30,9 +31,9 @@
 //! sees none of it, or after, and then all the others are stamped too.
 //!
 //! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment
-//! (from the pool, else from the allocator), sets its base and swaps it in by compare-and-swap. Who
-//! loses the race gives its segment back and uses the winner's. Who wins retires the old one, for
-//! which it pins the epoch.
+//! (from the pool, else from the allocator), sets its base and swaps it in by compare-and-swap. The
+//! loser of the race gives its segment back and uses the winner's. The winner retires the old one,
+//! for which it pins the epoch.
 //!
 //! *Late writer.* A writer that stalled after its claim may find a *newer* segment in its position:
 //! it was lapped. Its record is dropped and counted as *superseded*. If it had found its segment
@@ -87,8 +88,8 @@
 //! | --- | --- | --- | --- |
 //! | publish | writer: stamp store, Release (A) | reader: stamp load, Acquire (B) | the record, and for a batch all records behind it (R3) |
 //! | install | installer: position compare-and-swap, Release (A) | anyone: position load, Acquire (B) | the segment's base and slots (R2); that `last` had passed the window of the segment before it (R6) |
-//! | pool | whoever gives a segment back: compare-and-swap into the pool, Release (A) | who takes it: swap, Acquire (B) | the end of its last life: nobody writes it any more |
-//! | memo | observer: `published_upto` max, Release (A) | observer: `published_upto` load, Acquire (B) | the stamps that the first observer saw: who is told head = n can read n |
+//! | pool | thread that recycles a segment: compare-and-swap into the pool, Release (A) | thread that takes it: swap, Acquire (B) | the end of its last life: no thread writes it any more |
+//! | memo | observer: `published_upto` max, Release (A) | observer: `published_upto` load, Acquire (B) | the stamps that the first observer saw: a caller that is told head = n can read n |
 //! | floor | counting writer: floor store, Release (A) | reader: floor load, Acquire (B) | the stamps that it counted, and so that `last` is not below the seq before the floor |
 //! | reap | thread to which a floor comes back from the epoch: `reapable` max, Release (A) | reaper: `reapable` load, Acquire (B) | the end of the readers that could reach what is below it |
 //! | count | counting writer or reaper: unlock, full fence | publisher, or thread to which a floor comes back: full fence, attempt at the lock | see `bytes` |
@@ -104,8 +105,8 @@
 //! orders is other things. Its readers need one thing: not to miss what they have proof of. A
 //! reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
 //! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥
-//! *c*, so it is never told that its own cursor lies ahead. The same through *install*: who meets a
-//! newer segment sees a `last` that puts the older one out of the window.
+//! *c*, so it is never told that its own cursor lies ahead. The same through *install*: a thread
+//! that meets a newer segment sees a `last` that puts the older one out of the window.
 //!
 //! **Late writer against installer, both orders.** Both act on one position: the late writer loads
 //! it, the installer swaps it.
@@ -148,8 +149,8 @@
 //! reservation, and what orders the end of that before the segment's next life (leave, then
 //! install) orders them. The same goes for the segment's mark that its slots may have blocks, which
 //! is stored, Relaxed, before the first block is put: a writer whose slot has a block finds the
-//! mark set. The mark saves everybody else from waiting for a slot's line to arrive before they can
-//! write to it.
+//! mark set. The mark saves the other writers from waiting for a slot's line to arrive before they
+//! can write to it.
 //!
 //! **A compare-and-swap cannot be fooled** by a segment that left and came back (ABA): the expected
 //! pointer was loaded under the guard still held, and memory is not reused under it (R4).

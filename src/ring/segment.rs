@@ -190,7 +190,7 @@ impl<M: Copy> Segment<M> {
         if !self.spills.load(Ordering::Relaxed) {
             return 0;
         }
-        // SAFETY: `&mut self`: nobody else can reach a slot.
+        // SAFETY: `&mut self`: no other thread can reach a slot.
         let take = |seq| unsafe { self.slot(seq).take() };
         let bytes = (0..self.len as u64).filter_map(take).map(|block| block.capacity()).sum();
         self.spills.store(false, Ordering::Relaxed);
@@ -214,9 +214,8 @@ impl<M: Copy> Drop for Segment<M> {
 const MIN_POOLED: usize = 3;
 
 /// Where segments come from and go back to: a bounded pool, then the global allocator. It keeps the
-/// account.
-/// They are on cache lines that an append does not look at: whoever keeps them holds up nobody
-/// else.
+/// account. They are on cache lines that an append does not look at: a thread that updates them
+/// delays no writer else.
 pub(super) struct SegmentAllocator<M: Copy> {
     pool: Pool<M>,
     /// What found no place in the pool while a late writer could reach it.
@@ -256,7 +255,7 @@ impl<M: Copy + Send + Sync> SegmentAllocator<M> {
         Slot::<M>::inline(self.stride)
     }
 
-    /// A segment for the seqs from `base`, nobody else's until it is installed.
+    /// A segment for the seqs from `base`, the caller's alone until it is installed.
     #[expect(
         clippy::unnecessary_box_returns,
         reason = "it lives in its box, from one installation to the next"

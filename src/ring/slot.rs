@@ -35,7 +35,7 @@ const SPILLED: u16 = u16::MAX;
 struct Head<M> {
     stamp: AtomicU64,
     body: UnsafeCell<Body<M>>,
-    /// Stands for the bytes that follow, so that a model sees who is at them. Takes no room.
+    /// Stands for the bytes that follow, so that a model sees each access to them. Takes no room.
     text: UnsafeCell<()>,
 }
 
@@ -48,7 +48,7 @@ struct Body<M> {
 
 /// A slot, by its address. Copying it copies the address.
 ///
-/// Its methods are unsafe: the address says nothing about who may use the slot now. The segment
+/// Its methods are unsafe: the address does not say which thread may use the slot now. The segment
 /// does.
 pub(super) struct Slot<M>(NonNull<Head<M>>);
 
@@ -92,7 +92,7 @@ impl<M: Copy> Slot<M> {
     /// Makes a slot of raw memory, with a stamp that no seq equals.
     ///
     /// # Safety
-    /// The memory is nobody else's, and holds no slot yet.
+    /// The memory is the caller's alone, and holds no slot yet.
     pub(super) unsafe fn init(self) {
         let body = Body { fixed: MaybeUninit::uninit(), ends: [0; 3] };
         let head = Head { stamp: AtomicU64::new(0), body: UnsafeCell::new(body), text: UnsafeCell::new(()) };
@@ -104,7 +104,7 @@ impl<M: Copy> Slot<M> {
     /// Ends the slot's use of its memory. Does not free its block.
     ///
     /// # Safety
-    /// The slot was made by [`init`](Self::init), is nobody else's, and is not used again.
+    /// The slot was made by [`init`](Self::init), is the caller's alone, and is not used again.
     pub(super) unsafe fn deinit(self) {
         // SAFETY: the caller's.
         unsafe { self.0.drop_in_place() };
@@ -140,7 +140,7 @@ impl<M: Copy> Slot<M> {
         let body = Body { fixed: MaybeUninit::new(fixed), ends };
         // SAFETY: the caller's.
         let before = unsafe { self.begin(body, look) };
-        // SAFETY: nobody else may use the slot until it is published; the text fits, says the
+        // SAFETY: no other thread may use the slot until it is published; the text fits, says the
         // caller.
         unsafe { self.copy_in(parts) };
         // SAFETY: the record is whole.
@@ -158,8 +158,8 @@ impl<M: Copy> Slot<M> {
         let before = unsafe { self.begin(body, true) };
         // SAFETY: alive, says the caller.
         unsafe { self.0.as_ref() }.text.with_mut(|_| {
-            // SAFETY: nobody else may use the slot until it is published; a stride has room for a
-            // pointer after the head.
+            // SAFETY: no other thread may use the slot until it is published; a stride has room for
+            // a pointer after the head.
             unsafe { self.place().write(block.into_raw()) };
         });
         // SAFETY: the record is whole.
@@ -177,8 +177,8 @@ impl<M: Copy> Slot<M> {
     unsafe fn begin(&self, new: Body<M>, look: bool) -> Option<Block> {
         // SAFETY: alive, says the caller. The reference covers the head only, not the text area.
         let body = unsafe { self.0.as_ref() }.body.with_mut(|body| body);
-        // SAFETY: R1: nobody else writes this slot in this life of its segment; R3: nobody reads it
-        // before the stamp; R4: the lives before it are over.
+        // SAFETY: R1: no other thread writes this slot in this life of its segment; R3: none reads
+        // it before the stamp; R4: the lives before it are over.
         let before = if look { unsafe { self.take_block(body) } } else { None };
         // SAFETY: as above.
         unsafe { body.write(new) };
@@ -209,8 +209,8 @@ impl<M: Copy> Slot<M> {
         // SAFETY: alive, says the caller.
         unsafe { self.0.as_ref() }.text.with_mut(|_| {
             for part in parts {
-                // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that nobody may
-                // read yet.
+                // SAFETY: the caller's: the parts fit. `part` cannot lie in a slot that no reader
+                // may read yet.
                 unsafe { copy(part.as_bytes(), to) };
                 // SAFETY: within the text area, or one past its end.
                 to = unsafe { to.add(part.len()) };
@@ -233,7 +233,7 @@ impl<M: Copy> Slot<M> {
             let (text, ends) = if body.ends[2] == SPILLED {
                 // SAFETY: the ends say that there is one.
                 let block = unsafe { self.block() };
-                // SAFETY: the slot owns the block, and nobody changes it in this life.
+                // SAFETY: the slot owns the block, and no thread changes it in this life.
                 unsafe { &*block }.text_and_ends()
             } else {
                 head.text.with(|_| (self.text_area().as_ptr().cast_const(), body.ends.map(u32::from)))
@@ -276,9 +276,9 @@ impl<M: Copy> Slot<M> {
     /// Takes the slot's block away, if it has one.
     ///
     /// # Safety
-    /// The slot is nobody else's.
+    /// The slot is the caller's alone.
     pub(super) unsafe fn take(&self) -> Option<Block> {
-        // SAFETY: nobody else's, says the caller.
+        // SAFETY: the caller's alone.
         let head = unsafe { self.0.as_ref() };
         // SAFETY: as above.
         head.body.with_mut(|body| unsafe { self.take_block(body) })
@@ -287,7 +287,7 @@ impl<M: Copy> Slot<M> {
     /// Takes the block away that `body` says is in the text area, if it says so.
     ///
     /// # Safety
-    /// The slot is nobody else's, and its body was initialised.
+    /// The slot is the caller's alone, and its body was initialised.
     #[inline]
     unsafe fn take_block(&self, body: *mut Body<M>) -> Option<Block> {
         // SAFETY: the ends were initialised with the slot.

@@ -109,8 +109,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         len <= self.inline
     }
 
-    /// Asks for the cache line that the next claim will write. A hint, for who has something to do
-    /// before it claims.
+    /// Asks for the cache line that the next claim will write. A hint, for a caller that has
+    /// something to do before it claims.
     #[inline]
     pub(crate) fn prefetch_claim(&self) {
         prefetch_for_write(std::ptr::from_ref(&self.last).cast());
@@ -124,7 +124,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
     }
 
-    /// Claims one seq and publishes its record. Returns the seq, and a block that nobody needs any
+    /// Claims one seq and publishes its record. Returns the seq, and a block that is not needed any
     /// more, if there is one.
     ///
     /// What a [`Claim`] of one does, without its state: nearly every append finds its segment in
@@ -223,7 +223,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         &self.positions[self.geometry.position_of(seq)]
     }
 
-    /// What is in the position of `seq`, which was claimed by who is `writing`: the segment for it,
+    /// What is in the position of `seq`, which was claimed under `writing`: the segment for it,
     /// or else something older or newer.
     #[inline]
     fn current<'w>(
@@ -240,7 +240,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         segment.filter(covers).ok_or(current)
     }
 
-    /// The segment for `seq`, which was claimed by who is `writing`, installed if need be; `None`
+    /// The segment for `seq`, which was claimed under `writing`, installed if need be; `None`
     /// when the ring has gone round past it.
     #[inline(never)]
     fn look_up<'w>(
@@ -253,7 +253,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
             .map_or_else(|current| self.install(seq, current, writing, leftovers), Some)
     }
 
-    /// Puts a segment for `seq`, which was claimed by who is `writing`, in place of `current`,
+    /// Puts a segment for `seq`, which was claimed under `writing`, in place of `current`,
     /// unless one of its lap or a later one is there by now. Then there is none for a `seq` of an
     /// earlier lap.
     #[cold]
@@ -312,7 +312,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
     }
 
     /// Publishes the records of the claim's last unpublished seqs, the last one's first: they go in
-    /// back to front, so that readers meet all of the claim or nothing. Blocks that nobody needs
+    /// back to front, so that readers meet all of the claim or nothing. Blocks that are not needed
     /// any more go to `recycled`, for the writer's next long texts.
     #[inline]
     pub(crate) fn publish<'t>(
@@ -357,7 +357,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         }
     }
 
-    /// Publishes the record of the claim's last unpublished seq. Returns a block that nobody needs
+    /// Publishes the record of the claim's last unpublished seq. Returns a block that is not needed
     /// any more, if there is one.
     #[cold]
     pub(crate) fn publish_last<'t>(&mut self, fixed: M, text: impl Into<Text<'t>>) -> Option<Block> {
@@ -366,8 +366,8 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         recycled
     }
 
-    /// Publishes the record of a claim of one, and ends the claim. Each part of its text for
-    /// itself: an array would be in memory, for those who do not come here too.
+    /// Publishes the record of a claim of one, and ends the claim. Takes the parts as separate
+    /// arguments: an array would force the hot path to keep them on the stack.
     #[cold]
     fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
         let recycled = self.publish_last(fixed, [a, b, c]);
