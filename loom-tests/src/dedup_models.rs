@@ -143,7 +143,7 @@ fn two_first_claims() {
     });
 }
 
-/// D1: whoever learns that an id was completed sees it, with its seq.
+/// D1: a thread that learns that an id was completed sees it, with its seq.
 ///
 /// 2 threads, bound 8: 6,853 executions, 0.9 s. Catches `complete_relaxed`, `bloom_after_complete`.
 #[test]
@@ -201,7 +201,8 @@ fn forget_against_claim() {
 }
 
 /// D1: the window moves on by two while someone asks after the oldest id (capacity 1: each ticket
-/// is a generation, and the third takes the first one's bits): who misses it finds it expired.
+/// is a generation, and the third takes the first one's bits): a look-up that misses it finds it
+/// expired.
 ///
 /// 3 threads, bound 4: 184,652 executions, 31 s. Catches `bloom_relaxed`.
 #[test]
@@ -331,8 +332,8 @@ fn a_claim_relies_on_what_another_is_remembering() {
     });
 }
 
-/// S2, S3: a value is taken out of its slot, and another put, while two threads read: nobody reads
-/// a freed value, nobody reads half of one, and each is dropped once (loom counts the `Arc`s).
+/// S2, S3: a value is taken out of its slot, and another put, while two threads read: no thread
+/// reads a freed value, none reads half of one, and each is dropped once (loom counts the `Arc`s).
 ///
 /// 3 threads, bound 4: 7,265 executions, 0.3 s. Catches `slot_c_relaxed`, `slot_a_relaxed`,
 /// `slot_counts_twice`.

@@ -93,8 +93,8 @@ fn racing_installation() {
     });
 }
 
-/// Two writers race to install a segment (S = 2), and who lost gives its own to the pool, where the
-/// other may find it for the next one. 2 threads, bound 4: 355 executions.
+/// Two writers race to install a segment (S = 2), and the loser gives its own to the pool, where
+/// the other may find it for the next one. 2 threads, bound 4: 355 executions.
 ///
 /// Catches `pool_a_relaxed`, `pool_b_relaxed`.
 #[test]
@@ -195,9 +195,9 @@ fn a_reader_against_a_lap() {
 }
 
 /// R1, R4: long texts lie in blocks, which stay with their slots until these are written again, and
-/// go to who writes them. A writer goes round the ring and fills the block that it gets anew, while
-/// a reader looks at the first record: that is whole. In the end a short record gets a block too. 2
-/// threads, the real epoch, bound 5: 14,812 executions.
+/// go to their next writer. A writer goes round the ring and fills the block that it gets anew,
+/// while a reader looks at the first record: that is whole. In the end a short record gets a block
+/// too. 2 threads, the real epoch, bound 5: 14,812 executions.
 ///
 /// Catches `leave_block`, `spill_unsaid`.
 #[test]
@@ -231,8 +231,8 @@ fn a_block_changes_hands() {
     });
 }
 
-/// Who is told head = n can read n, also when it was another observer who walked there. 3 threads,
-/// bound 4: 21,053 executions.
+/// An observer that is told head = n can read n, also when it was another observer that walked
+/// there. 3 threads, bound 4: 21,053 executions.
 ///
 /// Catches `memo_a_relaxed`, `memo_b_relaxed`.
 #[test]
@@ -271,8 +271,8 @@ fn the_window_is_there() {
     });
 }
 
-/// R5: what cannot be appended is refused before a seq is claimed, so that nobody waits for it. A
-/// writer is refused while another one appends. 2 threads, bound 2: 31 executions, each of which
+/// R5: what cannot be appended is refused before a seq is claimed, so that no reader waits for it.
+/// A writer is refused while another one appends. 2 threads, bound 2: 31 executions, each of which
 /// says that it is refused.
 ///
 /// Catches `lay_out_after_claim`.
@@ -346,7 +346,7 @@ fn a_late_writer_with_a_reservation() {
 }
 
 /// R4: a writer with a reservation looks at an older segment in its position (S = 2), as another
-/// takes the segment away and it is to be used again by a third, who claimed before both. 2
+/// takes the segment away and it is to be used again by a third, which claimed before both. 2
 /// threads, bound 4: 3,191 executions.
 ///
 /// Catches `announce_a_relaxed`, `announce_b_relaxed`.
@@ -356,7 +356,7 @@ fn a_writer_that_only_looks() {
         let ring = ring(1, 2);
         append(&ring, anyone(), 1);
         let mut third = ring.claim(anyone(), 1);
-        // Three positions: 6 and 7 take the place of 1, and nobody has been in that of 2.
+        // Three positions: 6 and 7 take the place of 1, and no segment has been in that of 2.
         drop(ring.claim(anyone(), 3));
         let looker = {
             let ring = Arc::clone(&ring);

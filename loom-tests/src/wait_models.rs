@@ -93,7 +93,7 @@ fn a_waiter_and_a_publisher() {
     });
 }
 
-/// Whoever closes the gap wakes the one who waits behind it. Threads: two publishers, a waiter.
+/// The publisher that closes the gap wakes the waiter after it. Threads: two publishers, a waiter.
 /// Bound: 4.
 #[test]
 fn a_gap_closed_by_either_publisher() {
@@ -108,7 +108,7 @@ fn a_gap_closed_by_either_publisher() {
     });
 }
 
-/// The publisher wakes one, who wakes the other. Threads: a publisher, two waiters. Bound: 3.
+/// The publisher wakes one, which wakes the other. Threads: a publisher, two waiters. Bound: 3.
 #[test]
 fn two_waiters_and_the_baton() {
     explore("two_waiters_and_the_baton", 3, || {
@@ -122,8 +122,8 @@ fn two_waiters_and_the_baton() {
     });
 }
 
-/// Cancel against notify: one who was woken and drops its future passes the wake-up on. Threads: a
-/// publisher, a waiter, one who polls once and gives up. Bound: 3.
+/// Cancel against notify: a waiter that was woken and drops its future passes the wake-up on.
+/// Threads: a publisher, a waiter, one that polls once and gives up. Bound: 3.
 #[test]
 fn a_cancelled_waiter_passes_the_baton_on() {
     explore("a_cancelled_waiter_passes_the_baton_on", 3, || {
@@ -139,8 +139,9 @@ fn a_cancelled_waiter_passes_the_baton_on() {
     });
 }
 
-/// A publisher that meets a locked queue goes away, and the lock's holder, who waits for something
-/// else, does its work. Threads: a publisher, a waiter for 1, one who queues up for 2. Bound: 4.
+/// A publisher that meets a locked queue goes away, and the lock's holder, which waits for
+/// something else, does its work. Threads: a publisher, a waiter for 1, one that queues up for 2.
+/// Bound: 4.
 #[test]
 fn the_holder_of_the_lock_wakes_for_the_publisher() {
     explore("the_holder_of_the_lock_wakes_for_the_publisher", 4, || {
@@ -157,12 +158,12 @@ fn the_holder_of_the_lock_wakes_for_the_publisher() {
     });
 }
 
-/// Whoever held the lock and found nobody to wake looks again: a publisher may have met the lock
-/// meanwhile. Threads: a publisher of 1, a publisher of 2, one who stops waiting for 1; another
-/// waits for 2. Bound: 4.
+/// A thread that held the lock and found no waiter to wake looks again: a publisher may have met
+/// the lock meanwhile. Threads: a publisher of 1, a publisher of 2, one that stops waiting for 1;
+/// another waits for 2. Bound: 4.
 #[test]
-fn who_held_the_lock_in_vain_looks_again() {
-    explore("who_held_the_lock_in_vain_looks_again", 4, || {
+fn a_holder_that_woke_none_looks_again() {
+    explore("a_holder_that_woke_none_looks_again", 4, || {
         let log = Log::new();
         let woken = std::sync::Arc::new(Woken::default());
         let mut quitter = Waiter::new(&*log);

@@ -149,7 +149,7 @@ impl App {
             }
             Pushes::Memory { folded } => View::Folded(folded.rows(self.log.head()).await),
         };
-        // Rows are committed before they are in the log: nobody shall get a cursor ahead of it.
+        // Rows are committed before they are in the log: no client shall get a cursor ahead of it.
         let _ = self.log.wait_for(view.last_seq()).await;
         Ok(view)
     }

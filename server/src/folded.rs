@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Folded {
     state: ArcSwap<FoldedRows>,
-    /// The last seq folded, for who waits for it.
+    /// The last seq folded, for a thread that waits for it.
     reached: watch::Sender<u64>,
     /// One for each seq of the window that is free to be appended to.
     seqs: Semaphore,
@@ -88,7 +88,7 @@ impl Folded {
         let follower = log.follow(log.cursor());
         let folded = Arc::clone(self);
         std::thread::Builder::new().name("fold".into()).spawn(move || {
-            // Also if it panics: nobody would keep the rows.
+            // Also if it panics: the rows would not be kept.
             let failing = failed.drop_guard();
             folded.follow(follower, &stop);
             if stop.is_cancelled() {

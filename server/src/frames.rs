@@ -2,8 +2,8 @@
 //!
 //! Each subscriber is a [`Follower`] of its own. Those that are up to date stand at the same seq
 //! when something happens: the first one to get there encodes the events, and leaves the frame for
-//! the others. Who has fallen behind what is kept here encodes from the log for itself, until it
-//! has caught up. So a slow subscriber costs its own time and nobody's memory.
+//! the others. A subscriber that has fallen behind what is kept here encodes from the log for
+//! itself, until it has caught up. So a slow subscriber costs its own time and no memory.
 
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower, Query, Resync};
@@ -158,13 +158,13 @@ impl Frames {
         }
         let is_behind = kept.frames.front().is_some_and(|oldest| start.seq < oldest.after);
         if is_behind {
-            // Nobody else is likely to be just there.
+            // No other subscriber is likely to be just there.
             drop(kept);
             return encode(log, start, None).map(Arc::new);
         }
         let frame = Arc::new(encode(log, start, None)?);
-        // Only what goes further than the others: who catches up shall not push out what the many
-        // are about to want.
+        // Only what goes further than the others: one that catches up shall not push out what the
+        // many are about to want.
         if kept.frames.back().is_none_or(|last| last.cursor.seq < frame.cursor.seq) {
             kept.keep(Arc::clone(&frame));
         }

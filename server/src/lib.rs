@@ -18,7 +18,7 @@
 //! - `store`: rows, window, op ids and incarnation in one file.
 //! - `folded`: the rows when there is no file: an embedded follower folds the log.
 //! - `views`: snapshots that stay the same while they are paged through.
-//! - `frames`, `subscriber`: what is sent live is encoded once, whoever is listening.
+//! - `frames`, `subscriber`: what is sent live is encoded once, for all subscribers.
 //! - `liveness`: how a peer that has vanished is noticed.
 //! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is
 //!   refused; `share`: the memory of pushes.

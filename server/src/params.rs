@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How many events or rows one gets who does not say.
+/// How many events or rows a client gets that does not say.
 const DEFAULT_LIMIT: usize = 100;
 
 /// The most entities that one can filter by.

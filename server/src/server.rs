@@ -259,7 +259,7 @@ impl Server {
 async fn join(thread: JoinHandle<()>) -> Result<(), ()> {
     let (tell, told) = oneshot::channel();
     let joiner = std::thread::Builder::new().name("join".into()).spawn(move || {
-        // Nobody listens if it took too long.
+        // The receiver is gone if it took too long.
         let _ = tell.send(thread.join().map_err(drop));
     });
     match joiner {

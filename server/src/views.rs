@@ -96,7 +96,8 @@ impl View {
         let mut page = Page { json: br#"{"rows":["#.to_vec(), rows: 0, last: None, has_more: false };
         let after = token.map(|token| (&*token.after.0, &*token.after.1));
         self.walk(after, |entity, row_id, seq, data| {
-            // The first row goes in however long it is: who asks for the next page gets on.
+            // The first row goes in however long it is: a client that asks for the next page gets
+            // on.
             if page.rows >= limit || (page.rows > 0 && page.json.len() >= MAX_PAGE_BYTES) {
                 page.has_more = true;
                 return false;

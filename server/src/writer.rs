@@ -11,8 +11,8 @@
 //! 2. **Commit.** One transaction holds, for all claims: the rows, the events with their seqs, the
 //!    op ids with the same seqs, the new last seq; what has left the window and the memory of op
 //!    ids is dropped. It is on disk when the commit returns: the whole group shares its syncs.
-//! 3. **Append.** The claims are published in the order of the transaction, each as a batch. Nobody
-//!    else appends, so they get the seqs that were written.
+//! 3. **Append.** The claims are published in the order of the transaction, each as a batch. No
+//!    other thread appends, so they get the seqs that were written.
 //! 4. **Answer.** Each client gets its results, and the head.
 //!
 //! While a group is being committed the next one gathers. So the log's order is the order of
@@ -31,10 +31,11 @@
 //! - **It stopped after that**: in 2 before it returned, in 3 or in 4. The rows, the events, the op
 //!   ids and the last seq of the whole group are on disk. The restored log goes on after them.
 //!   Readers may have seen all, some or none of these events: what they saw is what is on disk,
-//!   under the same seqs, so their cursors are good and they go on. Who got no answer pushes again,
-//!   and is answered as a replay with the seq that was written. Who got one is not lied to.
+//!   under the same seqs, so their cursors are good and they go on. A client that got no answer
+//!   pushes again, and is answered as a replay with the seq that was written. One that got an
+//!   answer got a true one.
 //!
-//! A seq is shown to anybody only in steps 3 and 4, when it is on disk with its event. That is why
+//! A seq is shown only in steps 3 and 4, when it is on disk with its event. That is why
 //! the commit comes first. The other way round, a reader could have seen an event that a crash
 //! takes back, and the seq would mean something else afterwards; it would have to resync, if it
 //! ever found out.
@@ -65,8 +66,8 @@
 //!
 //! While the outcome is unknown the claims stay in hand, so no repetition of theirs can be applied:
 //! their clients are told to push again, and are answered when it is known. Nothing is appended in
-//! between, nobody gets their seqs. A crash in step 5 or 6 is one of the two cases above. A store
-//! that is found damaged is not written to any more: the server ends.
+//! between, no other change gets their seqs. A crash in step 5 or 6 is one of the two cases above.
+//! A store that is found damaged is not written to any more: the server ends.
 //!
 //! A snapshot may read rows that are committed and not appended yet. Its cursor would lie ahead of
 //! the log; so it is held back until the log has got there.
@@ -202,7 +203,7 @@ enum Outcome {
 /// Whether there is more to come.
 enum Goes {
     On,
-    /// Nobody can push any more.
+    /// Pushes are refused from now on.
     Ending,
 }
 
@@ -396,7 +397,7 @@ fn refuse(answers: impl IntoIterator<Item = Answer>, why: &Arc<str>) {
     }
 }
 
-/// Whether an op id was in flight: in this group, for nobody else claims.
+/// Whether an op id was in flight: in this group, for no other thread claims.
 fn is_pending(answer: &PushResponse) -> bool {
     answer.results.iter().any(|result| result.status == OpStatus::Pending)
 }

@@ -1,4 +1,4 @@
-//! The store in use: commits by the one writer, views for those who load the rows.
+//! The store in use: commits by the one writer, views for clients that load the rows.
 //!
 //! The file is open twice. The [`Committer`] has it for writing, the [`Store`] for reading, in
 //! redb's mode of one writer and many readers: a reader holds locks on the file that keep the pages

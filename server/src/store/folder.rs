@@ -1,4 +1,4 @@
-//! The folder that holds a store: its files, who may read them, and the lock that keeps a second
+//! The folder that holds a store: its files, their permissions, and the lock that keeps a second
 //! server out.
 
 use super::error::{StoreError, io};

@@ -41,11 +41,11 @@
 //! # Why a crash at any point does no harm
 //!
 //! A mark is written after the commit that it speaks of, without a sync: after a power loss it may
-//! be older than the store, never younger. An older mark accuses nobody. A new mark is made before
+//! be older than the store, never younger. An older mark says nothing. A new mark is made before
 //! the store names it, in one transaction, and the old one is removed after that: a crash between
 //! leaves both, neither is above the store, and one is the store's own. (A store that was moved
 //! alone has none; a crash at its first start, just between, makes it another log, which is
-//! needless and harms nobody else.) A store found to be a copy gets its new incarnation and its
+//! needless and harms no other log.) A store found to be a copy gets its new incarnation and its
 //! identity in one transaction, before anything is served, and the marks that are above it are
 //! removed after that: a crash before the transaction finds the same copy again, a crash after it
 //! finds marks that are above the store and mints once more, which no client has seen the
