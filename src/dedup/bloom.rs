@@ -136,6 +136,15 @@ mod tests {
         }
     }
 
+    /// The lower ones choose the piece, and are the same for all ids of a piece.
+    #[test]
+    fn the_bits_of_an_id_depend_on_the_upper_twenty_of_its_hash_and_on_each_of_them() {
+        let hash = 0x1234_5678_9abc_def0;
+        for bit in 0..64 {
+            assert_eq!(probes(hash) != probes(hash ^ 1 << bit), bit >= 44, "bit {bit}");
+        }
+    }
+
     #[test]
     fn a_generation_replaces_the_one_before_the_last() {
         let bloom = Bloom::default();

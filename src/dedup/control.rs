@@ -141,4 +141,13 @@ mod tests {
             prop_assert!((FIRST_TAG..1 << CODE_BITS).contains(&Tag::of(hash).0));
         }
     }
+
+    #[test]
+    fn the_ids_of_a_shard_are_spread_over_all_tags_alike() {
+        let hashes = (0..0x1_0000_u64).map(|n| n << 28 | 0x123);
+        for tag in FIRST_TAG..FIRST_TAG + TAGS {
+            let share = hashes.clone().filter(|&hash| Tag::of(hash).0 == tag).count();
+            assert!((10_922..=10_923).contains(&share), "{share} of 65536 have tag {tag}");
+        }
+    }
 }

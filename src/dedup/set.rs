@@ -343,4 +343,48 @@ mod tests {
             }
         }
     }
+
+    /// An id is asked about after its ticket was taken and before it is stored, when others have
+    /// expired the ticket, and perhaps taken both words of its piece of the filter.
+    fn ask_while_it_is_being_remembered(capacity: usize, others: u64, ask: impl Fn(&Set, Hashes, OpId<'_>)) {
+        let id = OpId::bare("remembered");
+        let hashes = Hashes { shard: 0, filter: FILTER };
+        let set = Set::new(capacity);
+        let new = New { state: State::Completing(0), fingerprint: None };
+        let Claim::Proceed(held) = set.enter(hashes, id, new) else { panic!("the id is new") };
+        let ticket = set.take_ticket();
+        let others = Hashes { filter: others, ..hashes };
+        for n in 0..3 * capacity as u64 {
+            let Claim::Proceed(other) = set.claim(others, OpId::bare(&n.to_string()), None) else {
+                panic!("{n} is new")
+            };
+            set.complete(other, n);
+        }
+        assert!(!set.may_have(FILTER));
+        ask(&set, hashes, id);
+        assert!(set.may_have(FILTER), "the filter denies what an answer relied on");
+        let (shard, slot) = set.at(held.place);
+        // SAFETY: the slot is this thread's, which entered the id (D4).
+        let entry = unsafe { shard.owned(slot) };
+        assert!(!entry.complete_remembered(ticket, capacity as u64), "the ticket had expired");
+        set.complete_remembered(held);
+        assert!(set.has(hashes, id));
+    }
+
+    const FILTER: u64 = 0x1234_5678_9abc_def0;
+
+    #[test]
+    fn an_answer_about_an_id_that_is_being_remembered_stays_true() {
+        let (same_piece, another_piece) = (FILTER & 0xffff_ffff, FILTER ^ 1);
+        for capacity in [1, 4] {
+            for others in [same_piece, another_piece] {
+                ask_while_it_is_being_remembered(capacity, others, |set, hashes, id| {
+                    assert!(set.has(hashes, id));
+                });
+                ask_while_it_is_being_remembered(capacity, others, |set, hashes, id| {
+                    assert!(matches!(set.claim(hashes, id, None), Claim::Replayed { .. }));
+                });
+            }
+        }
+    }
 }

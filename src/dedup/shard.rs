@@ -226,3 +226,27 @@ impl Shard {
         1 + self.children.get().map_or(0, |children| children.iter().map(|child| child.visit(visit)).sum())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_split_divides_the_ids_by_a_bit_of_its_own() {
+        let shard = Shard::default();
+        shard.children.get_or_build(Default::default);
+        let children = shard.children.get().unwrap();
+        let is_first = |hash, depth| std::ptr::eq(shard.child(hash, depth).unwrap(), &raw const children[0]);
+        for depth in 0..32 {
+            for bit in 0..64 {
+                let chooses = bit == 28 + depth % 16;
+                assert_eq!(
+                    is_first(0, depth) != is_first(1 << bit, depth),
+                    chooses,
+                    "bit {bit}, depth {depth}"
+                );
+                assert_eq!(is_first(u64::MAX, depth) != is_first(!(1 << bit), depth), chooses);
+            }
+        }
+    }
+}

@@ -193,6 +193,18 @@ fn outcomes_are_counted() {
     assert_eq!((tally.completed, tally.in_flight, tally.forgotten, tally.replayed), (1, 1, 1, 3));
 }
 
+#[test]
+fn a_look_up_counts_as_a_false_positive_if_the_filter_has_the_id_and_the_set_does_not() {
+    let memory = OpMemory::new(1);
+    memory.remember(OpId::bare("a"));
+    assert!(has(&memory, "a"));
+    assert_eq!(memory.tally().false_positives, 0);
+    // Of the next generation: the bits of "a" stay.
+    memory.remember(OpId::bare("b"));
+    assert!(!has(&memory, "a"));
+    assert_eq!(memory.tally().false_positives, 1);
+}
+
 /// Ids that someone would send who wants two of them to be taken for one, or the memory to be slow.
 fn hostile_ids() -> Vec<String> {
     let long = "x".repeat(1 << 20);
