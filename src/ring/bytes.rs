@@ -267,8 +267,19 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::geometry::Geometry;
     use super::*;
     use proptest::prelude::*;
+
+    /// What waits for the epoch holds it, and may run later.
+    #[test]
+    fn a_ring_that_is_dropped_closes_its_reaper() {
+        let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, 64).with_max_bytes(Some(100)));
+        let reaper = Arc::clone(&ring.bytes.as_ref().unwrap().reaper);
+        assert!(!reaper.is_closed());
+        drop(ring);
+        assert!(reaper.is_closed());
+    }
 
     proptest! {
         /// Against the definition: the longest suffix of at most so many records and bytes.

@@ -57,3 +57,23 @@ impl<M: Copy> Drop for Pool<M> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::chain::Chain;
+    use super::super::geometry::Geometry;
+    use super::super::segment::SegmentAllocator;
+    use super::*;
+
+    #[test]
+    fn a_pool_knows_how_many_segments_it_has() {
+        let allocator = SegmentAllocator::<u64>::new(&Geometry::new(8, 0, 4, 64));
+        let pool = Pool::new(3);
+        for count in 0..3 {
+            assert_eq!(pool.len(), count);
+            let segment = allocator.take(0, &mut Chain::new());
+            pool.put(NonNull::from(Box::leak(segment))).unwrap();
+        }
+        assert_eq!(pool.len(), 3);
+    }
+}

@@ -102,4 +102,9 @@ impl<M: Copy + Send + Sync> Reaper<M> {
     pub(super) fn close(&self) {
         *self.closed.lock() = true;
     }
+
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.lock()
+    }
 }

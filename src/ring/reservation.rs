@@ -199,6 +199,17 @@ unsafe impl Sync for Reservation {}
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_writer_within_a_writer_pins_and_leaves_the_reservation_alone() {
+        let domain = Domain::new();
+        let outer = WriteGuard::enter(&domain);
+        let inner = WriteGuard::enter(&domain);
+        assert!(matches!(outer.protection, Protection::Reservation(_)));
+        assert!(matches!(inner.protection, Protection::Pin(_)));
+        drop((inner, outer));
+        assert!(matches!(WriteGuard::enter(&domain).protection, Protection::Reservation(_)));
+    }
+
     /// Other tests of this process have threads too, at one time far fewer than come here one after
     /// the other.
     #[test]

@@ -248,6 +248,31 @@ fn a_text_comes_back_whatever_the_writer_thought_of_its_length() {
 }
 
 #[test]
+fn a_slot_has_the_size_that_was_asked_for_in_whole_cache_lines() {
+    for (asked, size) in [(0, 64), (64, 64), (65, 128), (512, 512)] {
+        let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, asked));
+        assert_eq!(ring.memory().segment_bytes, 4 * size, "asked for {asked}");
+    }
+}
+
+/// More is evicted at a time than one segment holds.
+#[test]
+fn the_blocks_that_the_bound_evicts_come_back_from_every_segment() {
+    let ring = Ring::<u64>::new(Geometry::new(1000, 0, 4, SLOT).with_max_bytes(Some(20_000)));
+    let long = "x".repeat(10_000);
+    for value in 0..100 {
+        ring.append(ring.enter(), value, text(&long));
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The window, and what is too little to be handed to the epoch.
+    while ring.memory().spilled_bytes > 20_000 + 64 * 1024 + 10_000 {
+        assert!(Instant::now() < deadline, "{:?}", ring.memory());
+        ring.pin().flush();
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn parts_of_every_length_come_back() {
     let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, 512));
     let text: String = ('!'..='~').cycle().take(500).collect();
