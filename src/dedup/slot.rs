@@ -215,3 +215,28 @@ impl<T> Drop for Slot<T> {
         self.take();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// So often that the count is moved, and would have run over twice.
+    #[test]
+    #[cfg_attr(miri, ignore = "millions of steps")]
+    fn a_value_that_is_looked_at_millions_of_times_is_freed_once_and_not_before() {
+        let value = Arc::new(());
+        let slot = Slot::empty();
+        slot.put(Arc::clone(&value));
+        for _ in 0..3 << COUNT_BITS {
+            assert_eq!(Arc::strong_count(&slot.get().unwrap()), 2);
+            assert!(Word(slot.word.load(Ordering::Relaxed)).count() < MOVE_AT);
+        }
+        let held = slot.get().unwrap();
+        slot.take();
+        assert!(slot.get().is_none());
+        assert_eq!(Arc::strong_count(&value), 2);
+        drop(held);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+}
