@@ -1,4 +1,4 @@
-//! Waiting and following: no wake-up lost, nobody left behind, every event once, no silent skip.
+//! Waiting and following: no wake-up lost, no waiter left asleep, every event once, no silent skip.
 //!
 //! The limits of time in here are no measure of speed: a wait that runs into one has lost its
 //! wake-up.
@@ -601,7 +601,7 @@ fn a_waiting_follower_keeps_no_memory() {
     assert!(matches!(next.poll(), Poll::Ready(Err(Resync { reason: ResyncReason::Evicted, .. }))));
 }
 
-/// A pin holds up the memory of all logs of the process, also that of one which nobody waits for.
+/// A pin holds up the memory of all logs of the process, also that of one without waiters.
 #[test]
 fn a_thread_in_next_batch_keeps_no_memory() {
     let quiet = Arc::new(ChangeLog::new());

@@ -158,7 +158,7 @@ fn a_push_whose_append_wakes_a_waker_that_panics_is_answered_and_remembered() {
     }
 }
 
-/// Whoever leaves wakes others, and has nothing to do with their wakers.
+/// A waiter that leaves wakes others, and has nothing to do with their wakers.
 #[test]
 fn a_waiter_that_wakes_a_waker_that_panics_has_its_own_answer() {
     let log = ChangeLog::new();

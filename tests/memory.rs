@@ -117,7 +117,8 @@ fn an_append_allocates_nothing_in_steady_state() {
 /// Calls `append` until the log is warm, then sees that it allocates one thing for each segment
 /// that it opens.
 fn allocates_for_segments_only(log: &ChangeLog, append: impl Fn()) {
-    // Whoever looks at the log pins the epoch as well, and so it may fall behind by a segment more.
+    // A thread that looks at the log pins the epoch as well, and so it may fall behind by a segment
+    // more.
     for _ in 0..50 {
         (0..500).for_each(|_| append());
         log.head();

@@ -4,9 +4,9 @@
 //!
 //! It has no test harness and uses no lock, channel or scope: the sanitizer knows neither the
 //! fences in these nor what of the standard library comes compiled. For the same reason nothing is
-//! lapped here and nobody sleeps: memory that goes round the epoch, and the queue of sleepers, are
-//! left to loom and to the address sanitizer. What stays is what every append, read and claim does:
-//! publish, install, settle, claim, complete, forget, look up.
+//! lapped here and no thread sleeps: memory that goes round the epoch, and the queue of sleepers,
+//! are left to loom and to the address sanitizer. What stays is what every append, read and claim
+//! does: publish, install, settle, claim, complete, forget, look up.
 
 use ringlog::{Change, ChangeLog, OpClaim, SyncCursor};
 use serde_json::value::RawValue;

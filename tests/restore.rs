@@ -1,5 +1,5 @@
-//! Going on with a stored log: what was stored is there again, and whoever read or pushed before
-//! goes on as if nothing had been.
+//! Going on with a stored log: what was stored is there again, and each client that read or pushed
+//! before goes on as if nothing had been.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ringlog::{Change, ChangeLog, OpClaim, OpStatus, PushRequest, RestoreError, Resync, ResyncReason};

@@ -1,4 +1,4 @@
-//! Following as a stream: the same events as any follower's, owned, and nobody left behind.
+//! Following as a stream: the same events as any follower's, owned, and no waiter left asleep.
 
 #[path = "common/waking.rs"]
 mod waking;

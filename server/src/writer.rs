@@ -289,7 +289,7 @@ impl Thread {
         *next += claim.changes().len() as u64;
         self.metrics.appending(*next - 1);
         let response = claim.publish();
-        assert_eq!(self.log.last_seq(), *next - 1, "somebody else appends: what is on disk has other seqs");
+        assert_eq!(self.log.last_seq(), *next - 1, "another thread appends: what is on disk has other seqs");
         crash::point("claim_appended");
         response
     }

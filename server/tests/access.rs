@@ -197,7 +197,7 @@ async fn pages_of_a_named_origin_may_use_every_route_and_read_refusals() {
         let other = ask(address, line, &format!("Origin: https://evil.example\r\n{lines}")).await;
         assert_eq!(other.header("access-control-allow-origin"), None);
     }
-    // A browser asks nobody before it opens a WebSocket.
+    // A browser sends no preflight before it opens a WebSocket.
     for (origin, status) in
         [(APP, 101), ("http://localhost", 101), ("null", 403), ("https://evil.example", 403)]
     {

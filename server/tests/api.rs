@@ -119,7 +119,8 @@ async fn a_cursor_that_cannot_go_on_gets_410_and_the_way_out() {
             assert_eq!(error["oldest_seq"], oldest, "{query}");
             assert!(refused.error().1.contains("/api/sync/snapshot"), "{}", refused.body);
         }
-        // The way out: the rows, then on from there; nothing is missing and nobody comes back here.
+        // The way out: the rows, then on from there; nothing is missing and no client comes back
+        // here.
         let (rows, token) = snapshot(&url, 3).await.unwrap();
         assert_eq!(rows.len(), 8);
         let on = format!("/api/sync/pull?resume={token}");

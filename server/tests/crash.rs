@@ -1,5 +1,5 @@
-//! Nothing acknowledged is lost, nothing is applied twice, and nobody has to resync, wherever the
-//! server is ended: between every two steps of the writer, and at random moments.
+//! Nothing acknowledged is lost, nothing is applied twice, and no client has to resync, wherever
+//! the server is ended: between every two steps of the writer, and at random moments.
 //!
 //! Servers are processes of their own here. `RINGLOG_SERVER_DEEP=1` makes the runs many times
 //! longer.
@@ -33,7 +33,7 @@ fn deep() -> bool {
     std::env::var_os("RINGLOG_SERVER_DEEP").is_some()
 }
 
-/// Told how many changes were pushed once all are. Gone when the run has failed, so that nobody
+/// Told how many changes were pushed once all are. Gone when the run has failed, so that no client
 /// goes on for ever.
 type Until = watch::Receiver<Option<u64>>;
 
