@@ -34,7 +34,7 @@ fn bench<'a>(
     }
 }
 
-/// Claiming an id that nobody knows, and completing it; the plain set and the seed only remember
+/// Claiming an id that is not known, and completing it; the plain set and the seed only remember
 /// it.
 fn claim(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("claim");

@@ -77,7 +77,7 @@ proptest! {
     }
 }
 
-/// JSON texts as nobody's serialiser writes them: blanks, numbers in every spelling, needless
+/// JSON texts as no serialiser writes them: blanks, numbers in every spelling, needless
 /// escapes, keys twice.
 fn json_text() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![

@@ -18,7 +18,7 @@
 //! bytes, `pull` with owned values. Each checks that no seq is left out, and folds: a delete
 //! removes the row, anything else replaces its data.
 //!
-//! **Resyncs.** The window holds the whole input unless `--capacity` says less, so nobody falls
+//! **Resyncs.** The window holds the whole input unless `--capacity` says less, so no reader falls
 //! behind it by default. With a short window the program keeps a database (`database.rs`) beside
 //! the log, as a server would; a reader that is told to resync takes a snapshot from it and follows
 //! on from there. Its rows must come out the same. The writers then write to the database too,

@@ -1,4 +1,4 @@
-//! Each run in a process of its own, with a limit of time: a contender that hangs takes nobody with
+//! Each run in a process of its own, with a limit of time: a contender that hangs takes none with
 //! it.
 
 use super::args::{Load, PeerName};

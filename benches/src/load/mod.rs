@@ -59,7 +59,7 @@ pub fn main(args: &Args) -> ExitCode {
 }
 
 /// Runs the contenders and prints what came of it. Whether the first of them came to an end, and
-/// nobody broke a promise.
+/// no contender broke a promise.
 fn parent(args: &Args) -> Result<bool> {
     let machine = Machine::here();
     if let Some(folder) = &args.report {

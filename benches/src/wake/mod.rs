@@ -5,7 +5,7 @@
 //!
 //! A `Condvar` and a `Notify` wake and carry nothing; a log's wake-up comes with an append, which
 //! takes a tenth of the time until the sleeper runs. So there is also what one would write without
-//! the log's own: the same append to a log that nobody waits for, and a `Condvar` or a `Notify`
+//! the log's own: the same append to a log without waiters, and a `Condvar` or a `Notify`
 //! beside it.
 
 mod follow;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// Between an append and the next, so that whoever was woken sleeps again. Longer than it takes to
+/// Between an append and the next, so that the woken thread sleeps again. Longer than it takes to
 /// fall asleep.
 pub(crate) const PAUSE: Duration = Duration::from_micros(200);
 

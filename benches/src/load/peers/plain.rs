@@ -46,7 +46,7 @@ impl Peer for Queue {
 }
 
 impl Writer for &Queue {
-    /// Copies before it takes the lock, drops after it has let go, and wakes only if somebody
+    /// Copies before it takes the lock, drops after it has let go, and wakes only if a thread
     /// sleeps.
     fn append(&mut self, batch: &[Op], marked: Option<&str>) {
         let mut fresh: Vec<_> = row_ids(batch, marked)
