@@ -4,7 +4,7 @@
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
-use crate::ring::{Block, Ring, Text, WriteGuard, total};
+use crate::ring::{Block, Ring, Text, total};
 use crate::spill;
 use std::cell::Cell;
 use std::ops::Range;
@@ -54,19 +54,14 @@ fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
 
 /// Appends one change. Returns its seq.
 #[inline]
-pub(crate) fn one(
-    ring: &Ring<Meta>,
-    change: &Change<'_>,
-    timestamp: u64,
-    enter: impl FnOnce() -> WriteGuard,
-) -> u64 {
+pub(crate) fn one(ring: &Ring<Meta>, change: &Change<'_>, timestamp: u64) -> u64 {
     let append = |json: &str| {
         let (entity, row_id) = (change.entity, change.row_id);
         let meta = Meta::new(change.kind, timestamp);
         let (seq, recycled) = if ring.fits(total([entity.len(), row_id.len(), json.len()])) {
-            ring.append(enter(), meta, [entity, row_id, json])
+            ring.append(ring.enter(), meta, [entity, row_id, json])
         } else {
-            spilled(ring, meta, entity, row_id, json, enter)
+            spilled(ring, meta, entity, row_id, json)
         };
         if let Some(block) = recycled {
             spill::put(block);
@@ -86,28 +81,16 @@ pub(crate) fn one(
 /// Appends one change that is too long for a slot. Each part of its text for itself: an array would
 /// be in memory, also on the path that does not come here.
 #[cold]
-fn spilled(
-    ring: &Ring<Meta>,
-    meta: Meta,
-    entity: &str,
-    row_id: &str,
-    json: &str,
-    enter: impl FnOnce() -> WriteGuard,
-) -> (u64, Option<Block>) {
+fn spilled(ring: &Ring<Meta>, meta: Meta, entity: &str, row_id: &str, json: &str) -> (u64, Option<Block>) {
     let block = spill::spill([entity, row_id, json]);
-    let mut claim = ring.claim(enter(), 1);
+    let mut claim = ring.claim(ring.enter(), 1);
     let recycled = claim.publish_last(meta, block);
     (claim.finish(), recycled)
 }
 
 /// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after
 /// the last.
-pub(crate) fn batch(
-    ring: &Ring<Meta>,
-    changes: &[Change<'_>],
-    timestamp: u64,
-    enter: impl FnOnce() -> WriteGuard,
-) -> Range<u64> {
+pub(crate) fn batch(ring: &Ring<Meta>, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
     with_scratch(|scratch| {
         let Scratch { written, staged, spares } = scratch;
         // Of a batch longer than the window, the front has left it before it could be seen. It is
@@ -126,7 +109,7 @@ pub(crate) fn batch(
         }
         spares.reserve(seen.len());
         ring.prefetch_claim();
-        let mut claim = ring.claim(enter(), changes.len() as u64);
+        let mut claim = ring.claim(ring.enter(), changes.len() as u64);
         let records = seen.iter().enumerate().rev().map(|(index, change)| {
             let in_slot = |json| Text::Parts([change.entity, change.row_id, json]);
             let text = match staged.pop_if(|(place, _)| *place == index) {

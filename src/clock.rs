@@ -49,8 +49,12 @@ fn coarse_now() -> u64 {
 #[cfg(target_os = "linux")]
 #[inline]
 fn in_the_calendar(seconds: i64, nanos: i64) -> u64 {
-    let millis = seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
-    u64::try_from(millis).unwrap_or(0).min(LAST_MILLISECOND)
+    const LAST_SECOND: i64 = (LAST_MILLISECOND / 1000) as i64;
+    match seconds {
+        0..=LAST_SECOND => seconds as u64 * 1000 + nanos as u64 / 1_000_000,
+        ..0 => 0,
+        _ => LAST_MILLISECOND,
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

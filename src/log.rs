@@ -159,7 +159,7 @@ impl ChangeLog {
     pub fn append_change(&self, change: &Change<'_>) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        let seq = append::one(&self.ring, change, self.clock.now(), || self.ring.enter());
+        let seq = append::one(&self.ring, change, self.clock.now());
         self.wait_queue.published(self);
         seq
     }
@@ -199,7 +199,7 @@ impl ChangeLog {
     pub(crate) fn append_unannounced(&self, change: &Change<'_>, timestamp: u64) -> u64 {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Append);
-        append::one(&self.ring, change, timestamp, || self.ring.enter())
+        append::one(&self.ring, change, timestamp)
     }
 
     /// As [`append_unannounced`](Self::append_unannounced), of changes as one batch. Returns their
@@ -207,7 +207,7 @@ impl ChangeLog {
     pub(crate) fn append_batch_unannounced(&self, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::AppendBatch);
-        append::batch(&self.ring, changes, timestamp, || self.ring.enter())
+        append::batch(&self.ring, changes, timestamp)
     }
 
     /// Wakes waiters for what was just appended. Runs foreign code, wakers, and does not panic.
@@ -271,7 +271,7 @@ impl ChangeLog {
         }
         let timestamp = timestamp_millis.min(LAST_MILLISECOND);
         // No thread can be waiting on a log that is borrowed as `&mut`.
-        append::one(&self.ring, change, timestamp, || self.ring.enter());
+        append::one(&self.ring, change, timestamp);
         Ok(())
     }
 

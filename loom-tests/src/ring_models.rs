@@ -280,8 +280,7 @@ fn the_window_is_there() {
 fn a_refused_change_leaves_no_gap() {
     explore("a_refused_change_leaves_no_gap", 2, || {
         let ring = Arc::new(Ring::new(Geometry::new(4, 0, 4, 128)));
-        let append =
-            |ring: &Ring<Meta>, row_id: &str| append::one(ring, &Change::delete("Row", row_id), 0, anyone);
+        let append = |ring: &Ring<Meta>, row_id: &str| append::one(ring, &Change::delete("Row", row_id), 0);
         let writer = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || append(&ring, "r1"))
@@ -306,7 +305,7 @@ fn the_books_balance() {
         let ring = Arc::new(Ring::new(Geometry::new(1, 0, 4, 128)));
         let append = |ring: &Ring<Meta>| {
             let changes = ["r1", "r2"].map(|row_id| Change::delete("Row", row_id));
-            append::batch(ring, &changes, 0, anyone)
+            append::batch(ring, &changes, 0)
         };
         let writer = {
             let ring = Arc::clone(&ring);

@@ -78,14 +78,20 @@ impl WriteGuard {
     /// Wait-free, and without a fence: the claim that follows makes it known. A thread's first call
     /// acquires a reservation that no thread has, or adds one.
     #[inline]
-    pub(crate) fn enter(domain: &Domain) -> Self {
+    pub(crate) fn enter(domain: &std::sync::Arc<Domain>) -> Self {
         match RESERVATION.try_with(|owned| owned.0) {
             Ok(reservation) if load_own(&reservation.era) == INACTIVE => {
                 reservation.era.store(REGISTRY.era.load(Ordering::Relaxed), order::ENTER_A);
                 Self::new(Protection::Reservation(Active(reservation)))
             }
-            _ => Self::pinned(domain.pin()),
+            _ => Self::enter_pinned(domain),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_pinned(domain: &std::sync::Arc<Domain>) -> Self {
+        Self::pinned(domain.pin())
     }
 
     /// A writer that has pinned the epoch.
@@ -198,10 +204,11 @@ unsafe impl Sync for Reservation {}
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_writer_within_a_writer_pins_and_leaves_the_reservation_alone() {
-        let domain = Domain::new();
+        let domain = Arc::new(Domain::new());
         let outer = WriteGuard::enter(&domain);
         let inner = WriteGuard::enter(&domain);
         assert!(matches!(outer.protection, Protection::Reservation(_)));
@@ -215,7 +222,7 @@ mod tests {
     #[test]
     fn a_thread_that_ends_leaves_its_reservation_to_the_next() {
         const THREADS: usize = 1_000;
-        let domain = Domain::new();
+        let domain = Arc::new(Domain::new());
         let before = REGISTRY.iter().count();
         for _ in 0..THREADS {
             // Joined: what a thread keeps for itself is dropped by then.

@@ -38,7 +38,13 @@ struct Leftovers<'r, M: Copy + Send + Sync> {
     aside: Chain<M>,
 }
 
-impl<M: Copy + Send + Sync> Leftovers<'_, M> {
+impl<'r, M: Copy + Send + Sync> Leftovers<'r, M> {
+    #[inline]
+    fn none(ring: &'r Ring<M>) -> Self {
+        Self { ring, unlinked: Chain::new(), aside: Chain::new() }
+    }
+
+    #[inline]
     fn is_empty(&self) -> bool {
         self.unlinked.is_empty() && self.aside.is_empty()
     }
@@ -116,12 +122,19 @@ impl<M: Copy + Send + Sync> Ring<M> {
         prefetch_for_write(std::ptr::from_ref(&self.last).cast());
     }
 
-    /// Hands out the next `count` seqs (announce:A).
+    /// Hands out the next `count` seqs to a thread that is writing, and returns the first of them
+    /// (announce:A).
+    #[inline]
+    fn hand_out(&self, count: u64, _writing: &WriteGuard) -> u64 {
+        let last = self.last.fetch_add(count, order::ANNOUNCE_A);
+        last + 1
+    }
+
+    /// Claims the next `count` seqs.
     #[inline]
     pub(crate) fn claim(&self, writing: WriteGuard, count: u64) -> Claim<'_, M> {
-        let last = self.last.fetch_add(count, order::ANNOUNCE_A);
-        let leftovers = Leftovers { ring: self, unlinked: Chain::new(), aside: Chain::new() };
-        Claim { writing, first: last + 1, end: last + 1 + count, leftovers }
+        let first = self.hand_out(count, &writing);
+        Claim { writing, first, end: first + count, leftovers: Leftovers::none(self) }
     }
 
     /// Claims one seq and publishes its record. Returns the seq, and a block that is not needed any
@@ -136,26 +149,46 @@ impl<M: Copy + Send + Sync> Ring<M> {
         // from seeing what the claim races with (see `load_own`).
         let expected = if cfg!(loom) { 1 } else { self.last() + 1 };
         let position = self.position(expected);
-        let claim = self.claim(writing, 1);
-        let seq = claim.first;
+        let seq = self.hand_out(1, &writing);
         // The base is checked below all the same: a wrong guess that is believed would be published
         // out of line. This keeps the short way for it, which is once a segment for each writer
         // that others overtake.
         let guessed = self.geometry.share_segment(expected, seq);
         let position = if guessed { position } else { self.position(seq) };
-        let segment = match self.current(position, seq, &claim.writing) {
+        let segment = match self.current(position, seq, &writing) {
             Ok(segment) if self.fits(len(&parts)) => segment,
             _ => {
                 let [a, b, c] = parts;
-                return (seq, claim.publish_one(fixed, a, b, c));
+                return (seq, self.publish_one(writing, seq, fixed, a, b, c));
             }
         };
         segment.prefetch(seq + AHEAD, len(&parts));
-        // SAFETY: R1: `claim` gave this seq to this call alone; the segment covers it and is alive
-        // while `claim` is; the text fits.
+        // SAFETY: R1: `hand_out` gave this seq to this call alone; the segment covers it and is
+        // alive while `writing` is; the text fits.
         let recycled = unsafe { self.write(segment, seq, fixed, parts) };
-        claim.finish();
+        drop(writing);
+        if self.bytes.is_some() {
+            self.keep_bytes(self.pin());
+        }
         (seq, recycled)
+    }
+
+    /// Publishes the record of `seq`, which was handed out alone under `writing`. Takes the parts
+    /// as separate arguments: an array would force the hot path to keep them on the stack.
+    #[cold]
+    fn publish_one(
+        &self,
+        writing: WriteGuard,
+        seq: u64,
+        fixed: M,
+        a: &str,
+        b: &str,
+        c: &str,
+    ) -> Option<Block> {
+        let mut claim = Claim { writing, first: seq, end: seq + 1, leftovers: Leftovers::none(self) };
+        let recycled = claim.publish_last(fixed, [a, b, c]);
+        claim.finish();
+        recycled
     }
 
     /// Writes and publishes `seq`'s record, and keeps the books of what comes out of its slot.
@@ -212,6 +245,12 @@ impl<M: Copy + Send + Sync> Ring<M> {
             leftovers.dispose(&guard);
             guard.flush();
         }
+        self.keep_bytes(guard);
+    }
+
+    /// Keeps the bound in bytes, if there is one, after a publish.
+    #[cold]
+    fn keep_bytes(&self, guard: Guard) {
         if let Some(bytes) = &self.bytes {
             bytes.keep(self, guard);
         }
@@ -366,15 +405,6 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         recycled
     }
 
-    /// Publishes the record of a claim of one, and ends the claim. Takes the parts as separate
-    /// arguments: an array would force the hot path to keep them on the stack.
-    #[cold]
-    fn publish_one(mut self, fixed: M, a: &str, b: &str, c: &str) -> Option<Block> {
-        let recycled = self.publish_last(fixed, [a, b, c]);
-        self.finish();
-        recycled
-    }
-
     /// Gives up the claim's last unpublished seqs, as many as `count`, as superseded: the claim
     /// itself is longer than the window, and later seqs of it have taken their place.
     pub(crate) fn supersede_last(&mut self, count: u64) {
@@ -388,6 +418,9 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         let Self { writing, first, leftovers, .. } = self;
         if !leftovers.is_empty() || leftovers.ring.bytes.is_some() {
             leftovers.ring.tidy_up(writing, leftovers);
+        } else {
+            // Its drop would look once more, out of line.
+            std::mem::forget(leftovers);
         }
         first
     }
