@@ -4,9 +4,10 @@
 
 use crate::event::Change;
 use crate::record::{Meta, write_value};
-use crate::ring::{Block, Ring, Text, total};
+use crate::ring::{Block, Claim, Ring, Text, total};
 use crate::spill;
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// What a thread keeps from one append to the next, so that appending allocates nothing.
@@ -91,6 +92,31 @@ fn spilled(ring: &Ring<Meta>, meta: Meta, entity: &str, row_id: &str, json: &str
 /// Appends changes with contiguous seqs, published as one. Returns the first seq and the one after
 /// the last.
 pub(crate) fn batch(ring: &Ring<Meta>, changes: &[Change<'_>], timestamp: u64) -> Range<u64> {
+    let claim = |count| Ok::<_, Infallible>(ring.claim(ring.enter(), count));
+    match batch_by(ring, changes, timestamp, claim) {
+        Ok(seqs) => seqs,
+        Err(never) => match never {},
+    }
+}
+
+/// As [`batch`], if `last` is the highest seq handed out. Returns the highest if it is another.
+pub(crate) fn batch_if(
+    ring: &Ring<Meta>,
+    last: u64,
+    changes: &[Change<'_>],
+    timestamp: u64,
+) -> Result<Range<u64>, u64> {
+    batch_by(ring, changes, timestamp, |count| ring.claim_if(last, ring.enter(), count))
+}
+
+/// Appends changes as a batch, on the seqs that `claim` claims. Its refusal is passed on.
+#[inline]
+fn batch_by<'r, E>(
+    ring: &'r Ring<Meta>,
+    changes: &[Change<'_>],
+    timestamp: u64,
+    claim: impl FnOnce(u64) -> Result<Claim<'r, Meta>, E>,
+) -> Result<Range<u64>, E> {
     with_scratch(|scratch| {
         let Scratch { written, staged, spares } = scratch;
         // Of a batch longer than the window, the front has left it before it could be seen. It is
@@ -109,7 +135,13 @@ pub(crate) fn batch(ring: &Ring<Meta>, changes: &[Change<'_>], timestamp: u64) -
         }
         spares.reserve(seen.len());
         ring.prefetch_claim();
-        let mut claim = ring.claim(ring.enter(), changes.len() as u64);
+        let mut claim = match claim(changes.len() as u64) {
+            Ok(claim) => claim,
+            Err(refusal) => {
+                put_back(staged);
+                return Err(refusal);
+            }
+        };
         let records = seen.iter().enumerate().rev().map(|(index, change)| {
             let in_slot = |json| Text::Parts([change.entity, change.row_id, json]);
             let text = match staged.pop_if(|(place, _)| *place == index) {
@@ -125,8 +157,18 @@ pub(crate) fn batch(ring: &Ring<Meta>, changes: &[Change<'_>], timestamp: u64) -
         }
         let first = claim.finish();
         spares.drain(..).for_each(spill::put);
-        first..first + changes.len() as u64
+        Ok(first..first + changes.len() as u64)
     })
+}
+
+/// Keeps the blocks of a batch that is not appended for the thread's next long texts.
+#[cold]
+fn put_back(staged: &mut Vec<(usize, Staged)>) {
+    for (_, staged) in staged.drain(..) {
+        if let Staged::Block(block) = staged {
+            spill::put(block);
+        }
+    }
 }
 
 /// What the change does not have as its slot will have it: its data written out, or all of its text

@@ -151,6 +151,29 @@ impl fmt::Display for Resync {
 
 impl std::error::Error for Resync {}
 
+/// Other events were appended meanwhile: the log's last seq is not the one that
+/// [`ChangeLog::append_batch_if`](crate::ChangeLog::append_batch_if) was told.
+///
+/// Nothing was appended. Read what came since, decide anew, and try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The last seq that the caller expected.
+    pub expected: u64,
+    /// The last seq that the log had handed out. Its event may not be visible yet:
+    /// [`blocking_wait_for`](crate::ChangeLog::blocking_wait_for) waits for it.
+    pub last_seq: u64,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, last_seq } = self;
+        write!(f, "nothing appended: the last seq is {last_seq}, not {expected}")
+    }
+}
+
+impl std::error::Error for Conflict {}
+
 /// A stored event does not fit where [`ChangeLog::restore`](crate::ChangeLog::restore) is: its seq
 /// is not the next one.
 ///

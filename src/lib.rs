@@ -37,7 +37,9 @@ pub use batch::{Batch, Iter};
 pub use builder::{Builder, MAX_BASE_SEQ, MAX_CAPACITY, StartPolicy};
 pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
-pub use error::{Closed, ConfigError, PullError, RestoreError, Resync, ResyncReason, TimedOut, WaitError};
+pub use error::{
+    Closed, ConfigError, Conflict, PullError, RestoreError, Resync, ResyncReason, TimedOut, WaitError,
+};
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]

@@ -7,7 +7,7 @@ use crate::builder::{Builder, StartPolicy};
 use crate::clock::{Clock, LAST_MILLISECOND};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
-use crate::error::{PullError, RestoreError, Resync, ResyncReason};
+use crate::error::{Conflict, PullError, RestoreError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
 use crate::fingerprint::Fingerprint;
 #[cfg(feature = "profile")]
@@ -189,6 +189,84 @@ impl ChangeLog {
         seqs.start..=seqs.end - 1
     }
 
+    /// Appends changes as one batch if `last_seq` is the last seq handed out, and nothing otherwise.
+    /// Returns the seqs, which follow `last_seq`; for no changes an empty range.
+    ///
+    /// Optimistic concurrency: a writer reads the log up to a cursor, decides, and appends only if
+    /// no event has come since. Of any number of writers that name the same seq, one at most
+    /// succeeds. Name the seq that was read, [`Cursor::seq`], not [`last_seq`](Self::last_seq):
+    /// that may be the seq of an event that the writer has not seen.
+    ///
+    /// It is also how a replica applies the events of another log while readers read: an event
+    /// that is applied already is a conflict, and so is a gap.
+    ///
+    /// `timestamp_millis` is that of all events of the batch, in milliseconds since 1970; `None`
+    /// asks the log's clock.
+    ///
+    /// # Errors
+    /// [`Conflict`] if another seq is the last. The log is as it was.
+    ///
+    /// # Panics
+    /// As [`append_change`](Self::append_change), before any seq is claimed: nothing is appended.
+    ///
+    /// # Complexity
+    /// As [`append_batch`](Self::append_batch): a compare-and-swap takes the place of an addition.
+    /// A conflict costs what laying the changes out costs.
+    ///
+    /// # Examples
+    ///
+    /// A writer that appends only what it has decided on the latest state:
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let log = ChangeLog::new();
+    /// let seen = log.read(0, 100)?.cursor().seq;
+    /// log.append_change(&Change::insert("Todo", "another writer's"));
+    ///
+    /// let changes = [Change::insert("Todo", "t1")];
+    /// let conflict = log.append_batch_if(seen, None, &changes).unwrap_err();
+    /// assert_eq!((conflict.expected, conflict.last_seq), (0, 1));
+    /// // … read on from `seen`, decide anew …
+    /// assert_eq!(log.append_batch_if(conflict.last_seq, None, &changes), Ok(2..=2));
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    ///
+    /// A replica. Its log has the seqs, timestamps and incarnation of the first, so readers can
+    /// move from one to the other with the cursors that they have:
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let primary = ChangeLog::new();
+    /// primary.append_batch(&[Change::insert("Todo", "t1"), Change::delete("Todo", "t1")]);
+    /// let replica = ChangeLog::builder().incarnation(primary.incarnation()).build()?;
+    ///
+    /// for event in &primary.read(replica.cursor(), 100)? {
+    ///     let mut change = Change::new(event.kind(), event.entity(), event.row_id());
+    ///     if let Some(data) = event.data() {
+    ///         change = change.raw(data);
+    ///     }
+    ///     replica.append_batch_if(event.seq() - 1, Some(event.timestamp_millis()), &[change])?;
+    /// }
+    /// assert_eq!(replica.cursor(), primary.cursor());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn append_batch_if(
+        &self,
+        last_seq: u64,
+        timestamp_millis: Option<u64>,
+        changes: &[Change<'_>],
+    ) -> Result<RangeInclusive<u64>, Conflict> {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::AppendBatch);
+        let timestamp = timestamp_millis.map_or_else(|| self.now(), |millis| millis.min(LAST_MILLISECOND));
+        let seqs = append::batch_if(&self.ring, last_seq, changes, timestamp)
+            .map_err(|actual| Conflict { expected: last_seq, last_seq: actual })?;
+        self.announce();
+        Ok(seqs.start..=seqs.end - 1)
+    }
+
     /// What the log's clock says.
     pub(crate) fn now(&self) -> u64 {
         self.clock.now()
@@ -265,14 +343,12 @@ impl ChangeLog {
         timestamp_millis: u64,
         change: &Change<'_>,
     ) -> Result<(), RestoreError> {
-        let expected = self.last_seq() + 1;
-        if seq != expected {
-            return Err(RestoreError { expected, given: seq });
+        // Seq 0 is before every log: nothing can come before it, and the difference is no seq.
+        let before = seq.wrapping_sub(1);
+        match self.append_batch_if(before, Some(timestamp_millis), std::slice::from_ref(change)) {
+            Ok(_) => Ok(()),
+            Err(Conflict { last_seq, .. }) => Err(RestoreError { expected: last_seq + 1, given: seq }),
         }
-        let timestamp = timestamp_millis.min(LAST_MILLISECOND);
-        // No thread can be waiting on a log that is borrowed as `&mut`.
-        append::one(&self.ring, change, timestamp);
-        Ok(())
     }
 
     /// Puts a stored op id back as completed, with the seq of its event: a push of it will be

@@ -30,6 +30,10 @@
 //! slot that is not stamped, so it meets a batch either before its first record is stamped, and
 //! sees none of it, or after, and then all the others are stamped too.
 //!
+//! *Conditional writer* ([`Ring::claim_if`]). A writer that wants its seqs to follow a certain one
+//! claims by a compare-and-swap of `last` in place of the `fetch_add`. If that fails, it holds no
+//! seq and has loaded no position: it ends its reservation, and nothing has happened.
+//!
 //! *Installer.* A writer whose position holds no segment, or an older one, takes a fresh segment
 //! (from the pool, else from the allocator), sets its base and swaps it in by compare-and-swap. The
 //! loser of the race gives its segment back and uses the winner's. The winner retires the old one,
@@ -94,19 +98,33 @@
 //! | reap | thread to which a floor comes back from the epoch: `reapable` max, Release (A) | reaper: `reapable` load, Acquire (B) | the end of the readers that could reach what is below it |
 //! | count | counting writer or reaper: unlock, full fence | publisher, or thread to which a floor comes back: full fence, attempt at the lock | see `bytes` |
 //! | pin | reader: full fence in `pin` | reclaimer: epoch advance (`crossbeam-epoch`) | unlinked segments stay untouched while a guard lives (R4) |
-//! | announce | writer: the claim's `fetch_add`, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's reservation to the installer and what it hands the segment to, or the unlinking to the writer (R4) |
+//! | announce | writer: the claim's `fetch_add`, or its compare-and-swap that succeeds, `AcqRel` (A) | installer: `fetch_add(0)` on `last` after it unlinked a segment, `AcqRel` (B), or the other way round | the writer's reservation to the installer and what it hands the segment to, or the unlinking to the writer (R4) |
 //! | enter | writer: store of an era to its reservation, Release (A) | reclaimer: load of the reservation (leave:B) | what the thread wrote under an earlier era |
 //! | leave | writer: store of `INACTIVE` to its reservation, Release (A) | reclaimer: load of the reservation, Acquire (B) | all that the writer wrote, and that it is done |
 //! | register | thread: compare-and-swap of the list's first, Release (A) | any thread: load of the list's first, Acquire (B) | the reservations in the list, and their links |
 //! | vacate | thread that ends: store to `owned`, Release (A) | thread that acquires the reservation: compare-and-swap, Acquire (B) | what the former owner stored in it: that happened before what this one stores |
 //!
-//! **`last` needs no ordering for its own sake.** It is only ever changed by `fetch_add`, which
-//! reads the latest value in any ordering, so seqs are dense and unique (R1); what *announce*
+//! **`last` needs no ordering for its own sake.** It is only ever changed by read-modify-writes,
+//! which read the latest value in any ordering, so seqs are dense and unique (R1); what *announce*
 //! orders is other things. Its readers need one thing: not to miss what they have proof of. A
 //! reader holding cursor *c* got it from a walk that acquired stamp *c* (publish), and *c*'s
 //! `fetch_add` comes before that stamp store: by coherence the reader's later load of `last` is ≥
 //! *c*, so it is never told that its own cursor lies ahead. The same through *install*: a thread
 //! that meets a newer segment sees a `last` that puts the older one out of the window.
+//!
+//! **A conditional claim succeeds exactly if nothing was claimed since.** Let C be a
+//! compare-and-swap of `last` from *c* to *c* + *n*, with *n* > 0, and A any other claim of at
+//! least one seq. Both are read-modify-writes of `last`, so one comes first.
+//!
+//! 1. A comes first. `last` only grows, so C reads *c* only if *c* counts A's seqs. C's caller then
+//!    named A's seqs as the ones to follow.
+//! 2. C comes first and succeeds. A reads at least *c* + *n*: if A is a compare-and-swap from *c*
+//!    as well, it fails. So of the claims that are conditional on one seq, one succeeds at most.
+//!
+//! There is no ABA, because `last` never returns to a value. A claim that fails is `Relaxed`: it
+//! hands out nothing and follows no pointer. The seq that it reports may not be published yet.
+//! Where the argument of *announce* speaks of the claim, the compare-and-swap that succeeds takes
+//! its place: it is a read-modify-write with the same ordering, and on x86-64 a full fence as well.
 //!
 //! **Late writer against installer, both orders.** Both act on one position: the late writer loads
 //! it, the installer swaps it.
@@ -181,7 +199,7 @@ pub(crate) use geometry::{Geometry, Window};
 pub(crate) use reader::{Missed, Run};
 pub(crate) use reservation::WriteGuard;
 pub(crate) use slot::MIN_SLOT_SIZE;
-pub(crate) use writer::Text;
+pub(crate) use writer::{Claim, Text};
 
 use crate::sync::epoch::{Domain, Guard};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};

@@ -6,7 +6,7 @@ use super::reservation::WriteGuard;
 use super::segment::{Segment, SegmentAllocator};
 use super::{Ring, order};
 use crate::sync::epoch::Guard;
-use crate::sync::{AtomicPtr, prefetch_for_write};
+use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
 use std::iter;
 use std::ptr::NonNull;
 
@@ -135,6 +135,17 @@ impl<M: Copy + Send + Sync> Ring<M> {
     pub(crate) fn claim(&self, writing: WriteGuard, count: u64) -> Claim<'_, M> {
         let first = self.hand_out(count, &writing);
         Claim { writing, first, end: first + count, leftovers: Leftovers::none(self) }
+    }
+
+    /// Claims the `count` seqs after `last` if that is the highest seq handed out (announce:A), or
+    /// else returns the highest.
+    ///
+    /// Wait-free: one compare-and-swap, which fails only if another seq is the highest.
+    pub(crate) fn claim_if(&self, last: u64, writing: WriteGuard, count: u64) -> Result<Claim<'_, M>, u64> {
+        // Where the sum wraps, no log has come as far as `last`.
+        let new = last.wrapping_add(count);
+        self.last.compare_exchange(last, new, order::ANNOUNCE_A, Ordering::Relaxed)?;
+        Ok(Claim { writing, first: last + 1, end: last + 1 + count, leftovers: Leftovers::none(self) })
     }
 
     /// Claims one seq and publishes its record. Returns the seq, and a block that is not needed any
