@@ -68,7 +68,7 @@ fn main() {
     let log = ChangeLog::builder().capacity(CAPACITY).op_id_capacity(CAPACITY).build().expect("capacities");
     let data: &RawValue = serde_json::from_str(DATA).expect("JSON");
     let input = Input {
-        batch: vec![Change::update("Todo", ROW_ID).raw(data); 16],
+        batch: vec![Change::update("Todo", ROW_ID).with_raw(data); 16],
         fresh_ids: (0..TURNS).map(|number| format!("0192f0c1-7b1e-7c3a-9d4e-{number:012}")).collect(),
     };
     for turn in 0..2 * CAPACITY as u64 {

@@ -5,7 +5,7 @@
 //! late, and one that wants todos only. When the writers are done the log is closed, which ends the
 //! followers. Each ends with the rows that the writers left, or the program fails.
 
-use ringlog::{Batch, Change, ChangeKind, ChangeLog, Filter, Follower, Query};
+use ringlog::{Change, ChangeKind, ChangeLog, Events, Filter, Follower, Query};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -67,7 +67,7 @@ fn write(log: &ChangeLog, writer: u64) -> Table {
             left.remove(&row);
         } else {
             let raw = serde_json::from_str(&data).expect("JSON");
-            log.append_change(&Change::update(entity, &row_id).raw(raw));
+            log.append_change(&Change::update(entity, &row_id).with_raw(raw));
             left.insert(row, data);
         }
     }
@@ -90,7 +90,7 @@ fn follow(mut follower: Follower, filter: &Filter) -> thread::JoinHandle<(Table,
 }
 
 /// Applies events to the table.
-fn apply(batch: &Batch<'_>, table: &mut Table) {
+fn apply(batch: &Events<'_>, table: &mut Table) {
     for event in batch {
         let row = (event.entity().to_owned(), event.row_id().to_owned());
         match (event.kind(), event.data_json()) {

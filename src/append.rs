@@ -227,7 +227,7 @@ mod tests {
                 .iter()
                 .zip(kinds)
                 .map(|(name, kind)| match kind {
-                    1 => Change::insert("Todo", name).value(&value),
+                    1 => Change::insert("Todo", name).with_value(&value),
                     _ => Change::delete("Todo", name),
                 })
                 .collect();

@@ -109,7 +109,7 @@ impl Builder {
     /// soon after their events are evicted, not when their slots are used again. The window takes
     /// `capacity` slots, at most `bytes` in blocks, some 60 bytes for each block, and up to 8 bytes
     /// an event; besides, up to 64 KiB of evicted blocks wait to be freed, 64 KiB a thread for its
-    /// next long texts, and what was evicted while a [`Batch`](crate::Batch) lives.
+    /// next long texts, and what was evicted while a [`Events`](crate::Events) lives.
     ///
     /// # Complexity
     /// With a bound, an append also pins the collector, and counts what was published since the

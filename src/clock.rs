@@ -49,11 +49,13 @@ fn coarse_now() -> u64 {
 #[cfg(target_os = "linux")]
 #[inline]
 fn in_the_calendar(seconds: i64, nanos: i64) -> u64 {
-    const LAST_SECOND: i64 = (LAST_MILLISECOND / 1000) as i64;
-    match seconds {
-        0..=LAST_SECOND => seconds as u64 * 1000 + nanos as u64 / 1_000_000,
-        ..0 => 0,
-        _ => LAST_MILLISECOND,
+    let unsigned = seconds.cast_unsigned();
+    if unsigned <= LAST_MILLISECOND / 1000 {
+        unsigned * 1000 + nanos.cast_unsigned() / 1_000_000
+    } else if seconds < 0 {
+        0
+    } else {
+        LAST_MILLISECOND
     }
 }
 

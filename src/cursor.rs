@@ -26,7 +26,14 @@ impl SyncCursor {
     }
 }
 
-/// One lifetime of a log: 128 random bits, written as 32 hexadecimal digits.
+/// One lifetime of a log: 128 random bits, written as 32 hexadecimal digits, also in JSON.
+///
+/// ```
+/// use ringlog::Incarnation;
+///
+/// let incarnation = Incarnation::random();
+/// assert_eq!(incarnation.to_string().parse(), Ok(incarnation));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(u128);
 
@@ -68,6 +75,64 @@ impl fmt::Display for Incarnation {
     }
 }
 
+impl FromStr for Incarnation {
+    type Err = ParseIncarnationError;
+
+    /// Strict: only what [`Display`](fmt::Display) writes.
+    fn from_str(digits: &str) -> Result<Self, ParseIncarnationError> {
+        if digits.len() != 32 {
+            return Err(ParseIncarnationError::Length { found: digits.len() });
+        }
+        // Stricter than `from_str_radix`, which takes a sign and capitals.
+        if let Some(at) = digits.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(ParseIncarnationError::Digit { at });
+        }
+        let bits = u128::from_str_radix(digits, 16);
+        bits.map(Self).map_err(|_| ParseIncarnationError::Length { found: digits.len() })
+    }
+}
+
+/// The reason that a text is not an [`Incarnation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParseIncarnationError {
+    /// It is not 32 bytes long.
+    Length {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// It holds a byte that is not a digit 0-9 or a-f.
+    Digit {
+        /// Where, counted in bytes from 0.
+        at: usize,
+    },
+}
+
+impl fmt::Display for ParseIncarnationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { found } => {
+                write!(f, "invalid incarnation: expected 32 hexadecimal digits, found {found} bytes")
+            }
+            Self::Digit { at } => write!(f, "invalid incarnation: byte {at} is not a digit 0-9 or a-f"),
+        }
+    }
+}
+
+impl std::error::Error for ParseIncarnationError {}
+
+impl Serialize for Incarnation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Incarnation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
 impl fmt::Debug for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Incarnation({self})")
@@ -95,6 +160,7 @@ impl fmt::Debug for Incarnation {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Cursor {
     /// The last seq that the reader has seen.
     pub seq: u64,
@@ -102,9 +168,22 @@ pub struct Cursor {
     pub incarnation: Option<Incarnation>,
 }
 
+impl Cursor {
+    /// After the event `seq`, of the log with this incarnation; of any log with `None`.
+    ///
+    /// ```
+    /// use ringlog::{ChangeLog, Cursor};
+    /// let log = ChangeLog::new();
+    /// assert_eq!(log.cursor(), Cursor::new(0, Some(log.incarnation())));
+    /// ```
+    pub const fn new(seq: u64, incarnation: Option<Incarnation>) -> Self {
+        Self { seq, incarnation }
+    }
+}
+
 impl From<u64> for Cursor {
     fn from(seq: u64) -> Self {
-        Self { seq, incarnation: None }
+        Self::new(seq, None)
     }
 }
 
@@ -196,22 +275,16 @@ impl FromStr for Cursor {
     /// tokens are the same cursor only if they are the same text.
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
         let (incarnation, seq) = text.split_once('.').ok_or(ParseCursorError::NoDot)?;
-        let incarnation = if incarnation == "-" { None } else { Some(parse_incarnation(incarnation)?) };
+        let incarnation = match incarnation {
+            "-" => None,
+            digits => Some(digits.parse().map_err(|error| match error {
+                ParseIncarnationError::Length { found } => ParseCursorError::IncarnationLength { found },
+                ParseIncarnationError::Digit { at } => ParseCursorError::IncarnationDigit { at },
+            })?),
+        };
         let seq = parse_seq(seq, text.len() - seq.len())?;
         Ok(Self { seq, incarnation })
     }
-}
-
-fn parse_incarnation(digits: &str) -> Result<Incarnation, ParseCursorError> {
-    if digits.len() != 32 {
-        return Err(ParseCursorError::IncarnationLength { found: digits.len() });
-    }
-    // Stricter than `from_str_radix`, which takes a sign and capitals.
-    if let Some(at) = digits.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(ParseCursorError::IncarnationDigit { at });
-    }
-    let bits = u128::from_str_radix(digits, 16);
-    bits.map(Incarnation).map_err(|_| ParseCursorError::IncarnationLength { found: digits.len() })
 }
 
 fn parse_seq(digits: &str, offset: usize) -> Result<u64, ParseCursorError> {
@@ -235,9 +308,14 @@ impl Serialize for Cursor {
 
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        parsed(deserializer)
     }
+}
+
+/// A value that is a text in JSON.
+fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -287,7 +365,28 @@ mod tests {
         assert_eq!(words("-."), "invalid cursor: there is no seq after the dot");
     }
 
+    #[test]
+    fn an_incarnation_that_is_not_32_small_hexadecimal_digits_is_refused_with_the_reason() {
+        let words = |text: &str| text.parse::<Incarnation>().expect_err("not one").to_string();
+        assert_eq!(words(&HEX[1..]), "invalid incarnation: expected 32 hexadecimal digits, found 31 bytes");
+        assert_eq!(words(&HEX.to_uppercase()), "invalid incarnation: byte 10 is not a digit 0-9 or a-f");
+        assert_eq!(
+            words(&format!("+{}", &HEX[1..])),
+            "invalid incarnation: byte 0 is not a digit 0-9 or a-f"
+        );
+        assert!(serde_json::from_str::<Incarnation>("\"-\"").is_err());
+    }
+
     proptest! {
+        #[test]
+        fn an_incarnation_and_its_json_come_back(bits in any::<u128>()) {
+            let incarnation = Incarnation(bits);
+            prop_assert_eq!(incarnation.to_string().parse(), Ok(incarnation));
+            let json = serde_json::to_string(&incarnation).expect("it serialises");
+            prop_assert_eq!(&json, &format!("\"{incarnation}\""));
+            prop_assert_eq!(serde_json::from_str::<Incarnation>(&json).expect("and comes back"), incarnation);
+        }
+
         #[test]
         fn a_token_and_its_json_come_back(seq in any::<u64>(), bits in any::<Option<u128>>()) {
             let cursor = Cursor { seq, incarnation: bits.map(Incarnation) };

@@ -4,6 +4,7 @@
 use crate::builder::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::ring::MIN_SLOT_SIZE;
+use serde::Serialize;
 use std::fmt;
 
 /// Why [`ChangeLog::pull`](crate::ChangeLog::pull) has nothing to give, as pylon-sync says it.
@@ -47,7 +48,10 @@ impl From<Resync> for PullError {
 /// Asking again with the same cursor does not help: what has left the window does not come back,
 /// and the place of a cursor from another log will never be its own here. What does work: load the
 /// rows, then read on from [`resume`](Self::resume).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// In JSON: its fields, with the reason as [`as_str`](ResyncReason::as_str) has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Resync {
     /// Why.
     pub reason: ResyncReason,
@@ -63,7 +67,10 @@ pub struct Resync {
 }
 
 /// Why a reader must [`Resync`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// In JSON: `"evicted"`, `"ahead"`, `"other_log"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResyncReason {
     /// Events after the cursor have left the window.
@@ -124,7 +131,7 @@ impl Resync {
     /// # Ok::<(), ringlog::Resync>(())
     /// ```
     pub fn resume(&self) -> Cursor {
-        Cursor { seq: self.head, incarnation: Some(self.incarnation) }
+        Cursor::new(self.head, Some(self.incarnation))
     }
 }
 
@@ -179,6 +186,7 @@ impl std::error::Error for Conflict {}
 ///
 /// The log is as it was; restoring the event that comes next will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RestoreError {
     /// The seq that comes next: the one after the last, or after `base_seq`.
     pub expected: u64,
@@ -200,6 +208,7 @@ impl std::error::Error for RestoreError {}
 ///
 /// Waiting again goes on where this left off: nothing is lost by a time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TimedOut {
     /// The seq that was waited for.
     pub seq: u64,
@@ -219,6 +228,7 @@ impl std::error::Error for TimedOut {}
 ///
 /// Waiting again gives the same answer at once, unless the seq is appended after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Closed {
     /// The seq that was waited for.
     pub seq: u64,
@@ -237,6 +247,7 @@ impl std::error::Error for Closed {}
 /// Why [`ChangeLog::blocking_wait_for`](crate::ChangeLog::blocking_wait_for) returns without what
 /// it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitError {
     /// The time is up.
     TimedOut(TimedOut),

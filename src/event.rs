@@ -97,10 +97,10 @@ mod input {
 ///
 /// let log = ChangeLog::new();
 /// let text: &RawValue = serde_json::from_str(r#"{"title":"text that is JSON already"}"#)?;
-/// log.append_change(&Change::insert("Todo", "t1").raw(text));
-/// log.append_change(&Change::update("Todo", "t1").value(&json!({"title": "a value"})));
+/// log.append_change(&Change::insert("Todo", "t1").with_raw(text));
+/// log.append_change(&Change::update("Todo", "t1").with_value(&json!({"title": "a value"})));
 /// let todo = Todo { title: "anything that serialises" };
-/// log.append_change(&Change::update("Todo", "t1").data(&todo)?);
+/// log.append_change(&Change::update("Todo", "t1").with_data(&todo)?);
 /// log.append_change(&Change::delete("Todo", "t1"));
 /// assert_eq!(log.last_seq(), 4);
 /// # Ok::<(), serde_json::Error>(())
@@ -163,13 +163,13 @@ impl<'a> Change<'a> {
     /// With data that is JSON text already: the cheapest form. The text goes out again as it came
     /// in, byte for byte.
     #[inline]
-    pub fn raw(self, data: &'a RawValue) -> Self {
+    pub fn with_raw(self, data: &'a RawValue) -> Self {
         Self { data: Data::Raw(data), ..self }
     }
 
     /// With data that is a [`Value`]. It is written out as text when the change is appended.
     #[inline]
-    pub fn value(self, data: &'a Value) -> Self {
+    pub fn with_value(self, data: &'a Value) -> Self {
         Self { data: Data::Value(data), ..self }
     }
 
@@ -178,7 +178,7 @@ impl<'a> Change<'a> {
     /// # Errors
     /// If it does not serialise to JSON: a map with keys that are no strings, or an error of its
     /// own.
-    pub fn data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
+    pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Result<Self, serde_json::Error> {
         Ok(Self { data: Data::Owned(serde_json::value::to_raw_value(data)?), ..self })
     }
 }
@@ -205,7 +205,7 @@ impl<'a> Change<'a> {
     ///
     /// ```
     /// let value = serde_json::json!({"n": 1});
-    /// let change = ringlog::Change::insert("Todo", "t1").value(&value);
+    /// let change = ringlog::Change::insert("Todo", "t1").with_value(&value);
     /// assert_eq!(change.data_json().as_deref(), Some(r#"{"n":1}"#));
     /// ```
     pub fn data_json(&self) -> Option<Cow<'_, str>> {
@@ -217,7 +217,7 @@ impl<'a> Change<'a> {
     }
 }
 
-/// One event of a [`Batch`](crate::Batch), borrowed from the log.
+/// One of the [`Events`](crate::Events), borrowed from the log.
 #[derive(Clone, Copy)]
 pub struct EventRef<'a> {
     pub(crate) seq: u64,
@@ -272,6 +272,11 @@ impl<'a> EventRef<'a> {
         })
     }
 
+    /// The length of its entity, row id and data together.
+    pub(crate) fn text_len(&self) -> u64 {
+        crate::ring::total(self.parts.map(str::len))
+    }
+
     /// When it was appended, in milliseconds since 1970-01-01T00:00:00Z.
     #[inline]
     pub fn timestamp_millis(&self) -> u64 {
@@ -281,7 +286,7 @@ impl<'a> EventRef<'a> {
     /// The event as the owned type of pylon-sync.
     ///
     /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a
-    /// number beyond `f64`, half a surrogate pair (only [`Change::raw`] lets these in), and what is
+    /// number beyond `f64`, half a surrogate pair (only [`Change::with_raw`] lets these in), and what is
     /// nested deeper than 127, also if it came as a `Value`.
     pub fn to_event(&self) -> ChangeEvent {
         self.to_event_at(crate::clock::rfc3339(self.meta.timestamp()))

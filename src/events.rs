@@ -4,7 +4,7 @@
 use crate::clock::Rfc3339;
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::event::EventRef;
-use crate::query::{Filter, MAX_EXAMINED, Query};
+use crate::query::{MAX_EXAMINED, Query};
 use crate::record::{JsonWriter, Meta};
 use crate::ring::Run;
 use crate::wire::PullResponse;
@@ -13,9 +13,9 @@ use serde::{Serialize, Serializer};
 
 /// Consecutive events of a log, read in place, without a copy.
 ///
-/// A batch is *pinned*: while it lives, memory that the log gives up is not used again. Other logs
-/// are not concerned. It delays no append and no read, and costs memory only: drop
-/// it when you are done, before waiting for anything. It stays on its thread (`!Send`).
+/// They are *pinned*: while this lives, memory that the log gives up is not used again. Other logs
+/// are not concerned. It delays no append and no read, and costs memory only: drop it when you are
+/// done, before waiting for anything. It stays on its thread (`!Send`).
 ///
 /// # Examples
 ///
@@ -26,15 +26,15 @@ use serde::{Serialize, Serializer};
 /// log.append_change(&Change::insert("Todo", "t1"));
 /// log.append_change(&Change::delete("Todo", "t1"));
 ///
-/// let batch = log.read(0, 100)?;
-/// for event in &batch {
+/// let events = log.read(0, 100)?;
+/// for event in &events {
 ///     println!("{} {} {:?}", event.seq(), event.row_id(), event.kind());
 /// }
-/// assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (2, 2, false));
+/// assert_eq!((events.len(), events.cursor().seq, events.has_more()), (2, 2, false));
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 #[derive(Debug)]
-pub struct Batch<'log> {
+pub struct Events<'log> {
     run: Run<'log, Meta>,
     /// Where in the run the events lie that a filter let through; `None` without a filter: all.
     picked: Option<Vec<u32>>,
@@ -42,47 +42,95 @@ pub struct Batch<'log> {
     incarnation: Option<Incarnation>,
 }
 
-/// How many events a filtered read walks over before it looks at them.
-const FILTER_CHUNK: usize = 256;
+/// What a read returned before it was called [`Events`].
+#[deprecated(note = "a batch is what is written; what a read returns is `Events`")]
+pub type Batch<'log> = Events<'log>;
 
-impl<'log> Batch<'log> {
+/// How many events a read walks over before it looks at them, if it has to look.
+const CHUNK: usize = 256;
+
+impl<'log> Events<'log> {
     pub(crate) fn new(run: Run<'log, Meta>, incarnation: Option<Incarnation>) -> Self {
         Self { run, picked: None, incarnation }
     }
 
     /// How long a run [`pick`](Self::pick) wants to start from.
     pub(crate) fn chunk(query: &Query<'_>) -> usize {
-        if query.filter.is_some() { query.limit.min(FILTER_CHUNK) } else { query.limit }
+        if query.examines() { query.limit.min(CHUNK) } else { query.limit }
     }
 
-    /// The events of a run, and of what follows it, that the filter lets through.
-    pub(crate) fn pick(
-        run: Run<'log, Meta>,
-        incarnation: Option<Incarnation>,
-        filter: &Filter,
-        limit: usize,
-    ) -> Self {
-        let mut batch = Self::new(run, incarnation);
+    /// The events of a run, and of what follows it, that the query wants.
+    pub(crate) fn pick(run: Run<'log, Meta>, incarnation: Option<Incarnation>, query: &Query<'_>) -> Self {
+        let mut events = Self::new(run, incarnation);
         let mut picked = Vec::new();
-        let mut examined = 0;
-        loop {
-            while examined < batch.run.len() && picked.len() < limit {
-                if filter.lets_through(&event(&batch.run, examined)) {
-                    picked.push(examined as u32);
+        let (mut examined, mut len, mut bytes) = (0, 0, 0);
+        // Without a filter the limit comes first.
+        let most = if query.filter.is_some() { MAX_EXAMINED } else { query.limit };
+        'read: loop {
+            while examined < events.run.len() && len < query.limit {
+                let event = event(&events.run, examined);
+                if query.lets_through(&event) {
+                    bytes += event.text_len();
+                    if bytes > query.max_bytes && len > 0 {
+                        break 'read;
+                    }
+                    len += 1;
+                    if query.filter.is_some() {
+                        picked.push(examined as u32);
+                    }
                 }
                 examined += 1;
             }
-            if picked.len() == limit {
+            if len == query.limit {
                 break;
             }
-            batch.run.extend(FILTER_CHUNK.min(MAX_EXAMINED - examined));
-            if batch.run.len() == examined {
+            events.run.extend(CHUNK.min(most - examined));
+            if events.run.len() == examined {
                 break;
             }
         }
-        batch.run.truncate(examined);
-        batch.picked = Some(picked);
-        batch
+        events.run.truncate(examined);
+        events.picked = query.filter.map(|_| picked);
+        events
+    }
+
+    /// Gives back all but the first `len` events: the cursor is then that of the last one kept, and
+    /// there is more to be read.
+    ///
+    /// For a reader that finds out while it reads how much it can take. One that knows the number
+    /// of events or bytes before says so in its [`Query`]. Does nothing if there are no more than
+    /// `len` events.
+    ///
+    /// A [`Follower`](crate::Follower) has moved past all events that it handed out: seek back to
+    /// the cursor.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog};
+    ///
+    /// let log = ChangeLog::new();
+    /// for row_id in ["a", "b", "c"] {
+    ///     log.append_change(&Change::insert("Todo", row_id));
+    /// }
+    /// let mut events = log.read(0, 100)?;
+    /// let wanted = events.iter().take_while(|event| event.row_id() != "c").count();
+    /// events.truncate(wanted);
+    /// assert_eq!((events.len(), events.cursor().seq, events.has_more()), (2, 2, true));
+    /// # Ok::<(), ringlog::Resync>(())
+    /// ```
+    pub fn truncate(&mut self, len: usize) {
+        if len >= self.len() {
+            return;
+        }
+        let examined = match &mut self.picked {
+            None => len,
+            Some(picked) => {
+                picked.truncate(len);
+                picked.last().map_or(0, |last| *last as usize + 1)
+            }
+        };
+        self.run.truncate(examined);
     }
 
     /// The events, in the order of their seqs.
@@ -110,13 +158,13 @@ impl<'log> Batch<'log> {
         Cursor { seq: self.last_seq(), incarnation: self.incarnation }
     }
 
-    /// Whether a further event was there to be read when this batch was taken. With a filter,
+    /// Whether a further event was there to be read when this read was done. With a filter,
     /// whether a further one was there to be examined: it may not match.
     pub fn has_more(&self) -> bool {
         self.run.has_more()
     }
 
-    /// The batch as the owned type of pylon-sync.
+    /// The events as the owned type of pylon-sync.
     ///
     /// Copies every string and parses every event's data; see [`EventRef::to_event`].
     pub fn to_response(&self) -> PullResponse {
@@ -129,7 +177,7 @@ impl<'log> Batch<'log> {
         }
     }
 
-    /// Appends the batch to `out` as the JSON of a [`PullResponse`].
+    /// Appends the events to `out` as the JSON of a [`PullResponse`].
     ///
     /// The data of an event is copied as the text that was appended.
     ///
@@ -161,8 +209,8 @@ impl<'log> Batch<'log> {
 }
 
 /// As a [`PullResponse`], with each event's data as the text that was appended. Made for
-/// `serde_json`; [`write_json`](Batch::write_json) writes the same bytes sooner.
-impl Serialize for Batch<'_> {
+/// `serde_json`; [`write_json`](Events::write_json) writes the same bytes sooner.
+impl Serialize for Events<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut response = serializer.serialize_struct("PullResponse", 3)?;
         response.serialize_field("changes", &Changes(self))?;
@@ -172,7 +220,7 @@ impl Serialize for Batch<'_> {
     }
 }
 
-struct Changes<'a>(&'a Batch<'a>);
+struct Changes<'a>(&'a Events<'a>);
 
 impl Serialize for Changes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -180,7 +228,7 @@ impl Serialize for Changes<'_> {
     }
 }
 
-impl<'a> IntoIterator for &'a Batch<'_> {
+impl<'a> IntoIterator for &'a Events<'_> {
     type Item = EventRef<'a>;
     type IntoIter = Iter<'a>;
 
@@ -195,7 +243,7 @@ fn event<'a>(run: &'a Run<'_, Meta>, index: usize) -> EventRef<'a> {
     EventRef { seq, meta, parts }
 }
 
-/// The events of a [`Batch`].
+/// The events of [`Events`], by reference.
 #[derive(Debug, Clone)]
 pub struct Iter<'a> {
     run: &'a Run<'a, Meta>,

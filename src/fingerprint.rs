@@ -90,9 +90,10 @@ mod tests {
         let changes = [
             (Change::insert("", ""), PINNED[0]),
             (Change::update("Todo", "t1"), PINNED[1]),
-            (Change::delete("Todo", "t1").raw(raw("null")), PINNED[2]),
+            (Change::delete("Todo", "t1").with_raw(raw("null")), PINNED[2]),
             (
-                Change::insert("Todo", "ü").raw(raw(r#"{"title": "a text that is longer than a block"}"#)),
+                Change::insert("Todo", "ü")
+                    .with_raw(raw(r#"{"title": "a text that is longer than a block"}"#)),
                 PINNED[3],
             ),
         ];
@@ -107,14 +108,14 @@ mod tests {
     #[test]
     fn each_field_counts_and_the_text_of_the_data_byte_for_byte() {
         let value = json!({"a": 1});
-        let base = Change::insert("ab", "c").raw(raw(r#"{"a":1}"#));
-        assert_eq!(Fingerprint::of(&base), Fingerprint::of(&Change::insert("ab", "c").value(&value)));
+        let base = Change::insert("ab", "c").with_raw(raw(r#"{"a":1}"#));
+        assert_eq!(Fingerprint::of(&base), Fingerprint::of(&Change::insert("ab", "c").with_value(&value)));
         let others = [
-            Change::update("ab", "c").raw(raw(r#"{"a":1}"#)),
-            Change::insert("a", "bc").raw(raw(r#"{"a":1}"#)),
-            Change::insert("ab", "d").raw(raw(r#"{"a":1}"#)),
-            Change::insert("ab", "c").raw(raw(r#"{"a": 1}"#)),
-            Change::insert("ab", "c").raw(raw("null")),
+            Change::update("ab", "c").with_raw(raw(r#"{"a":1}"#)),
+            Change::insert("a", "bc").with_raw(raw(r#"{"a":1}"#)),
+            Change::insert("ab", "d").with_raw(raw(r#"{"a":1}"#)),
+            Change::insert("ab", "c").with_raw(raw(r#"{"a": 1}"#)),
+            Change::insert("ab", "c").with_raw(raw("null")),
             Change::insert("ab", "c"),
         ];
         for other in others {
@@ -130,7 +131,7 @@ mod tests {
             let texts = [n, m].map(|n| n.map(|n| serde_json::value::to_raw_value(&n).expect("a number")));
             let change = |[entity, row_id]: &'_ [String; 2], data: usize| {
                 let change = Change::insert(entity, row_id);
-                Fingerprint::of(&match &texts[data] { Some(text) => change.raw(text), None => change })
+                Fingerprint::of(&match &texts[data] { Some(text) => change.with_raw(text), None => change })
             };
             prop_assert_eq!(change(&one, 0) == change(&other, 1), one == other && n == m);
         }

@@ -6,9 +6,9 @@
 //! from the log itself, in the order of the seqs, so there is no seam between what was there before
 //! and what comes after.
 
-use crate::batch::Batch;
 use crate::cursor::Cursor;
 use crate::error::{Closed, Resync, TimedOut, WaitError};
+use crate::events::Events;
 use crate::log::ChangeLog;
 use crate::query::Query;
 use crate::wait::{Ended, Waiter};
@@ -120,8 +120,8 @@ impl ChangeLog {
     /// let mut follower = log.follow(0);
     /// let reader = std::thread::spawn(move || {
     ///     let mut seen = 0;
-    ///     while let Some(batch) = follower.blocking_next(100, Duration::MAX)? {
-    ///         seen += batch.len();
+    ///     while let Some(events) = follower.blocking_next(100, Duration::MAX)? {
+    ///         seen += events.len();
     ///     }
     ///     Ok::<usize, ringlog::Resync>(seen)
     /// });
@@ -144,7 +144,7 @@ impl ChangeLog {
     /// Follows the log from a cursor: first what is there, then what comes, with no gap and no seam
     /// between.
     ///
-    /// A cursor that the log cannot go on from is not refused here; the first batch is the
+    /// A cursor that the log cannot go on from is not refused here; the first answer is the
     /// [`Resync`].
     ///
     /// # Examples
@@ -187,11 +187,11 @@ impl Future for WaitFor<'_> {
 /// window it gets the [`Resync`] with how many events it missed, again and again until
 /// [`seek`](Self::seek) says where to go on: it never skips silently.
 ///
-/// The cursor moves when a batch is handed out. A caller that fails to process it can seek back to
+/// The cursor moves when events are handed out. A caller that fails to process it can seek back to
 /// where it was.
 ///
 /// A follower can be sent to other threads. Between calls and while it waits it pins nothing; the
-/// batch that it hands out does, until it is dropped.
+/// [`Events`] that it hands out do, until they are dropped.
 ///
 /// # Examples
 ///
@@ -211,9 +211,9 @@ impl Future for WaitFor<'_> {
 /// });
 /// let mut seen = Vec::new();
 /// while seen.len() < 2
-///     && let Some(batch) = follower.blocking_next(100, Duration::from_secs(60))?
+///     && let Some(events) = follower.blocking_next(100, Duration::from_secs(60))?
 /// {
-///     seen.extend(batch.iter().map(|event| event.seq()));
+///     seen.extend(events.iter().map(|event| event.seq()));
 /// }
 /// assert_eq!(seen, [1, 2]);
 /// # writer.join().unwrap();
@@ -236,7 +236,7 @@ impl Future for WaitFor<'_> {
 /// assert_eq!(resync.missed(), 2);
 /// // … load the rows …
 /// follower.seek(resync.resume());
-/// assert!(follower.blocking_next(100, Duration::ZERO)?.is_some_and(|batch| batch.is_empty()));
+/// assert!(follower.blocking_next(100, Duration::ZERO)?.is_some_and(|events| events.is_empty()));
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 #[derive(Debug)]
@@ -255,13 +255,13 @@ struct Position {
 
 impl Position {
     /// Reads on from here, and moves past what was read.
-    fn advance<'log>(&mut self, log: &'log ChangeLog, query: Query<'_>) -> Result<Batch<'log>, Resync> {
+    fn advance<'log>(&mut self, log: &'log ChangeLog, query: Query<'_>) -> Result<Events<'log>, Resync> {
         if let Some(resync) = self.resync {
             return Err(resync);
         }
-        let batch = log.read(self.cursor, query).inspect_err(|resync| self.resync = Some(*resync))?;
-        self.cursor = batch.cursor();
-        Ok(batch)
+        let events = log.read(self.cursor, query).inspect_err(|resync| self.resync = Some(*resync))?;
+        self.cursor = events.cursor();
+        Ok(events)
     }
 
     /// The seq to wait for.
@@ -269,7 +269,7 @@ impl Position {
         self.cursor.seq.saturating_add(1)
     }
 
-    /// What both ways of polling do: a batch with something in it, or the waker is woken when there
+    /// What both ways of polling do: events, at least one, or the waker is woken when there
     /// may be one. `None` if the log is closed.
     fn poll<'log, P>(
         &mut self,
@@ -277,7 +277,7 @@ impl Position {
         waiter: &mut Waiter<P>,
         query: Query<'_>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Batch<'log>>, Resync>>
+    ) -> Poll<Result<Option<Events<'log>>, Resync>>
     where
         P: std::ops::Deref<Target = ChangeLog>,
     {
@@ -285,13 +285,13 @@ impl Position {
         // wait is for another seq.
         waiter.cancel();
         loop {
-            let batch = self.advance(log, query)?;
-            if !batch.is_empty() || query.limit == 0 {
-                return Poll::Ready(Ok(Some(batch)));
+            let events = self.advance(log, query)?;
+            if !events.is_empty() || query.limit == 0 {
+                return Poll::Ready(Ok(Some(events)));
             }
-            let unexamined = batch.has_more();
+            let unexamined = events.has_more();
             // Nothing stays pinned while we wait.
-            drop(batch);
+            drop(events);
             if unexamined {
                 // A long stretch that the filter let nothing through from: others shall have their
                 // turn.
@@ -308,12 +308,11 @@ impl Position {
 }
 
 impl Follower {
-    /// The next events, at most `query`'s limit of them. Waits for the first up to `timeout`; empty
+    /// The next events, as many as `query` wants. Waits for the first up to `timeout`; empty
     /// if none came by then. `None` if the log is [closed](ChangeLog::close), and everything that
     /// was appended before is handed out.
     ///
-    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some
-    /// entities only: then it waits for one that matches, and the cursor moves on past the others,
+    /// `query` is a limit, or a [`Query`]. With a filter it waits for one that matches, and the cursor moves on past the others,
     /// also when the time is up. With a limit of 0 there is nothing to wait for.
     ///
     /// # Errors
@@ -330,19 +329,19 @@ impl Follower {
         &mut self,
         query: impl Into<Query<'q>>,
         timeout: Duration,
-    ) -> Result<Option<Batch<'_>>, Resync> {
+    ) -> Result<Option<Events<'_>>, Resync> {
         let query = query.into();
         let deadline = deadline(timeout);
         let Self { log, position } = self;
         let mut timed_out = false;
         loop {
-            let batch = position.advance(log, query)?;
-            if !batch.is_empty() || query.limit == 0 || timed_out {
-                return Ok(Some(batch));
+            let events = position.advance(log, query)?;
+            if !events.is_empty() || query.limit == 0 || timed_out {
+                return Ok(Some(events));
             }
-            let unexamined = batch.has_more();
+            let unexamined = events.has_more();
             // Nothing stays pinned while we wait.
-            drop(batch);
+            drop(events);
             if unexamined {
                 timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 continue;
@@ -355,14 +354,14 @@ impl Follower {
         }
     }
 
-    /// A future of the next events, at most `query`'s limit of them. It is ready when there is one,
+    /// A future of the next events, as many as `query` wants. It is ready when there is one,
     /// or with `None` if the log is [closed](ChangeLog::close), and everything that was appended
     /// before is handed out.
     ///
     /// `query` is as for [`blocking_next`](Self::blocking_next). The future needs no particular
     /// runtime and may be dropped at any time: it leaves nothing behind, and no event is lost, for
-    /// the cursor moves past an event only when it is handed out. The batch stays on its thread, so
-    /// drop it before the next `await`.
+    /// the cursor moves past an event only when it is handed out. The events stay on their thread,
+    /// so drop them before the next `await`.
     ///
     /// Its output is an error, [`Resync`], as of `blocking_next`.
     ///
@@ -382,8 +381,8 @@ impl Follower {
     /// log.append_change(&Change::insert("Todo", "t1"));
     ///
     /// let todos = Filter::entity("Todo");
-    /// let batch = follower.next(todos.limit(10)).await.unwrap();
-    /// assert_eq!(batch.map(|batch| batch.len()), Some(1));
+    /// let events = follower.next(todos.limit(10)).await.unwrap();
+    /// assert_eq!(events.map(|events| events.len()), Some(1));
     /// assert_eq!(follower.cursor().seq, 2);
     /// # });
     /// # Ok::<(), std::io::Error>(())
@@ -411,8 +410,8 @@ impl Follower {
         &self.log
     }
 
-    /// A stream of what follows, in owned batches of at most `query`'s limit (of 1 for a limit of
-    /// 0).
+    /// A stream of what follows, each item owned and at most as long as `query` says (1 event for a
+    /// limit of 0).
     ///
     /// Needs the feature `stream`.
     ///
@@ -421,12 +420,13 @@ impl Follower {
     /// See [`FollowerStream`].
     #[cfg(feature = "stream")]
     pub fn into_stream<'q>(self, query: impl Into<Query<'q>>) -> FollowerStream {
-        let query = query.into();
+        let Query { limit, max_bytes, filter } = query.into();
         FollowerStream {
             waiter: Waiter::new(Arc::clone(&self.log)),
             follower: self,
-            limit: query.limit.max(1),
-            filter: query.filter.cloned(),
+            limit: limit.max(1),
+            max_bytes,
+            filter: filter.cloned(),
             ended: false,
         }
     }
@@ -442,7 +442,7 @@ pub struct Next<'a> {
 }
 
 impl<'a> Future for Next<'a> {
-    type Output = Result<Option<Batch<'a>>, Resync>;
+    type Output = Result<Option<Events<'a>>, Resync>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiter, position, query } = &mut *self;
@@ -463,7 +463,7 @@ mod stream {
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
-    /// What a [`Follower`] hands out, as a stream of owned batches that can be sent anywhere.
+    /// What a [`Follower`] hands out, as a stream of owned responses that can be sent anywhere.
     ///
     /// None of them is empty. A [`Resync`] is the last item: take the follower back with
     /// [`into_follower`](Self::into_follower), seek, and make a stream of it again. Without one,
@@ -496,6 +496,7 @@ mod stream {
         pub(super) waiter: Waiter<Arc<ChangeLog>>,
         pub(super) follower: Follower,
         pub(super) limit: usize,
+        pub(super) max_bytes: u64,
         pub(super) filter: Option<Filter>,
         pub(super) ended: bool,
     }
@@ -516,14 +517,15 @@ mod stream {
         type Item = Result<PullResponse, Resync>;
 
         fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            let Self { waiter, follower: Follower { log, position }, limit, filter, ended } = &mut *self;
+            let Self { waiter, follower, limit, max_bytes, filter, ended } = &mut *self;
+            let Follower { log, position } = follower;
             if *ended {
                 return Poll::Ready(None);
             }
-            let query = Query { limit: *limit, filter: filter.as_ref() };
+            let query = Query { limit: *limit, max_bytes: *max_bytes, filter: filter.as_ref() };
             let polled = position.poll(log, waiter, query, context).map(Result::transpose);
             *ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
-            polled.map_ok(|batch| batch.to_response())
+            polled.map_ok(|events| events.to_response())
         }
     }
 

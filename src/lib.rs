@@ -8,7 +8,6 @@
 #![doc = include_str!("../README.md")]
 
 mod append;
-mod batch;
 mod builder;
 mod clock;
 mod cursor;
@@ -16,6 +15,7 @@ mod dedup;
 pub mod docs;
 mod error;
 mod event;
+mod events;
 mod fingerprint;
 mod follow;
 mod foreign;
@@ -33,14 +33,16 @@ mod value;
 mod wait;
 mod wire;
 
-pub use batch::{Batch, Iter};
 pub use builder::{Builder, MAX_BASE_SEQ, MAX_CAPACITY, StartPolicy};
-pub use cursor::{Cursor, Incarnation, ParseCursorError, SyncCursor};
+pub use cursor::{Cursor, Incarnation, ParseCursorError, ParseIncarnationError, SyncCursor};
 pub use dedup::{OpClaim, OpGuard};
 pub use error::{
     Closed, ConfigError, Conflict, PullError, RestoreError, Resync, ResyncReason, TimedOut, WaitError,
 };
 pub use event::{Change, ChangeEvent, ChangeKind, EventRef};
+#[expect(deprecated, reason = "re-exported for one release")]
+pub use events::Batch;
+pub use events::{Events, Iter};
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]
 pub use follow::FollowerStream;

@@ -2,13 +2,13 @@
 //! The log: one front for ring, records and op ids.
 
 use crate::append;
-use crate::batch::Batch;
 use crate::builder::{Builder, StartPolicy};
 use crate::clock::{Clock, LAST_MILLISECOND};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
 use crate::dedup::{OpClaim, OpId, OpMemory};
 use crate::error::{Conflict, PullError, RestoreError, Resync, ResyncReason};
 use crate::event::{Change, ChangeKind};
+use crate::events::Events;
 use crate::fingerprint::Fingerprint;
 #[cfg(feature = "profile")]
 use crate::profile::{Operation, Profile};
@@ -134,7 +134,7 @@ impl ChangeLog {
     pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
         let change = Change::new(kind, entity, row_id);
         match &data {
-            Some(value) => self.append_change(&change.value(value)),
+            Some(value) => self.append_change(&change.with_value(value)),
             None => self.append_change(&change),
         }
     }
@@ -245,7 +245,7 @@ impl ChangeLog {
     /// for event in &primary.read(replica.cursor(), 100)? {
     ///     let mut change = Change::new(event.kind(), event.entity(), event.row_id());
     ///     if let Some(data) = event.data() {
-    ///         change = change.raw(data);
+    ///         change = change.with_raw(data);
     ///     }
     ///     replica.append_batch_if(event.seq() - 1, Some(event.timestamp_millis()), &[change])?;
     /// }
@@ -386,29 +386,29 @@ impl ChangeLog {
     /// The events after a cursor, in place: a contiguous run of at most `limit`, up to the first
     /// that is not published yet.
     ///
-    /// `query` is a limit, or [`Filter::limit`](crate::Filter::limit) for the events of some
-    /// entities only.
+    /// `query` is a limit, or a [`Query`] for the events of some entities only, or for at most so
+    /// many bytes.
     ///
     /// # Errors
     /// [`Resync`] if the events after the cursor have left the window, or if the cursor is not of
     /// this log.
     ///
     /// # Complexity
-    /// Proportional to the number of events returned, whatever the capacity; with a filter, to the
-    /// number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
+    /// Proportional to the number of events returned, whatever the capacity; with a filter or a
+    /// bound in bytes, to the number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
     /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
-    /// each, and with a filter, a number for each event that matches. Wait-free but for that, and
+    /// each, and where events are examined, a number for each that is returned. Wait-free but for that, and
     /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when
     /// writers go round the whole window meanwhile.
     ///
     /// # Examples
     ///
-    /// See [`Batch`].
+    /// See [`Events`].
     pub fn read<'q>(
         &self,
         cursor: impl Into<Cursor>,
         query: impl Into<Query<'q>>,
-    ) -> Result<Batch<'_>, Resync> {
+    ) -> Result<Events<'_>, Resync> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::Read);
         self.read_from(cursor.into(), query.into())
@@ -416,8 +416,8 @@ impl ChangeLog {
 
     /// What all reads come down to.
     #[inline]
-    fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Batch<'_>, Resync> {
-        let limit = Batch::chunk(&query);
+    fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Events<'_>, Resync> {
+        let limit = Events::chunk(&query);
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
             return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
         }
@@ -434,10 +434,8 @@ impl ChangeLog {
             result => result,
         };
         match run {
-            Ok(run) => Ok(match query.filter {
-                Some(filter) => Batch::pick(run, incarnation, filter, query.limit),
-                None => Batch::new(run, incarnation),
-            }),
+            Ok(run) if query.examines() => Ok(Events::pick(run, incarnation, &query)),
+            Ok(run) => Ok(Events::new(run, incarnation)),
             Err(Missed::Evicted(window)) => {
                 Err(self.resync(ResyncReason::Evicted, cursor.seq, window.oldest))
             }
@@ -463,13 +461,13 @@ impl ChangeLog {
         Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
-    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, at most
-    /// `limit`, or those that a [`Filter`](crate::Filter) lets through.
+    /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, as many as
+    /// `query` wants.
     ///
     /// Each event's data is copied as the text that was appended, so the bytes equal
     /// `serde_json::to_vec` of what [`pull`](Self::pull) returns wherever that text is what
     /// `serde_json` writes for its [`Value`]: always after [`append`](Self::append), unless the
-    /// value is nested too deep to parse. Text given to [`Change::raw`] goes out with its own
+    /// value is nested too deep to parse. Text given to [`Change::with_raw`] goes out with its own
     /// spaces, key order and numbers.
     ///
     /// # Errors
@@ -487,7 +485,7 @@ impl ChangeLog {
     /// log.append("Todo", "t1", ChangeKind::Delete, None);
     /// let mut body = Vec::new();
     /// let summary = log.pull_json(0, 100, &mut body).unwrap();
-    /// assert_eq!(summary.cursor.last_seq, 1);
+    /// assert_eq!(summary.cursor, log.cursor());
     /// assert_eq!(body, serde_json::to_vec(&log.pull(&SyncCursor::beginning(), 100).unwrap())?);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -499,9 +497,9 @@ impl ChangeLog {
     ) -> Result<PullSummary, Resync> {
         #[cfg(feature = "profile")]
         let _timed = self.profile.time(Operation::PullJson);
-        let batch = self.read_from(cursor.into(), query.into())?;
-        batch.write_json(out);
-        Ok(PullSummary { count: batch.len(), cursor: batch.cursor().into(), has_more: batch.has_more() })
+        let events = self.read_from(cursor.into(), query.into())?;
+        events.write_json(out);
+        Ok(PullSummary { count: events.len(), cursor: events.cursor(), has_more: events.has_more() })
     }
 
     #[cold]
@@ -553,7 +551,7 @@ impl ChangeLog {
     /// # Ok::<(), ringlog::Resync>(())
     /// ```
     pub fn cursor(&self) -> Cursor {
-        Cursor { seq: self.head(), incarnation: Some(self.incarnation) }
+        Cursor::new(self.head(), Some(self.incarnation))
     }
 
     /// The highest seq handed out. Its event, and some before it, may not be published yet.

@@ -445,7 +445,7 @@ mod tests {
         assert_eq!(counts(&after), [2 * PERIODS, PERIODS, 0, 0, 0]);
         let after = sampled(&log, |log| drop(log.read(0, 10)));
         assert_eq!(counts(&after), [2 * PERIODS, PERIODS, PERIODS, 0, 0]);
-        let after = sampled(&log, |log| drop(log.pull_json(0, 10, &mut Vec::new())));
+        let after = sampled(&log, |log| _ = log.pull_json(0, 10, &mut Vec::new()));
         assert_eq!(counts(&after), [2 * PERIODS, PERIODS, PERIODS, PERIODS, 0]);
         let after = sampled(&log, |log| drop(log.pull(&SyncCursor::beginning(), 10)));
         assert_eq!(counts(&after), [2 * PERIODS, PERIODS, PERIODS, PERIODS, PERIODS]);

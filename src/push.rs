@@ -39,7 +39,7 @@ const NAME_SHOWN: usize = 64;
 /// use serde_json::value::RawValue;
 ///
 /// let text: &RawValue = serde_json::from_str(r#"{"price": 1.10}"#)?;
-/// let operation = Operation::new(Change::insert("Item", "i1").raw(text)).op_id("7");
+/// let operation = Operation::new(Change::insert("Item", "i1").with_raw(text)).op_id("7");
 /// # _ = operation;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
@@ -66,7 +66,7 @@ impl<'a> From<&'a ClientChange> for Operation<'a> {
     fn from(change: &'a ClientChange) -> Self {
         let prepared = Change::new(change.kind, &change.entity, &change.row_id);
         let prepared = match &change.data {
-            Some(data) => prepared.value(data),
+            Some(data) => prepared.with_value(data),
             None => prepared,
         };
         Self { change: prepared, op_id: change.op_id.as_deref() }
@@ -343,7 +343,7 @@ impl ChangeLog {
     /// let log = ChangeLog::new();
     /// let text: &RawValue = serde_json::from_str(r#"{"title": "Milk", "price": 1.10}"#)?;
     /// let claim = |client| {
-    ///     let operation = Operation::new(Change::insert("Todo", client).raw(text)).op_id("1");
+    ///     let operation = Operation::new(Change::insert("Todo", client).with_raw(text)).op_id("1");
     ///     log.claim_operations(Some(client), vec![operation])
     /// };
     ///
@@ -658,7 +658,7 @@ fn used(op_id: &str, seq: u64) -> String {
 /// The change as it will be appended, its data as text; an error if it cannot be.
 fn prepare(change: Change<'_>) -> Result<Change<'_>, String> {
     let change = match change.data {
-        Data::Value(value) => change.data(value).map_err(|error| format!("data: {error}"))?,
+        Data::Value(value) => change.with_data(value).map_err(|error| format!("data: {error}"))?,
         _ => change,
     };
     let texts = [change.entity, change.row_id, change.data.text().unwrap_or_default()];

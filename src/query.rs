@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// match.
 ///
 /// It is not an error to have found nothing after so many: the cursor has moved past them, and
-/// [`Batch::has_more`](crate::Batch::has_more) says to go on.
+/// [`Events::has_more`](crate::Events::has_more) says to go on.
 pub const MAX_EXAMINED: usize = 16_384;
 
 /// Which events a reader wants: those of some entities.
@@ -31,9 +31,9 @@ pub const MAX_EXAMINED: usize = 16_384;
 /// log.append_change(&Change::delete("User", "u1"));
 ///
 /// let todos = Filter::entity("Todo");
-/// let batch = log.read(0, todos.limit(100))?;
-/// assert_eq!(batch.iter().map(|event| event.seq()).collect::<Vec<_>>(), [1, 3]);
-/// assert_eq!(batch.cursor().seq, 4, "past what was filtered out");
+/// let events = log.read(0, todos.limit(100))?;
+/// assert_eq!(events.iter().map(|event| event.seq()).collect::<Vec<_>>(), [1, 3]);
+/// assert_eq!(events.cursor().seq, 4, "past what was filtered out");
 /// # Ok::<(), ringlog::Resync>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,33 +72,77 @@ impl Filter {
 
     /// At most `limit` events that match.
     pub fn limit(&self, limit: usize) -> Query<'_> {
-        Query { limit, filter: Some(self) }
-    }
-
-    pub(crate) fn lets_through(&self, event: &EventRef<'_>) -> bool {
-        self.matches(event.entity())
+        Query::new(limit).filter(self)
     }
 }
 
-/// How many events a read wants at most, and whether of all entities.
+/// How much a read wants at most, and of which entities.
 ///
-/// A bare limit is a query for all: where one is asked for, a `usize` will do. With a [`Filter`]:
+/// A bare limit is a query for all entities: where one is asked for, a `usize` will do. With a
+/// [`Filter`]:
 ///
 /// - `limit` counts the events that match;
-/// - the cursor moves on past all that were examined, so a reader to whom nothing happens can store
-///   how far it has got, and does not fall behind the window;
+/// - the cursor moves on past all that were examined, so an idle subscriber can store how far it
+///   has got, and does not fall behind the window;
 /// - a read examines at most [`MAX_EXAMINED`] events, and `has_more` tells whether further ones are
 ///   there to be examined.
 ///
-/// Made by [`Filter::limit`], or from a `usize`.
+/// # Examples
+///
+/// ```
+/// use ringlog::{Change, ChangeLog, Query};
+///
+/// let log = ChangeLog::new();
+/// for row_id in ["a", "b", "c"] {
+///     log.append_change(&Change::insert("Todo", &row_id.repeat(96)));
+/// }
+/// let events = log.read(0, Query::new(100).max_bytes(200))?;
+/// assert_eq!((events.len(), events.cursor().seq, events.has_more()), (2, 2, true));
+/// # Ok::<(), ringlog::Resync>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
+#[must_use = "a query does nothing until it is read with"]
 pub struct Query<'a> {
     pub(crate) limit: usize,
+    /// `u64::MAX` without a bound.
+    pub(crate) max_bytes: u64,
     pub(crate) filter: Option<&'a Filter>,
+}
+
+impl<'a> Query<'a> {
+    /// At most `limit` events, of all entities.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, max_bytes: u64::MAX, filter: None }
+    }
+
+    /// Only events that the filter lets through; all of them with `None`.
+    pub fn filter(mut self, filter: impl Into<Option<&'a Filter>>) -> Self {
+        self.filter = filter.into();
+        self
+    }
+
+    /// At most so many bytes of text: the read ends before the event with which entities, row ids
+    /// and data would sum to more. The first event is read however long it is, so that a reader
+    /// gets on.
+    ///
+    /// JSON is longer than the text: by a frame for each event, and by what is escaped in names.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Whether a read has to look at events.
+    pub(crate) fn examines(&self) -> bool {
+        self.filter.is_some() || self.max_bytes < u64::MAX
+    }
+
+    pub(crate) fn lets_through(&self, event: &EventRef<'_>) -> bool {
+        self.filter.is_none_or(|filter| filter.matches(event.entity()))
+    }
 }
 
 impl From<usize> for Query<'_> {
     fn from(limit: usize) -> Self {
-        Self { limit, filter: None }
+        Self::new(limit)
     }
 }

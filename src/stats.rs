@@ -56,7 +56,7 @@ pub struct Stats {
     /// Segments that wait to be used again.
     pub segments_pooled: u64,
     /// Segments that are out of the window, but that a reader or writer may still be looking at. If
-    /// this grows, a [`Batch`](crate::Batch) of this log is kept.
+    /// this grows, a [`Events`](crate::Events) of this log is kept.
     pub segments_awaiting_reclaim: u64,
     /// Bytes of slots in all allocated segments.
     pub slot_bytes: u64,

@@ -162,7 +162,7 @@ pub(crate) mod tests {
         for value in &values {
             let text = serde_json::value::to_raw_value(value).expect("it serialises");
             log.append("Todo", "t1", ChangeKind::Update, Some(value.clone()));
-            log.append_change(&Change::update("Todo", "t1").raw(&text));
+            log.append_change(&Change::update("Todo", "t1").with_raw(&text));
         }
         let response = log.pull(&SyncCursor::beginning(), 100).expect("in the window");
         assert_eq!(response.changes.len(), 2 * values.len());

@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! What goes over the wire, name for name as pylon-sync has it.
 
-use crate::cursor::SyncCursor;
+use crate::cursor::{Cursor, SyncCursor};
 use crate::event::{ChangeEvent, ChangeKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,12 +18,13 @@ pub struct PullResponse {
 }
 
 /// What [`ChangeLog::pull_json`](crate::ChangeLog::pull_json) wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PullSummary {
     /// How many events.
     pub count: usize,
-    /// Where to pull on.
-    pub cursor: SyncCursor,
+    /// Where to pull on. It names the log, which the JSON does not.
+    pub cursor: Cursor,
     /// Whether a further event was there to be pulled.
     pub has_more: bool,
 }
@@ -156,6 +157,7 @@ mod field {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PushResponse {
     /// How many of the changes are applied: now, or before under the same op id.
     pub applied: usize,
@@ -175,6 +177,7 @@ pub struct PushResponse {
 
 /// What became of one change of a [`PushRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OpResult {
     /// The change's op id, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

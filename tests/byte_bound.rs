@@ -14,7 +14,7 @@ mod counting;
 
 use counting::{alone, outstanding, peak, start};
 use proptest::prelude::*;
-use ringlog::{Batch, Builder, Change, ChangeLog, Resync, ResyncReason, StartPolicy, SyncCursor};
+use ringlog::{Builder, Change, ChangeLog, Events, Resync, ResyncReason, StartPolicy, SyncCursor};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ fn append(log: &ChangeLog, len: usize) -> u64 {
     log.append_change(&Change::insert("", &"x".repeat(len)))
 }
 
-fn seqs(batch: &Batch<'_>) -> Vec<u64> {
+fn seqs(batch: &Events<'_>) -> Vec<u64> {
     batch.iter().map(|event| event.seq()).collect()
 }
 
@@ -103,12 +103,12 @@ fn all_three_texts_of_an_event_count() {
     let log = log_of(100, 29);
     let data: &RawValue = serde_json::from_str("[1, 2]").unwrap();
     for _ in 0..3 {
-        log.append_change(&Change::insert("Todo", "t1").raw(data));
+        log.append_change(&Change::insert("Todo", "t1").with_raw(data));
     }
     assert_eq!((log.len(), log.stats().retained_bytes), (2, Some(24)));
     let log = log_of(100, 24);
-    log.append_change(&Change::insert("Todo", "t1").raw(data));
-    log.append_change(&Change::insert("Todo", "t1").value(&serde_json::json!([1, 22])));
+    log.append_change(&Change::insert("Todo", "t1").with_raw(data));
+    log.append_change(&Change::insert("Todo", "t1").with_value(&serde_json::json!([1, 22])));
     assert_eq!((log.len(), log.stats().retained_bytes), (2, Some(24)));
 }
 
@@ -146,20 +146,18 @@ fn a_reader_whose_next_event_was_evicted_by_bytes_is_resynced_however_it_reads()
     for _ in 0..5 {
         append(&log, 100);
     }
-    let resync = Resync {
-        reason: ResyncReason::Evicted,
-        requested: 2,
-        oldest_seq: 4,
-        head: 5,
-        incarnation: log.incarnation(),
+    let resync = |answer: Resync| {
+        let Resync { reason, requested, oldest_seq, head, incarnation, .. } = answer;
+        assert_eq!((reason, requested, oldest_seq, head), (ResyncReason::Evicted, 2, 4, 5));
+        assert_eq!(incarnation, log.incarnation());
     };
-    assert_eq!(log.read(2, 10).unwrap_err(), resync);
+    resync(log.read(2, 10).unwrap_err());
     let mut out = b"before".to_vec();
-    assert_eq!(log.pull_json(2, 10, &mut out).unwrap_err(), resync);
+    resync(log.pull_json(2, 10, &mut out).unwrap_err());
     assert_eq!(out, b"before");
     assert!(log.pull(&SyncCursor { last_seq: 2 }, 10).is_err());
     let mut follower = log.follow(2);
-    assert_eq!(follower.blocking_next(10, Duration::ZERO).unwrap_err(), resync);
+    resync(follower.blocking_next(10, Duration::ZERO).unwrap_err());
     assert_eq!(log.stats().resyncs_evicted, 4);
 }
 

@@ -6,7 +6,7 @@ mod waking;
 
 use proptest::prelude::*;
 use ringlog::{
-    Batch, Change, ChangeLog, Cursor, Filter, MAX_EXAMINED, PullResponse, ResyncReason, StartPolicy,
+    Change, ChangeLog, Cursor, Events, Filter, MAX_EXAMINED, PullResponse, ResyncReason, StartPolicy,
 };
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,7 +20,7 @@ fn append(log: &ChangeLog, entity: &str) -> u64 {
     log.append_change(&Change::update(entity, "r1"))
 }
 
-fn seqs(batch: &Batch<'_>) -> Vec<u64> {
+fn seqs(batch: &Events<'_>) -> Vec<u64> {
     batch.iter().map(|event| event.seq()).collect()
 }
 
@@ -74,7 +74,7 @@ proptest! {
         let mut pulled = Vec::new();
         let summary = log.pull_json(after, query, &mut pulled).unwrap();
         prop_assert_eq!(pulled, json);
-        prop_assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (found.len(), cursor, more));
+        prop_assert_eq!((summary.count, summary.cursor.seq, summary.has_more), (found.len(), cursor, more));
 
         let mut follower = log.follow(after);
         prop_assert_eq!(seqs(&follower.blocking_next(query, Duration::ZERO).unwrap().unwrap()), found);

@@ -353,7 +353,7 @@ impl fmt::Display for PanicsWhenWritten {
 #[test]
 fn data_that_panics_when_it_is_serialised_makes_no_change() {
     fn append_data(log: &ChangeLog) -> u64 {
-        log.append_change(&Change::insert("Todo", "t1").data(&PanicsWhenWritten).unwrap())
+        log.append_change(&Change::insert("Todo", "t1").with_data(&PanicsWhenWritten).unwrap())
     }
     let log = ChangeLog::new();
     assert!(panics(|| append_data(&log)));

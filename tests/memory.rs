@@ -53,7 +53,7 @@ fn memory_is_flat_over_ten_million_appends_with_readers_running() {
     let write = || {
         for number in 0..ROUND {
             let data = if number % 8 == 0 { &spilled } else { &data };
-            log.append_change(&Change::update("Todo", "01890a5d-ac96-774b-bcce-b302099a8057").raw(data));
+            log.append_change(&Change::update("Todo", "01890a5d-ac96-774b-bcce-b302099a8057").with_raw(data));
         }
     };
     let read = || {
@@ -102,8 +102,8 @@ fn an_append_allocates_nothing_in_steady_state() {
     let log = ChangeLog::with_capacity(1_000);
     let value = json!({ "title": "Buy milk", "done": false, "tags": [1, 2.5, null] });
     let text = raw(r#"{"title":"Buy milk"}"#);
-    let by_text = Change::insert("Todo", "t1").raw(&text);
-    let by_value = Change::update("Todo", "t1").value(&value);
+    let by_text = Change::insert("Todo", "t1").with_raw(&text);
+    let by_value = Change::update("Todo", "t1").with_value(&value);
     let batch = [by_text.clone(), by_value.clone(), Change::delete("Todo", "t1")];
     let append = || {
         log.append("Todo", "t1", ChangeKind::Delete, None);
@@ -139,7 +139,7 @@ fn a_long_append_allocates_nothing_in_steady_state() {
     let _alone = alone();
     let log = ChangeLog::with_capacity(1_000);
     let text = raw(&format!("\"{}\"", "x".repeat(1_000)));
-    let change = Change::insert("Todo", "t1").raw(&text);
+    let change = Change::insert("Todo", "t1").with_raw(&text);
     let batch = [change.clone(), change.clone(), Change::delete("Todo", "t1")];
     let append = || {
         log.append_change(&change);

@@ -732,7 +732,7 @@ fn text_that_is_pushed_comes_out_byte_for_byte_and_counts_byte_for_byte() {
     let log = ChangeLog::new();
     let push = |text: &str| {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
-        let operation = Operation::new(Change::insert("Item", "i").raw(raw)).op_id("1");
+        let operation = Operation::new(Change::insert("Item", "i").with_raw(raw)).op_id("1");
         log.claim_operations(None, vec![operation]).expect("nobody else claims it").publish()
     };
     assert_eq!(push(TEXT).applied, 1);

@@ -49,7 +49,7 @@ fn write(log: &ChangeLog, writer: u64) -> u64 {
         let row_id = format!("{writer}:{number}");
         let pad = "p".repeat(if number.is_multiple_of(8) { 300 } else { 20 });
         let data = RawValue::from_string(format!(r#"{{"of":"{row_id}","pad":"{pad}"}}"#)).expect("JSON");
-        let change = Change::update("Row", &row_id).raw(&data);
+        let change = Change::update("Row", &row_id).with_raw(&data);
         if number.is_multiple_of(16) && number + 4 <= EVENTS {
             log.append_batch(&[change.clone(), change.clone(), change.clone(), change]);
             number += 4;

@@ -27,7 +27,7 @@ fn restored(earlier: &ChangeLog, capacity: usize) -> ChangeLog {
     for event in &earlier.read(earlier.oldest_seq() - 1, 100).unwrap() {
         let mut change = Change::new(event.kind(), event.entity(), event.row_id());
         if let Some(data) = event.data() {
-            change = change.raw(data);
+            change = change.with_raw(data);
         }
         log.restore(event.seq(), event.timestamp_millis(), &change).unwrap();
         log.restore_op_id(Some("phone"), &format!("op-{}", event.seq()), event.seq(), None);
@@ -49,7 +49,7 @@ fn a_restored_log_gives_the_same_bytes_and_takes_the_same_cursors() {
         let (before, after) = (pulled(&earlier, since), pulled(&log, since));
         assert_eq!(before, after, "since {since}");
         let told = |log: &ChangeLog| {
-            log.read(ringlog::Cursor { seq: since, ..earlier.cursor() }, 100).map(|batch| batch.len())
+            log.read(ringlog::Cursor::new(since, Some(earlier.incarnation())), 100).map(|batch| batch.len())
         };
         assert_eq!(told(&earlier), told(&log), "with a token, since {since}");
     }
@@ -90,7 +90,7 @@ fn an_event_out_of_order_is_refused_and_changes_nothing() {
     let change = Change::insert("Todo", "t");
     for given in [0, 5, 7, u64::MAX] {
         let error = log.restore(given, 0, &change).unwrap_err();
-        assert_eq!(error, RestoreError { expected: 6, given });
+        assert!(matches!(error, RestoreError { expected: 6, given: said, .. } if said == given), "{error:?}");
         assert_eq!(error.to_string(), format!("event {given} cannot be restored here: 6 comes next"));
     }
     assert!(log.is_empty());

@@ -2,7 +2,7 @@
 //! it, and what bad input gets. All of it on the public API.
 
 use ringlog::{
-    Batch, Change, ChangeKind, ChangeLog, ConfigError, Cursor, Filter, Incarnation, MAX_BASE_SEQ,
+    Change, ChangeKind, ChangeLog, ConfigError, Cursor, Events, Filter, Incarnation, MAX_BASE_SEQ,
     MAX_CAPACITY, MAX_RECORD_LEN, PullError, Query, Resync, ResyncReason, StartPolicy, SyncCursor,
 };
 use serde_json::json;
@@ -25,7 +25,7 @@ fn append(log: &ChangeLog, appends: u64) {
     }
 }
 
-fn seqs(batch: &Batch<'_>) -> Vec<u64> {
+fn seqs(batch: &Events<'_>) -> Vec<u64> {
     batch.iter().map(|event| event.seq()).collect()
 }
 
@@ -101,7 +101,7 @@ fn a_pull_is_the_contiguous_run_right_after_the_cursor_at_most_limit() {
             let until = 700.min(cursor + limit as u64);
             let batch = log.read(cursor, limit).unwrap();
             assert_eq!(seqs(&batch), (cursor + 1..=until).collect::<Vec<_>>());
-            assert_eq!(batch.cursor(), Cursor { seq: until, incarnation: Some(log.incarnation()) });
+            assert_eq!(batch.cursor(), Cursor::new(until, Some(log.incarnation())));
             assert_eq!(batch.has_more(), until < 700);
         }
     }
@@ -178,7 +178,7 @@ fn a_bare_cursor_has_no_incarnation_and_is_not_checked() {
     let log = log_of(10, 5);
     assert_eq!(seqs(&log.read(SyncCursor { last_seq: 3 }, 9).unwrap()), [4, 5]);
     assert_eq!(seqs(&log.read(&SyncCursor { last_seq: 3 }, 9).unwrap()), [4, 5]);
-    assert_eq!(seqs(&log.read(Cursor { seq: 3, incarnation: None }, 9).unwrap()), [4, 5]);
+    assert_eq!(seqs(&log.read(Cursor::new(3, None), 9).unwrap()), [4, 5]);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn an_incarnation_can_be_given() {
     let log = ChangeLog::builder().incarnation(incarnation).build().unwrap();
     append(&log, 2);
     assert_eq!(log.incarnation(), incarnation);
-    assert_eq!(log.read(Cursor { seq: 1, incarnation: Some(incarnation) }, 9).unwrap().len(), 1);
+    assert_eq!(log.read(Cursor::new(1, Some(incarnation)), 9).unwrap().len(), 1);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn limit_0_has_no_changes_and_leaves_the_cursor() {
         assert_eq!((batch.len(), batch.cursor().seq, batch.has_more()), (0, cursor, more));
         let mut json = Vec::new();
         let summary = log.pull_json(cursor, 0, &mut json).unwrap();
-        assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, cursor, more));
+        assert_eq!((summary.count, summary.cursor.seq, summary.has_more), (0, cursor, more));
         let text = format!(r#"{{"changes":[],"cursor":{{"last_seq":{cursor}}},"has_more":{more}}}"#);
         assert_eq!(String::from_utf8(json).unwrap(), text);
     }
@@ -268,7 +268,7 @@ fn limit_0_leaves_a_fresh_cursor_fresh_where_that_starts_at_the_earliest() {
         let batch = log.read(0, query).unwrap();
         assert_eq!((batch.len(), batch.cursor(), batch.has_more()), (0, Cursor::from(0), true));
         let summary = log.pull_json(0, query, &mut Vec::new()).unwrap();
-        assert_eq!((summary.count, summary.cursor.last_seq, summary.has_more), (0, 0, true));
+        assert_eq!((summary.count, summary.cursor.seq, summary.has_more), (0, 0, true));
         let mut follower = log.follow(0);
         assert!(follower.blocking_next(query, Duration::ZERO).unwrap().unwrap().is_empty());
         assert_eq!(follower.cursor(), Cursor::from(0));
@@ -296,6 +296,79 @@ fn has_more_tells_whether_a_further_event_is_there() {
     append(&log, 1);
     assert!(!batch.has_more(), "a batch tells how it was when it was read");
     assert!(log.read(299, 1).unwrap().has_more());
+}
+
+/// Entity, row id and data count; the filter comes first, the limit as ever.
+#[test]
+fn a_read_with_a_bound_in_bytes_ends_before_the_event_that_would_exceed_it() {
+    let log = Arc::new(ChangeLog::with_capacity(2_000));
+    for number in 0..1_000_u64 {
+        let entity = if number % 3 == 0 { "Other" } else { "Row" };
+        let row_id = "r".repeat(if number == 10 { 500 } else { 7 });
+        log.append_change(&Change::insert(entity, &row_id).with_value(&json!(null)));
+    }
+    let event = "Row".len() + 7 + "null".len();
+    let texts: Vec<(u64, u64)> = log
+        .read(0, 2_000)
+        .unwrap()
+        .iter()
+        .filter(|event| event.entity() == "Row")
+        .map(|event| (event.seq(), (event.entity().len() + event.row_id().len() + "null".len()) as u64))
+        .collect();
+    let filter = Filter::entity("Row");
+    for limit in [1, 3, 300, 2_000] {
+        for max_bytes in [0, 1, 14, 28, 500, 1_000, 10_000, u64::MAX] {
+            let query = Query::new(limit).max_bytes(max_bytes);
+            let mut follower = log.follow(0);
+            let mut read = Vec::new();
+            while read.len() < texts.len() {
+                let events = follower.blocking_next(query.filter(&filter), Duration::ZERO).unwrap().unwrap();
+                let bytes: u64 = texts[read.len()..][..events.len()].iter().map(|text| text.1).sum();
+                assert!(events.len() <= limit && (bytes <= max_bytes || events.len() == 1));
+                let next = texts.get(read.len() + events.len());
+                assert!(
+                    events.len() == limit || next.is_none_or(|next| bytes + next.1 > max_bytes),
+                    "it could have gone on"
+                );
+                assert_eq!(events.has_more(), next.is_some() || events.cursor().seq < log.last_seq());
+                read.extend(seqs(&events));
+            }
+            assert!(read.iter().eq(texts.iter().map(|(seq, _)| seq)), "each once");
+        }
+    }
+    assert_eq!(event, 14);
+    let events = log.read(0, Query::new(10).max_bytes(0)).unwrap();
+    assert_eq!((seqs(&events), events.has_more()), (vec![1], true), "the first is read");
+    let mut json = Vec::new();
+    let summary = log.pull_json(1, Query::new(2_000).max_bytes(30), &mut json).unwrap();
+    assert_eq!((summary.count, summary.cursor.seq, summary.has_more), (2, 3, true));
+}
+
+#[test]
+fn a_read_that_is_cut_goes_on_after_the_last_event_kept() {
+    let log = log_of(600, 0);
+    for number in 0..600 {
+        log.append_change(&Change::insert(if number % 2 == 0 { "Even" } else { "Odd" }, "r"));
+    }
+    let filter = Filter::entity("Odd");
+    for query in [Query::new(600), filter.limit(600)] {
+        let all = seqs(&log.read(0, query).unwrap());
+        for len in [0, 1, 7, 299] {
+            let mut events = log.read(0, query).unwrap();
+            events.truncate(len);
+            assert_eq!((seqs(&events), events.has_more()), (all[..len].to_vec(), true));
+            assert_eq!(events.cursor().seq, len.checked_sub(1).map_or(0, |last| all[last]));
+            assert_eq!(seqs(&log.read(events.cursor(), query).unwrap()), all[len..]);
+            let mut json = Vec::new();
+            events.write_json(&mut json);
+            assert_eq!(serde_json::from_slice::<ringlog::PullResponse>(&json).unwrap(), events.to_response());
+        }
+        for len in [all.len(), usize::MAX] {
+            let mut events = log.read(0, query).unwrap();
+            events.truncate(len);
+            assert_eq!((seqs(&events), events.has_more()), (all.clone(), false), "nothing to cut");
+        }
+    }
 }
 
 #[test]
@@ -423,13 +496,13 @@ fn the_default_is_ten_thousand_events_and_op_ids() {
 
 #[test]
 fn a_batch_stays_on_its_thread() {
-    // Does not compile if `Batch` is `Send`: then it is not clear which of the two is meant.
+    // Does not compile if `Events` is `Send`: then it is not clear which of the two is meant.
     trait UnlessSend<Which> {
         const HOLDS: bool = true;
     }
     impl<T: ?Sized> UnlessSend<()> for T {}
     impl<T: ?Sized + Send> UnlessSend<u8> for T {}
-    const { assert!(<Batch<'static> as UnlessSend<_>>::HOLDS) };
+    const { assert!(<Events<'static> as UnlessSend<_>>::HOLDS) };
 }
 
 #[test]
@@ -565,7 +638,7 @@ fn text_that_is_no_json_cannot_be_appended() {
     for text in ["", "{", "nul", "1.", "\"\n\"", "[1] 2"] {
         assert!(serde_json::value::RawValue::from_string(text.into()).is_err(), "{text:?}");
     }
-    let error = Change::insert("E", "r").data(&Unwritable).unwrap_err();
+    let error = Change::insert("E", "r").with_data(&Unwritable).unwrap_err();
     assert_eq!(error.to_string(), "not today");
 }
 
@@ -575,7 +648,7 @@ fn text_that_no_value_holds_is_served_as_text_and_pulled_as_a_string() {
     for text in ["1e999", r#""\ud800""#, &deep] {
         let log = ChangeLog::with_capacity(3);
         let raw = serde_json::value::RawValue::from_string(text.into()).unwrap();
-        log.append_change(&Change::insert("E", "r").raw(&raw));
+        log.append_change(&Change::insert("E", "r").with_raw(&raw));
         let pulled = log.pull(&SyncCursor::beginning(), 1).unwrap();
         assert_eq!(pulled.changes[0].data, Some(json!(text)));
         assert_eq!(log.read(0, 1).unwrap().iter().next().unwrap().data_json(), Some(text));
@@ -651,13 +724,26 @@ fn a_thread_that_is_being_torn_down_can_still_append_and_read() {
 }
 
 #[test]
+fn a_resync_says_in_json_what_it_says() {
+    let log = log_of(2, 5);
+    let incarnation = log.incarnation().to_string();
+    assert_eq!(
+        serde_json::to_value(resync_from(&log, 1)).unwrap(),
+        json!({"reason": "evicted", "requested": 1, "oldest_seq": 4, "head": 5, "incarnation": incarnation})
+    );
+    for reason in [ResyncReason::Evicted, ResyncReason::Ahead, ResyncReason::OtherLog] {
+        assert_eq!(serde_json::to_value(reason).unwrap(), json!(reason.as_str()));
+    }
+}
+
+#[test]
 fn a_cursor_token_is_strict() {
     let incarnation = "0123456789abcdef0123456789abcdef";
     let token = format!("{incarnation}.18446744073709551615");
     assert_eq!(token.parse::<Cursor>().unwrap().seq, u64::MAX);
     assert_eq!(token.parse::<Cursor>().unwrap().to_string(), token);
-    assert_eq!("-.7".parse::<Cursor>().unwrap(), Cursor { seq: 7, incarnation: None });
-    assert_eq!(Cursor { seq: 7, incarnation: None }.to_string(), "-.7");
+    assert_eq!("-.7".parse::<Cursor>().unwrap(), Cursor::new(7, None));
+    assert_eq!(Cursor::new(7, None).to_string(), "-.7");
     let bad =
         ["", "7", ".7", "-", "-.", "-.-1", "-.+1", "-.07", "-. 7", "-.7 ", " -.7", "-.7.", "--.7", "-.x"];
     for text in bad {

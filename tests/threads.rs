@@ -4,7 +4,7 @@
 //! reader that follows from the start, and what is read is what was offered, whole, once and in
 //! order.
 
-use ringlog::{Batch, Change, ChangeKind, ChangeLog, Cursor, ResyncReason, SyncCursor};
+use ringlog::{Change, ChangeKind, ChangeLog, Cursor, Events, ResyncReason, SyncCursor};
 use serde_json::value::RawValue;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -118,7 +118,7 @@ fn write(log: &ChangeLog, writer: u64, events: u64) -> Vec<Offer> {
             })
             .collect();
         let changes: Vec<_> =
-            rows.iter().map(|(entity, row_id, data)| Change::update(entity, row_id).raw(data)).collect();
+            rows.iter().map(|(entity, row_id, data)| Change::update(entity, row_id).with_raw(data)).collect();
         let first_seq = match &changes[..] {
             [change] => log.append_change(change),
             changes => {
@@ -149,7 +149,7 @@ struct Account {
 }
 
 impl Account {
-    fn take(&mut self, batch: &Batch<'_>, cursor: u64, limit: usize) {
+    fn take(&mut self, batch: &Events<'_>, cursor: u64, limit: usize) {
         for (event, expected) in batch.iter().zip(cursor + 1..) {
             assert_eq!(event.seq(), expected, "a run is contiguous, right after the cursor");
             let (writer, number) = event.row_id().split_once(':').expect("a row id of ours");

@@ -47,7 +47,7 @@ pub(crate) fn deal(input: &Input, writers: usize) -> Vec<Share<'_>> {
 fn change(op: &Op) -> Change<'_> {
     let change = Change::new(op.kind, &op.entity, &op.row_id);
     match &op.data {
-        Some(data) => change.raw(data),
+        Some(data) => change.with_raw(data),
         None => change,
     }
 }

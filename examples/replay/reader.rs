@@ -6,7 +6,7 @@ use crate::database::Database;
 use crate::fold::Fold;
 use crate::latency::Latency;
 use crate::stretch::{Stretch, fingerprint};
-use ringlog::{ChangeKind, ChangeLog, Cursor, PullError, PullSummary, Resync, ResyncReason, SyncCursor};
+use ringlog::{ChangeKind, ChangeLog, Cursor, PullError, Resync, ResyncReason, SyncCursor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
             database,
             way,
             limit,
-            cursor: Cursor { seq: 0, incarnation: Some(log.incarnation()) },
+            cursor: Cursor::new(0, Some(log.incarnation())),
             body: Vec::new(),
             fold: Fold::default(),
             stretches: vec![Stretch::new(0)],
@@ -165,12 +165,12 @@ impl<'a> Reader<'a> {
             let data = change.data.map(RawValue::get);
             self.take(change.seq, &change.entity, &change.row_id, change.kind, data)?;
         }
-        let said = PullSummary { count: page.changes.len(), cursor: page.cursor, has_more: page.has_more };
-        if said != summary {
+        let said = (page.changes.len(), page.cursor.last_seq, page.has_more);
+        if said != (summary.count, summary.cursor.seq, summary.has_more) {
             return Err(format!("pull_json returned {summary:?}, its JSON says {said:?}"));
         }
         self.body = body;
-        self.arrived(took, summary.count, summary.cursor.last_seq)
+        self.arrived(took, summary.count, summary.cursor.seq)
     }
 
     fn pull(&mut self) -> Answer {

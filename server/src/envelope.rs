@@ -161,7 +161,7 @@ impl Entry<'_> {
     fn operation(&self) -> Operation<'_> {
         let change = Change::new(self.kind.0, &self.entity.0, &self.row_id.0);
         let change = match self.data {
-            Some(data) => change.raw(data),
+            Some(data) => change.with_raw(data),
             None => change,
         };
         match &self.op_id {

@@ -20,7 +20,7 @@ const MAX_FRAME_EVENTS: usize = 256;
 /// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes
 /// unless told otherwise: a name's byte takes 6 at most (`\u0001`), data none more than it has, and
 /// what is put around 256 events less than 64 KiB.
-const MAX_FRAME_BYTES: usize = 128 << 10;
+const MAX_FRAME_BYTES: u64 = 128 << 10;
 
 /// How many frames are kept, and of how many bytes together (one more may go beyond).
 const KEPT_FRAMES: usize = 64;
@@ -133,7 +133,7 @@ impl Frames {
             drop(batch);
             let Some(first) = first else { continue };
             // What was filtered out before it may be gone by now, and need not be looked at again.
-            let start = Cursor { seq: first - 1, ..follower.cursor() };
+            let start = Cursor::new(first - 1, follower.cursor().incarnation);
             let encoded = self.frame(follower.log(), start, filter);
             match encoded {
                 Ok(frame) => {
@@ -184,41 +184,9 @@ impl Kept {
 
 fn encode(log: &ChangeLog, start: Cursor, filter: Option<&Filter>) -> Result<Frame, Resync> {
     let mut json = Vec::new();
-    let page = write_page(log, start, MAX_FRAME_EVENTS, filter, MAX_FRAME_BYTES, &mut json)?;
-    Ok(Frame::new(start.seq, page.cursor, json))
-}
-
-/// What [`write_page`] wrote.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Page {
-    pub(crate) count: usize,
-    pub(crate) cursor: Cursor,
-    pub(crate) has_more: bool,
-}
-
-/// Writes the JSON of the events after a cursor, at most `limit`, and no more than `max_bytes` of
-/// texts where that is not exceeded by the first.
-pub(crate) fn write_page(
-    log: &ChangeLog,
-    start: Cursor,
-    limit: usize,
-    filter: Option<&Filter>,
-    max_bytes: usize,
-    out: &mut Vec<u8>,
-) -> Result<Page, Resync> {
-    let query = |limit| filter.map_or_else(|| Query::from(limit), |filter| filter.limit(limit));
-    let mut batch = log.read(start, query(limit))?;
-    let mut bytes = 0;
-    let fits = batch.iter().take_while(|event| {
-        bytes += event.entity().len() + event.row_id().len() + event.data_json().map_or(0, str::len);
-        bytes <= max_bytes
-    });
-    let fitting = fits.count().max(1);
-    if fitting < batch.len() {
-        batch = log.read(start, query(fitting))?;
-    }
-    batch.write_json(out);
-    Ok(Page { count: batch.len(), cursor: batch.cursor(), has_more: batch.has_more() })
+    let query = Query::new(MAX_FRAME_EVENTS).max_bytes(MAX_FRAME_BYTES).filter(filter);
+    let summary = log.pull_json(start, query, &mut json)?;
+    Ok(Frame::new(start.seq, summary.cursor, json))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
 /// it.
 fn a_raw_text_comes_back(entity: &str, row_id: &str, raw: &RawValue) {
     let log = ChangeLog::with_capacity(2);
-    log.append_change(&Change::insert(entity, row_id).raw(raw));
+    log.append_change(&Change::insert(entity, row_id).with_raw(raw));
 
     let batch = log.read(0, 1).expect("nothing was evicted");
     let event = batch.iter().next().expect("one event");

@@ -122,11 +122,11 @@ impl Pair {
         let change = Change::new(*kind, entity, row_id);
         let seq = match (way, data, &text) {
             (Way::Append, ..) => self.ours.append(entity, row_id, *kind, data.clone()),
-            (Way::Value, Some(data), _) => self.ours.append_change(&change.value(data)),
+            (Way::Value, Some(data), _) => self.ours.append_change(&change.with_value(data)),
             (Way::Data, Some(data), _) => {
-                self.ours.append_change(&change.data(data).expect("a Value is JSON"))
+                self.ours.append_change(&change.with_data(data).expect("a Value is JSON"))
             }
-            (Way::Raw, _, Some(text)) => self.ours.append_change(&change.raw(text)),
+            (Way::Raw, _, Some(text)) => self.ours.append_change(&change.with_raw(text)),
             _ => self.ours.append_change(&change),
         };
         assert_eq!(seq, self.append_theirs(event), "the seq of an append");
@@ -138,7 +138,7 @@ impl Pair {
             .iter()
             .map(|Event { entity, row_id, kind, data }| {
                 let change = Change::new(*kind, entity, row_id);
-                data.iter().fold(change, Change::value)
+                data.iter().fold(change, Change::with_value)
             })
             .collect();
         let seqs = self.ours.append_batch(&changes);
@@ -229,15 +229,15 @@ impl Pair {
                 same_batch(&batch, &pulled);
                 let summary = summary.expect("pull_json refuses what pull gives");
                 assert_eq!((summary.count, summary.has_more), (pulled.changes.len(), pulled.has_more));
-                assert_eq!(summary.cursor, pulled.cursor);
+                assert_eq!(summary.cursor, batch.cursor());
                 assert_eq!(
                     batch.cursor(),
-                    Cursor { seq: pulled.cursor.last_seq, incarnation: Some(self.ours.incarnation()) }
+                    Cursor::new(pulled.cursor.last_seq, Some(self.ours.incarnation()))
                 );
                 let expected =
                     [b"before".to_vec(), serde_json::to_vec(&pulled).expect("plain data")].concat();
                 same_bytes(&json, &expected, "pull_json");
-                let known = Cursor { seq, incarnation: Some(self.ours.incarnation()) };
+                let known = Cursor::new(seq, Some(self.ours.incarnation()));
                 assert_eq!(self.ours.read(known, limit).expect("its own incarnation").len(), batch.len());
             }
             (Err(resync), Err(PullError::ResyncRequired { oldest_seq, cursor })) => {
@@ -251,13 +251,13 @@ impl Pair {
             }
             (read, pulled) => panic!("from {seq}, at most {limit}: read {read:?}, pull {pulled:?}"),
         }
-        let other = Cursor { seq, incarnation: Some(other_than(self.ours.incarnation())) };
+        let other = Cursor::new(seq, Some(other_than(self.ours.incarnation())));
         let resync = self.ours.read(other, limit).expect_err("a cursor of another log");
         assert_eq!(resync.reason, ResyncReason::OtherLog);
     }
 }
 
-fn same_batch(batch: &ringlog::Batch<'_>, pulled: &ringlog::PullResponse) {
+fn same_batch(batch: &ringlog::Events<'_>, pulled: &ringlog::PullResponse) {
     assert_eq!((batch.len(), batch.is_empty()), (pulled.changes.len(), pulled.changes.is_empty()));
     assert_eq!(batch.has_more(), pulled.has_more);
     assert_eq!(batch.iter().count(), pulled.changes.len());

@@ -335,7 +335,7 @@ impl Offer {
     }
 
     fn change(&self) -> Change<'_> {
-        Change::update(&self.entity, &self.row_id).raw(&self.data)
+        Change::update(&self.entity, &self.row_id).with_raw(&self.data)
     }
 
     fn row(&self) -> Row {
@@ -349,7 +349,7 @@ fn row(event: EventRef<'_>) -> Row {
     format!("{} {} {} {data}", event.entity(), event.row_id(), kind.trim_matches('"'))
 }
 
-fn answer(result: Result<ringlog::Batch<'_>, ringlog::Resync>) -> Answer {
+fn answer(result: Result<ringlog::Events<'_>, ringlog::Resync>) -> Answer {
     match result {
         Ok(batch) => Answer::Page {
             rows: batch.iter().map(|event| (event.seq(), row(event))).collect(),

@@ -33,7 +33,7 @@ macro_rules! build {
         impl Contender for $name {
             fn append(&self, events: u64) {
                 for _ in 0..events {
-                    let change = ::$library::Change::insert(ENTITY, ROW_ID).raw(self.data);
+                    let change = ::$library::Change::insert(ENTITY, ROW_ID).with_raw(self.data);
                     black_box(self.log.append_change(black_box(&change)));
                 }
             }
@@ -73,7 +73,7 @@ build! {
 impl Ringlog {
     /// What is appended.
     pub(crate) fn change(&self) -> ringlog::Change<'_> {
-        ringlog::Change::insert(ENTITY, ROW_ID).raw(self.data)
+        ringlog::Change::insert(ENTITY, ROW_ID).with_raw(self.data)
     }
 
     /// A cursor behind which come the last hundred.

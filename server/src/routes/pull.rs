@@ -4,14 +4,13 @@ use super::router::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::exchange::HalfClosed;
-use crate::frames::{Page, write_page};
 use crate::params::Params;
 use crate::views::MAX_PAGE_BYTES;
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ringlog::{Cursor, Filter};
+use ringlog::{Cursor, Filter, PullSummary, Query};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +40,8 @@ pub(super) async fn pull(
         // Not held while it waits for something new, nor by a page without changes.
         let room = app.room().await?;
         body.clear();
-        let page = write_page(&app.log, from, limit, filter.as_ref(), MAX_PAGE_BYTES, &mut body)?;
+        let query = Query::new(limit).max_bytes(MAX_PAGE_BYTES as u64).filter(filter.as_ref());
+        let page = app.log.pull_json(from, query, &mut body)?;
         if page.count > 0 || limit == 0 {
             break (page, Some(room));
         }
@@ -75,7 +75,7 @@ pub(super) async fn pull(
 /// What a pull asks for.
 type Question<'a> = (Cursor, usize, Option<&'a Filter>);
 
-fn respond(question: Question<'_>, page: Page, body: Bytes, request: &HeaderMap) -> Response {
+fn respond(question: Question<'_>, page: PullSummary, body: Bytes, request: &HeaderMap) -> Response {
     let mut headers = HeaderMap::new();
     set_resume(&mut headers, page.cursor);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));

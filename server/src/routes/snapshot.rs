@@ -29,7 +29,7 @@ pub(super) async fn snapshot(
         Some(token) => next_page(&app, token, limit).await?,
         None => first_page(&app, limit).await?,
     };
-    let cursor = Cursor { seq: last_seq, incarnation: Some(app.log.incarnation()) };
+    let cursor = Cursor::new(last_seq, Some(app.log.incarnation()));
     let mut headers = HeaderMap::new();
     // Before its last page a client misses rows, and must not follow the log.
     if !page.has_more {

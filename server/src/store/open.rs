@@ -352,7 +352,7 @@ impl Reader<'_> {
             let mut change = Change::new(kind, entity, row_id);
             if let Some(data) = data {
                 let raw: &RawValue = serde_json::from_str(data).map_err(text)?;
-                change = change.raw(raw);
+                change = change.with_raw(raw);
             }
             log.restore(seq.value(), timestamp, &change).map_err(text)?;
             bytes += text_len(entity, row_id, data);

@@ -37,7 +37,7 @@ impl Peer for Log {
 fn change<'a>(op: &'a Op, row_id: &'a str) -> Change<'a> {
     let change = Change::new(op.kind, &op.entity, row_id);
     match &op.data {
-        Some(data) => change.raw(data),
+        Some(data) => change.with_raw(data),
         None => change,
     }
 }
