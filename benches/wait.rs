@@ -12,8 +12,7 @@
 //!   many writers as the machine has cores append without pause, beside `tokio::sync::broadcast`;
 //! - `append-far`: one append while so many wait for a seq far ahead;
 //! - `append-tail`: one append that so many wait for;
-//! - `append`: one append without waiters, many times over. `cargo xtask speed nobody-waiting`
-//!   sets it beside a build without any notification.
+//! - `append`: one append without waiters, many times over.
 //!
 //! Each measurement ends with a check that every event arrived.
 #![forbid(unsafe_code)]

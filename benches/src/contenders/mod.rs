@@ -2,7 +2,7 @@
 //!
 //! | name | letter in the table of targets | what it is |
 //! | --- | --- | --- |
-//! | [`Ringlog`] | | this crate; [`Ungated`] and [`Profiled`] are builds of it without the look for waiters, and with `profile` |
+//! | [`Ringlog`] | | this crate |
 //! | [`Plain`] | M | `parking_lot::Mutex<VecDeque<Arc<Event>>>`, owned strings, dropped outside the lock |
 //! | [`Broadcast`] | T | `tokio::sync::broadcast` of `Arc<Event>` |
 //! | [`Pylon`] | P | the crate pylon-sync; parses the text, as it keeps values |
@@ -23,5 +23,5 @@ pub use disrupted::Disrupted;
 pub use floor::{Counter, Limit};
 pub use plain::Plain;
 pub use pylon::Pylon;
-pub use ringlog::{Profiled, Ringlog, Ungated};
+pub use ringlog::Ringlog;
 pub use ways::{Batches, TakesValues, Values};

@@ -1,72 +1,54 @@
-//! This crate, and two builds of its sources that differ in one thing each.
+//! This crate.
 
 use crate::contender::{Contender, Held};
 use crate::workload::{ENTITY, EVENTS, ROW_ID, TEXT, data};
 use serde_json::value::RawValue;
 use std::hint::black_box;
 
-/// A contender from a build of the library.
-macro_rules! build {
-    ($(#[$doc:meta])* $name:ident, $library:ident) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $name {
-            /// The log itself.
-            pub log: ::$library::ChangeLog,
-            data: &'static RawValue,
-        }
-
-        impl $name {
-            /// With an empty window.
-            pub fn new(window: usize) -> Self {
-                Self { log: ::$library::ChangeLog::with_capacity(window), data: data() }
-            }
-
-            /// With a window that writers have gone round once: its memory is its own.
-            pub fn full(window: usize) -> Self {
-                let contender = Self::new(window);
-                contender.append(2 * window as u64);
-                contender
-            }
-        }
-
-        impl Contender for $name {
-            fn append(&self, events: u64) {
-                for _ in 0..events {
-                    let change = ::$library::Change::insert(ENTITY, ROW_ID).with_raw(self.data);
-                    black_box(self.log.append_change(black_box(&change)));
-                }
-            }
-
-            fn taken(&self) -> u64 {
-                self.log.head()
-            }
-
-            fn held(&self) -> Option<Held> {
-                let mut held = Held::default();
-                let before = self.log.oldest_seq() - 1;
-                for event in &self.log.read(before, usize::MAX).expect("the window") {
-                    let text = event.entity().len() + event.row_id().len();
-                    let data = event.data_json().map_or(0, str::len);
-                    held.add(event.seq(), (text + data) as u64, event.timestamp_millis());
-                }
-                Some(held)
-            }
-        }
-    };
+/// The library as it ships.
+#[derive(Debug)]
+pub struct Ringlog {
+    /// The log itself.
+    pub log: ringlog::ChangeLog,
+    data: &'static RawValue,
 }
 
-build! {
-    /// The library as it ships.
-    Ringlog, ringlog
+impl Ringlog {
+    /// With an empty window.
+    pub fn new(window: usize) -> Self {
+        Self { log: ringlog::ChangeLog::with_capacity(window), data: data() }
+    }
+
+    /// With a window that writers have gone round once: its memory is its own.
+    pub fn full(window: usize) -> Self {
+        let contender = Self::new(window);
+        contender.append(2 * window as u64);
+        contender
+    }
 }
-build! {
-    /// The library without the look for waiters.
-    Ungated, ringlog_ungated
-}
-build! {
-    /// The library with the feature `profile`.
-    Profiled, ringlog_profiled
+
+impl Contender for Ringlog {
+    fn append(&self, events: u64) {
+        for _ in 0..events {
+            let change = ringlog::Change::insert(ENTITY, ROW_ID).with_raw(self.data);
+            black_box(self.log.append_change(black_box(&change)));
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        self.log.head()
+    }
+
+    fn held(&self) -> Option<Held> {
+        let mut held = Held::default();
+        let before = self.log.oldest_seq() - 1;
+        for event in &self.log.read(before, usize::MAX).expect("the window") {
+            let text = event.entity().len() + event.row_id().len();
+            let data = event.data_json().map_or(0, str::len);
+            held.add(event.seq(), (text + data) as u64, event.timestamp_millis());
+        }
+        Some(held)
+    }
 }
 
 /// Reading the last hundred events. Each way checks what it got.

@@ -2,9 +2,7 @@
 
 use super::{Effort, Figures, Sheet, alternate, threads};
 use crate::contender::{Contender, Trial};
-use crate::contenders::{
-    Batches, Broadcast, Counter, Limit, Plain, Profiled, Pylon, Ringlog, Ungated, Values,
-};
+use crate::contenders::{Batches, Broadcast, Counter, Limit, Plain, Pylon, Ringlog, Values};
 use crate::workload::WINDOW;
 use std::time::Duration;
 
@@ -54,18 +52,6 @@ pub(super) fn batch(sheet: &mut Sheet, writers: usize, limit: f64) {
     let figures = turns(writers, &[("batch", &Batches::full()), ("single append", &Ringlog::full(WINDOW))]);
     let what = format!("batch of 16, an event, {}", threads(writers, "writer"));
     sheet.turns(&what, &figures, ["batch", "single append"], Some(limit));
-}
-
-/// With the look for waiters, and without it.
-pub(super) fn nobody_waiting(sheet: &mut Sheet) {
-    let figures = turns(1, &[("ringlog", &Ringlog::full(WINDOW)), ("ungated", &Ungated::full(WINDOW))]);
-    sheet.turns("append, nobody waiting", &figures, ["ringlog", "ungated"], Some(1.35));
-}
-
-/// With the feature `profile`, and without it.
-pub(super) fn profile(sheet: &mut Sheet) {
-    let figures = turns(1, &[("profiled", &Profiled::full(WINDOW)), ("plain", &Ringlog::full(WINDOW))]);
-    sheet.turns("append with the feature `profile`", &figures, ["profiled", "plain"], None);
 }
 
 /// Past the caches.

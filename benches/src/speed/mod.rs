@@ -83,7 +83,6 @@ pub const ROWS: &[Row] = &[
     ("pull/100000", |sheet, _| reads::pull(sheet, 100_000, 0.15)),
     ("flat", |sheet, _| reads::flat(sheet)),
     ("readers", |sheet, _| readers::readers(sheet)),
-    ("nobody-waiting", |sheet, _| append::nobody_waiting(sheet)),
     ("has-seen/1", |sheet, _| op_ids::has_seen(sheet, 1, 0.8)),
     ("has-seen/4", |sheet, _| op_ids::has_seen(sheet, 4, 0.2)),
     ("claim/1", |sheet, _| op_ids::claim(sheet, 1, 1.2)),
@@ -92,7 +91,6 @@ pub const ROWS: &[Row] = &[
     ("wake/task", |sheet, _| waiting::task(sheet)),
     ("follow", |sheet, _| waiting::follow(sheet)),
     ("memory", |sheet, setting| memory::memory(sheet, setting.memory)),
-    ("profile", |sheet, _| append::profile(sheet)),
     ("window/1000000", |sheet, _| append::long(sheet, 1_000_000)),
     ("window/10000000", |sheet, _| append::long(sheet, 10_000_000)),
 ];
