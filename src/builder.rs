@@ -4,19 +4,10 @@
 use crate::clock::Clock;
 use crate::cursor::Incarnation;
 use crate::error::ConfigError;
+use crate::limits::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
 use crate::log::ChangeLog;
 use crate::ring::{Geometry, MIN_SLOT_SIZE};
 use std::sync::Arc;
-
-/// The most events that a log can keep, and the most op ids that it can remember.
-pub const MAX_CAPACITY: usize = 1 << 28;
-
-/// The highest seq that a log can start after, 2^52. JavaScript clients count exactly up to 2^53 -
-/// 1: that leaves 142 years of a million appends a second.
-pub const MAX_BASE_SEQ: u64 = 1 << 52;
-
-/// The largest slot, in bytes.
-pub(crate) const MAX_SLOT_SIZE: usize = 4096;
 
 /// Room for 168 bytes of text in three cache lines: most changes of most applications.
 const DEFAULT_SLOT_SIZE: usize = 192;

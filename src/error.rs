@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! What can go wrong, and what to do then.
 
-use crate::builder::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
+use crate::limits::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_SLOT_SIZE};
 use crate::ring::MIN_SLOT_SIZE;
 use serde::Serialize;
 use std::fmt;

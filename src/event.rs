@@ -1,43 +1,15 @@
 #![forbid(unsafe_code)]
 //! What goes into the log ([`Change`]) and what comes out ([`ChangeEvent`], [`EventRef`]).
 
-use crate::record::Meta;
+use crate::clock::LAST_MILLISECOND;
+use crate::json;
+use crate::kind::ChangeKind;
 use crate::ring::Parts;
-use crate::value;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-
-/// What happened to a row.
-///
-/// In JSON: `"insert"`, `"update"`, `"delete"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChangeKind {
-    /// The row came to be.
-    Insert,
-    /// The row got new data.
-    Update,
-    /// The row is gone.
-    Delete,
-}
-
-impl ChangeKind {
-    /// The kind as it stands in JSON, without the quotes.
-    ///
-    /// ```
-    /// assert_eq!(ringlog::ChangeKind::Insert.as_str(), "insert");
-    /// ```
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
-    }
-}
 
 /// One event of the log, owned.
 ///
@@ -69,8 +41,8 @@ impl From<input::ChangeEvent> for ChangeEvent {
 
 /// A [`ChangeEvent`] while it is read; an error calls it by its name.
 mod input {
-    use super::ChangeKind;
-    use crate::value::Plain;
+    use crate::json::Plain;
+    use crate::kind::ChangeKind;
     use serde::Deserialize;
 
     #[derive(Deserialize)]
@@ -217,6 +189,35 @@ impl<'a> Change<'a> {
     }
 }
 
+/// The fixed part of a record, in one word: the timestamp, and below it the kind in two bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meta(u64);
+
+const _: () = assert!(LAST_MILLISECOND < 1 << 62, "a timestamp leaves two bits");
+
+impl Meta {
+    /// The fixed part of a change of this kind, appended at `timestamp`.
+    #[inline]
+    pub(crate) fn new(kind: ChangeKind, timestamp: u64) -> Self {
+        Self(timestamp << 2 | kind as u64)
+    }
+
+    /// Milliseconds since 1970.
+    #[inline]
+    pub(crate) fn timestamp(self) -> u64 {
+        self.0 >> 2
+    }
+
+    #[inline]
+    pub(crate) fn kind(self) -> ChangeKind {
+        match self.0 & 3 {
+            0 => ChangeKind::Insert,
+            1 => ChangeKind::Update,
+            _ => ChangeKind::Delete,
+        }
+    }
+}
+
 /// One of the [`Events`](crate::Events), borrowed from the log.
 #[derive(Clone, Copy)]
 pub struct EventRef<'a> {
@@ -301,7 +302,7 @@ impl<'a> EventRef<'a> {
             kind: self.kind(),
             data: self
                 .data_json()
-                .map(|json| value::parse(json).unwrap_or_else(|| Value::String(json.to_owned()))),
+                .map(|text| json::parse(text).unwrap_or_else(|| Value::String(text.to_owned()))),
             timestamp,
         }
     }
@@ -335,5 +336,20 @@ impl Serialize for EventRef<'_> {
         }
         event.serialize_field("timestamp", &crate::clock::rfc3339(self.meta.timestamp()))?;
         event.end()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_its_kind_and_its_time() {
+        for kind in [ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete] {
+            for time in [0, 1, 1_795_331_340_123, LAST_MILLISECOND] {
+                let meta = Meta::new(kind, time);
+                assert_eq!((meta.kind(), meta.timestamp()), (kind, time));
+            }
+        }
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::clock::Rfc3339;
 use crate::cursor::{Cursor, Incarnation, SyncCursor};
-use crate::event::EventRef;
-use crate::query::{MAX_EXAMINED, Query};
-use crate::record::{JsonWriter, Meta};
+use crate::event::{EventRef, Meta};
+use crate::json::JsonWriter;
+use crate::limits::MAX_EXAMINED;
+use crate::query::Query;
 use crate::ring::Run;
 use crate::wire::PullResponse;
 use serde::ser::SerializeStruct;
@@ -192,7 +193,7 @@ impl<'log> Events<'log> {
         out.extend_from_slice(br#"{"changes":["#);
         let mut writer = JsonWriter::new(out);
         for event in self {
-            writer.event(&event);
+            writer.event(event.seq, event.kind(), event.timestamp_millis(), event.parts);
         }
         if !self.is_empty() {
             out.pop();

@@ -1,7 +1,8 @@
 #![forbid(unsafe_code)]
 //! A change as one number, to tell it from another one that is pushed under the same op id.
 
-use crate::event::{Change, ChangeKind};
+use crate::event::Change;
+use crate::kind::ChangeKind;
 use std::hash::Hasher;
 use std::num::NonZeroU64;
 use twox_hash::XxHash64;

@@ -39,7 +39,6 @@
 //! KiB for each operation that one thread does. The shards themselves take 8 KiB. A snapshot holds
 //! 5 merged histograms, 180 KiB, until it is dropped.
 
-use crate::log::ChangeLog;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use hdrhistogram::Histogram;
@@ -191,7 +190,7 @@ impl Profile {
         shard[operation as usize].get_or_insert_with(histogram).saturating_record(nanos.min(LONGEST));
     }
 
-    fn snapshot(&self) -> LatencySnapshot {
+    pub(crate) fn snapshot(&self) -> LatencySnapshot {
         let mut merged: PerOperation<_> = std::array::from_fn(|_| histogram());
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,62 +235,27 @@ fn histogram() -> Histogram<u64> {
         .unwrap_or_else(|error| unreachable!("these bounds are constants: {error}"))
 }
 
-/// Observing how long operations take (feature `profile`).
-impl ChangeLog {
-    /// How long this log's appends and reads have taken since it was made: one in
-    /// [`LatencySnapshot::ONE_IN`] is timed, on whatever thread.
-    ///
-    /// Only with the feature `profile`. Waits for nothing but samples being put down; delays no
-    /// other thread.
-    ///
-    /// # Complexity
-    /// Merges up to 16 × 5 histograms of 4,608 counters, whatever they counted, into 180 KiB in
-    /// what is returned.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use ringlog::{Change, ChangeLog, LatencySnapshot};
-    ///
-    /// let log = ChangeLog::new();
-    /// for _ in 0..100 * LatencySnapshot::ONE_IN {
-    ///     log.append_change(&Change::delete("Todo", "t1"));
-    /// }
-    /// let latency = log.latency();
-    /// assert_eq!(latency.append.count, 100);
-    /// assert!(latency.append.p50 <= latency.append.p99);
-    /// assert_eq!(latency.append.p99_9, None, "100 samples cannot tell it from the maximum");
-    ///
-    /// println!("{latency}"); // a table for people
-    /// let for_tools = latency.hdr_log(); // an HDR interval log
-    /// assert!(for_tools.contains("Tag=append,"));
-    /// ```
-    pub fn latency(&self) -> LatencySnapshot {
-        self.profile.snapshot()
-    }
-}
-
-/// How long operations took, by operation (feature `profile`). Made by [`ChangeLog::latency`].
+/// How long operations took, by operation (feature `profile`). Made by [`ChangeLog::latency`](crate::ChangeLog::latency).
 ///
 /// Counted from the log's making. What is timed is the call, the cost of one reading of the clock
-/// included; [`read`](ChangeLog::read) ends when the batch is there, before the caller looks at its
+/// included; [`read`](crate::ChangeLog::read) ends when the batch is there, before the caller looks at its
 /// events. Reads that are answered with a [`Resync`](crate::Resync) count too.
-/// [`append`](ChangeLog::append) and [`append_change`](ChangeLog::append_change) are one operation;
+/// [`append`](crate::ChangeLog::append) and [`append_change`](crate::ChangeLog::append_change) are one operation;
 /// a batch is one, however long.
 ///
 /// Written out as text, it is a table. Serialised, it is its fields.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LatencySnapshot {
-    /// [`append`](ChangeLog::append) and [`append_change`](ChangeLog::append_change).
+    /// [`append`](crate::ChangeLog::append) and [`append_change`](crate::ChangeLog::append_change).
     pub append: Latency,
-    /// [`append_batch`](ChangeLog::append_batch), whole batches.
+    /// [`append_batch`](crate::ChangeLog::append_batch), whole batches.
     pub append_batch: Latency,
-    /// [`read`](ChangeLog::read).
+    /// [`read`](crate::ChangeLog::read).
     pub read: Latency,
-    /// [`pull_json`](ChangeLog::pull_json).
+    /// [`pull_json`](crate::ChangeLog::pull_json).
     pub pull_json: Latency,
-    /// [`pull`](ChangeLog::pull).
+    /// [`pull`](crate::ChangeLog::pull).
     pub pull: Latency,
     /// Operations that were timed and are in no count, because so many threads were putting their
     /// samples down at once.
@@ -404,7 +368,7 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Change, SyncCursor};
+    use crate::{Change, ChangeLog, SyncCursor};
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use std::thread;
@@ -477,7 +441,7 @@ mod tests {
 
     #[test]
     fn logs_do_not_share_their_samples() {
-        let (one, other) = (ChangeLog::new(), ChangeLog::new());
+        let (one, other) = (crate::ChangeLog::new(), ChangeLog::new());
         let after = sampled(&one, |log| {
             log.append_change(&change());
         });
@@ -570,7 +534,7 @@ mod tests {
 
     #[test]
     fn nothing_timed_has_no_times() {
-        assert_eq!(ChangeLog::new().latency().pull, Latency::default());
+        assert_eq!(crate::ChangeLog::new().latency().pull, Latency::default());
     }
 
     #[test]

@@ -4,13 +4,6 @@
 use crate::event::EventRef;
 use std::sync::Arc;
 
-/// How many events one filtered read examines at most, so that it is bounded however few of them
-/// match.
-///
-/// It is not an error to have found nothing after so many: the cursor has moved past them, and
-/// [`Events::has_more`](crate::Events::has_more) says to go on.
-pub const MAX_EXAMINED: usize = 16_384;
-
 /// Which events a reader wants: those of some entities.
 ///
 /// Make it once for each subscriber; a clone shares it. Its [`limit`](Self::limit) makes the
@@ -84,7 +77,7 @@ impl Filter {
 /// - `limit` counts the events that match;
 /// - the cursor moves on past all that were examined, so an idle subscriber can store how far it
 ///   has got, and does not fall behind the window;
-/// - a read examines at most [`MAX_EXAMINED`] events, and `has_more` tells whether further ones are
+/// - a read examines at most [`MAX_EXAMINED`](crate::MAX_EXAMINED) events, and `has_more` tells whether further ones are
 ///   there to be examined.
 ///
 /// # Examples

@@ -803,7 +803,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_waiter_that_ends_an_idle_state_misses_no_publish() {
-        use crate::sync::tests::run_on;
+        use crate::sync::asymmetric::tests::run_on;
         use crossbeam_utils::CachePadded;
         use std::sync::atomic::AtomicUsize;
         use std::time::Duration;

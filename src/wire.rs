@@ -2,7 +2,8 @@
 //! What goes over the wire, name for name as pylon-sync has it.
 
 use crate::cursor::{Cursor, SyncCursor};
-use crate::event::{ChangeEvent, ChangeKind};
+use crate::event::ChangeEvent;
+use crate::kind::ChangeKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -70,7 +71,7 @@ impl From<input::ClientChange> for ClientChange {
 /// A [`ClientChange`] while it is read; an error calls it by its name.
 mod input {
     use super::{ChangeKind, field};
-    use crate::value::Plain;
+    use crate::json::Plain;
     use serde::Deserialize;
 
     #[derive(Deserialize)]

@@ -14,7 +14,7 @@
     reason = "a model uses a part of the sources it compiles"
 )]
 
-#[path = "../../src/append.rs"]
+#[path = "../../src/append/mod.rs"]
 mod append;
 #[path = "../../src/clock.rs"]
 mod clock;
@@ -26,16 +26,16 @@ mod event;
 mod fingerprint;
 #[path = "../../src/foreign.rs"]
 mod foreign;
-#[path = "../../src/record.rs"]
-mod record;
+#[path = "../../src/json/mod.rs"]
+mod json;
+#[path = "../../src/kind.rs"]
+mod kind;
+#[path = "../../src/limits.rs"]
+mod limits;
 #[path = "../../src/ring/mod.rs"]
 mod ring;
-#[path = "../../src/spill.rs"]
-mod spill;
-#[path = "../../src/sync.rs"]
+#[path = "../../src/sync/mod.rs"]
 mod sync;
-#[path = "../../src/value.rs"]
-mod value;
 #[path = "../../src/wait.rs"]
 mod wait;
 

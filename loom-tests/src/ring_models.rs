@@ -4,9 +4,9 @@
 //! ring's own protocol, and can be explored further. Those about reclamation run on the real epoch.
 
 use crate::append;
-use crate::event::Change;
+use crate::event::{Change, Meta};
 use crate::explore::{Epoch, explore};
-use crate::record::{MAX_RECORD_LEN, Meta};
+use crate::limits::MAX_RECORD_LEN;
 use crate::ring::{Block, Geometry, Missed, Ring, WriteGuard};
 use crate::sync::epoch::{Guard, pin_to, unpinned};
 use crossbeam_epoch::LocalHandle;

@@ -4,7 +4,7 @@ use crate::shell;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Turns every primitive behind `src/sync.rs`, and those of `crossbeam-epoch`, into loom's.
+/// Turns every primitive behind `src/sync/`, and those of `crossbeam-epoch`, into loom's.
 const FLAGS: &str = "--cfg loom --cfg crossbeam_loom";
 
 /// Set, it makes each model take one more preemption.

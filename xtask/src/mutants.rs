@@ -13,14 +13,14 @@ const PATHS: &[&str] = &[
     "src/wait.rs",
     "src/follow.rs",
     "src/push.rs",
-    "src/append.rs",
-    "src/batch.rs",
+    "src/append/layout.rs",
+    "src/events.rs",
     "src/clock.rs",
     "src/cursor.rs",
     "src/query.rs",
-    "src/record.rs",
-    "src/spill.rs",
-    "src/value.rs",
+    "src/json/write.rs",
+    "src/append/spill.rs",
+    "src/json/read.rs",
 ];
 
 /// The unit tests first: seconds a mutant. All tests but the longest then, for those that these let

@@ -1,54 +1,14 @@
 #![forbid(unsafe_code)]
-//! How an event is laid out in a slot, and how it is written out as JSON.
+//! Writing events and values as JSON.
 //!
-//! A record's text has three parts: its entity, row id and data (JSON text, empty for none). Its
-//! fixed part, [`Meta`], is one word. Nothing is prepared for readers: whether a name needs
-//! escaping in JSON is for the readers of JSON to find out, and the append, which others may wait
-//! for, is a copy.
+//! Nothing is prepared for readers: whether a name needs escaping in JSON is for the readers of JSON
+//! to find out, and the append, which others may wait for, is a copy.
 
-use crate::clock::{LAST_MILLISECOND, Rfc3339};
-use crate::event::{ChangeKind, EventRef};
+use crate::clock::Rfc3339;
+use crate::kind::ChangeKind;
 use serde_json::Value;
 use std::fmt::Write;
 use std::ops::Range;
-
-/// The longest record: entity, row id and data together, in bytes.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(ringlog::MAX_RECORD_LEN, 1 << 30);
-/// ```
-pub const MAX_RECORD_LEN: usize = if cfg!(loom) { 64 } else { 1 << 30 };
-
-/// The fixed part of a record, in one word: the timestamp, and below it the kind in two bits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Meta(u64);
-
-const _: () = assert!(LAST_MILLISECOND < 1 << 62, "a timestamp leaves two bits");
-
-impl Meta {
-    /// The fixed part of a change of this kind, appended at `timestamp`.
-    #[inline]
-    pub(crate) fn new(kind: ChangeKind, timestamp: u64) -> Self {
-        Self(timestamp << 2 | kind as u64)
-    }
-
-    /// Milliseconds since 1970.
-    #[inline]
-    pub(crate) fn timestamp(self) -> u64 {
-        self.0 >> 2
-    }
-
-    #[inline]
-    pub(crate) fn kind(self) -> ChangeKind {
-        match self.0 & 3 {
-            0 => ChangeKind::Insert,
-            1 => ChangeKind::Update,
-            _ => ChangeKind::Delete,
-        }
-    }
-}
 
 /// Whether `text` can stand between quotes in JSON as it is.
 #[inline]
@@ -136,21 +96,21 @@ impl<'a> JsonWriter<'a> {
         }
     }
 
-    /// Appends `event`'s JSON, and a comma.
+    /// Appends the JSON of an event, and a comma. Its parts are entity, row id and data.
     #[inline]
-    pub(crate) fn event(&mut self, event: &EventRef<'a>) {
-        if event.timestamp_millis() != self.millis {
-            self.set_time(event.timestamp_millis());
+    pub(crate) fn event(&mut self, seq: u64, kind: ChangeKind, millis: u64, parts: [&'a str; 3]) {
+        if millis != self.millis {
+            self.set_time(millis);
         }
-        let [entity, row_id, data] = event.parts;
+        let [entity, row_id, data] = parts;
         self.out.reserve(entity.len() + row_id.len() + data.len() + JSON_FRAME);
-        if self.last != Some((event.seq - 1, entity)) || !self.repeat_head() {
-            self.write_head(event.seq, entity);
+        if self.last != Some((seq - 1, entity)) || !self.repeat_head() {
+            self.write_head(seq, entity);
         }
-        self.last = Some((event.seq, entity));
+        self.last = Some((seq, entity));
         let out = &mut *self.out;
         name_into(out, row_id);
-        out.extend_from_slice(match event.kind() {
+        out.extend_from_slice(match kind {
             ChangeKind::Insert => br#"","kind":"insert""#,
             ChangeKind::Update => br#"","kind":"update""#,
             ChangeKind::Delete => br#"","kind":"delete""#,
@@ -270,7 +230,7 @@ fn escape_into(out: &mut Vec<u8>, text: &str) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::value::tests::value;
+    use crate::json::any_value;
     use crate::{Change, ChangeLog, Filter, Query};
     use proptest::prelude::*;
 
@@ -288,19 +248,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_record_keeps_its_kind_and_its_time() {
-        for kind in [ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete] {
-            for time in [0, 1, 1_795_331_340_123, LAST_MILLISECOND] {
-                let meta = Meta::new(kind, time);
-                assert_eq!((meta.kind(), meta.timestamp()), (kind, time));
-            }
-        }
-    }
-
     proptest! {
         #[test]
-        fn a_value_is_written_as_serde_json_writes_it(value in value()) {
+        fn a_value_is_written_as_serde_json_writes_it(value in any_value()) {
             let mut out = "before".to_owned();
             write_value(&mut out, &value);
             prop_assert_eq!(out, format!("before{value}"));

@@ -1,11 +1,10 @@
 #![forbid(unsafe_code)]
-//! From changes to records: everything that can fail, allocate or take long happens here, before a
-//! seq is claimed.
+//! Laying changes out as records, and appending them: one, a batch, a conditional batch.
 
-use crate::event::Change;
-use crate::record::{Meta, write_value};
+use super::spill;
+use crate::event::{Change, Meta};
+use crate::json::write_value;
 use crate::ring::{Block, Claim, Ring, Text, total};
-use crate::spill;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::Range;

@@ -4,7 +4,7 @@
 //! A writer fills a block before it claims a seq, and gets the block in exchange that its slot has
 //! held since the lap before. Each thread keeps a few such blocks for its next long texts.
 
-use crate::record::MAX_RECORD_LEN;
+use crate::limits::MAX_RECORD_LEN;
 use crate::ring::{Block, Parts, total};
 use std::cell::Cell;
 
