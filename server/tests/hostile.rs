@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::Server;
 use common::{HANG, get, push, start_memory, todos};
-use ringlog_server::Server;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
