@@ -189,7 +189,7 @@ fn a_store_on_disk_is_found_as_it_was_left() {
     assert_eq!(self::events(&opened.log), events);
     let again = opened.log.claim_push(&requests[0]).map(ringlog::PushClaim::publish);
     let statuses = again.unwrap_or_else(|response| response).results;
-    assert!(statuses.iter().all(|result| result.status == OpStatus::Deduped && result.seq.is_some()));
+    assert!(statuses.iter().all(|result| result.status == OpStatus::Replayed && result.seq.is_some()));
     assert_eq!(opened.log.last_seq(), last_seq, "a repetition is answered and not applied");
 }
 
