@@ -465,8 +465,8 @@ async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
     );
 }
 
-/// Without a store the rows are folded from the log by a follower, which must not be lapped by
-/// bytes either.
+/// In memory the rows are not folded from the log: what the window is too small for is in them all
+/// the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_changes_do_not_outrun_the_rows_in_memory() {
     let server = common::start_memory("--window-bytes 1048576 --max-wait 1").await;
