@@ -1,8 +1,8 @@
 //! Access: tokens, stream tickets, and what is answered without tokens.
 
-use crate::app::App;
 use crate::config::{ANY_ORIGIN, Config, Token};
 use crate::error::ApiError;
+use crate::tickets::Tickets;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -33,12 +33,13 @@ const FORWARDED_PARTS: [&str; 5] = ["forwarded", "x-original-", "client-ip", "cl
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// The rules of access: which tokens, and which origins.
+/// The rules of access: which tokens, which tickets, and which origins.
 pub(crate) struct Access {
     read: Option<Token>,
     write: Option<Token>,
     /// Origins whose pages may use the server, as browsers send them.
     origins: Vec<String>,
+    pub(crate) tickets: Tickets,
     proxy_seen: Once,
 }
 
@@ -48,6 +49,7 @@ impl Access {
             read: config.read_token.clone(),
             write: config.write_token.clone(),
             origins: config.cors_origin.clone(),
+            tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
             proxy_seen: Once::new(),
         }
     }
@@ -120,31 +122,31 @@ impl Access {
 
 /// Lets readers through.
 pub(crate) async fn reader(
-    State(app): State<Arc<App>>,
+    State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    app.access.check_read(request.headers())?;
+    access.check_read(request.headers())?;
     Ok(next.run(request).await)
 }
 
 /// Lets writers through.
 pub(crate) async fn writer(
-    State(app): State<Arc<App>>,
+    State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    app.access.check_write(request.headers())?;
+    access.check_write(request.headers())?;
     Ok(next.run(request).await)
 }
 
 /// Lets readers through to a live stream: as [`reader`] does, or with a ticket in the query.
 pub(crate) async fn subscriber(
-    State(app): State<Arc<App>>,
+    State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (access, headers) = (&app.access, request.headers());
+    let headers = request.headers();
     // A browser opens a WebSocket to any origin without asking: the rules of CORS are kept here.
     if headers.contains_key(header::UPGRADE) && !access.allows_origin(headers) {
         return Err(forbidden("no WebSocket for pages of this origin: --cors-origin does not name it"));
@@ -157,7 +159,7 @@ pub(crate) async fn subscriber(
             if access.read.is_none() {
                 access.check_local(headers)?;
             }
-            if !app.tickets.redeem(&ticket) {
+            if !access.tickets.redeem(&ticket) {
                 return Err(unauthorized(
                     "the ticket is unknown, used or expired: get another one with POST /api/sync/ticket",
                 ));

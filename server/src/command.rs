@@ -1,9 +1,9 @@
 //! What the program does besides serving: backups.
 
-use crate::config::Config;
-use crate::store::{self, BackupSummary, StoreError};
+use crate::store::StoreError;
+use crate::store::disk::{self, BackupSummary};
 use axum::http::{StatusCode, Uri, header};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::Subcommand;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -24,23 +24,6 @@ const MAX_MESSAGE: usize = 4096;
 /// What people paste. The README has the same line.
 const BACKUP_EXAMPLES: &str = r"Every night, in a crontab (% is written \% there):
   17 3 * * *  /usr/local/bin/ringlog-server backup /var/lib/ringlog --to /backup/ringlog-$(date +\%F).backup && find /backup -name 'ringlog-*.backup*' -mtime +14 -delete";
-
-/// The command line: a server's configuration, or a command.
-#[derive(Debug, Parser)]
-#[command(
-    name = "ringlog-server",
-    version,
-    about = "A sync server: push, pull, snapshot and live streams over HTTP",
-    args_conflicts_with_subcommands = true
-)]
-pub struct Cli {
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// How to serve.
-    #[command(flatten)]
-    pub config: Config,
-}
 
 /// What can be done instead of serving.
 #[derive(Debug, Clone, Subcommand)]
@@ -90,24 +73,6 @@ pub enum CommandError {
     },
 }
 
-impl Cli {
-    /// What this process is told, by its command line and environment. Ends the process if that is
-    /// nothing: with the help that was asked for, or with what is wrong.
-    pub fn load() -> Self {
-        Self::try_load().unwrap_or_else(|error| error.exit())
-    }
-
-    fn try_load() -> Result<Self, clap::Error> {
-        let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-        let mut cli = Self::from_arg_matches(&matches)?;
-        if cli.command.is_none() {
-            cli.config.settle_memory(&mut command, &matches)?;
-        }
-        Ok(cli)
-    }
-}
-
 impl Command {
     /// Does it, and answers with what there is to say. Called on a runtime.
     ///
@@ -119,12 +84,12 @@ impl Command {
                 let summary = if from.contains("://") {
                     fetch(&from, write_token.as_deref(), &to).await?
                 } else {
-                    store::backup_folder(Path::new(&from), &to)?
+                    disk::backup_folder(Path::new(&from), &to)?
                 };
                 Ok(format!("{} holds {}", to.display(), described(summary)))
             }
             Self::Restore { file, data } => {
-                let summary = store::restore(&file, &data)?;
+                let summary = disk::restore(&file, &data)?;
                 Ok(format!(
                     "{} holds {}, as a new log: clients load their rows anew",
                     data.display(),
@@ -132,7 +97,7 @@ impl Command {
                 ))
             }
             Self::VerifyBackup { file } => {
-                let summary = store::verify_backup(&file)?;
+                let summary = disk::verify_backup(&file)?;
                 Ok(format!("{} is whole and holds {}", file.display(), described(summary)))
             }
         }
@@ -155,7 +120,7 @@ async fn fetch(server: &str, token: Option<&str>, to: &Path) -> Result<BackupSum
     let mut body = response.into_body();
     let mut broken = None;
     let written = tokio::task::block_in_place(|| {
-        store::write_file(to, |file, partial| {
+        disk::write_file(to, |file, partial| {
             let copied = tokio::runtime::Handle::current().block_on(copy(&mut body, file));
             copied.map_err(|error| {
                 let source = std::io::Error::other(error.to_string());

@@ -14,7 +14,6 @@
 //! each change.
 
 use crate::error::ApiError;
-use crate::folded::text_len;
 use crate::params::MAX_NAME;
 use crate::share::Share;
 use ringlog::{Change, ChangeKind, ChangeLog, Operation, PushClaim, PushResponse};
@@ -85,14 +84,6 @@ impl Push {
     /// How many changes it has.
     pub(crate) fn len(&self) -> usize {
         self.owned.borrow_dependent().changes.len()
-    }
-
-    /// The length of each change's texts.
-    pub(crate) fn lengths(&self) -> Vec<usize> {
-        let changes = self.owned.borrow_dependent().changes.iter();
-        changes
-            .map(|entry| text_len(&entry.entity.0, &entry.row_id.0, entry.data.map(RawValue::get)))
-            .collect()
     }
 
     /// Claims it: see [`ChangeLog::claim_operations`].

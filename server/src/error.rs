@@ -60,10 +60,10 @@ impl ApiError {
     }
 
     /// The pages of a snapshot that are not there any more.
-    pub(crate) fn view_expired() -> Self {
+    pub(crate) fn snapshot_expired() -> Self {
         Self::new(
             StatusCode::GONE,
-            "VIEW_EXPIRED",
+            "SNAPSHOT_EXPIRED",
             "this snapshot is not held any longer: ask for its first page again, without `page`",
         )
     }

@@ -2,34 +2,38 @@
 //! pushed, over HTTP.
 //!
 //! It can be run as it is (`cargo run --release -p ringlog-server`) and read as the example of
-//! embedding the library in a server with a database. [`Server`] runs one inside another program,
-//! or a test.
+//! embedding the library in a server with a database. [`run`] runs one inside another program, or a
+//! test.
 //!
 //! # How the pieces fit
 //!
 //! ```text
-//! POST push ─→ writer ─→ store (redb, one commit for a group) ─→ ringlog ─┬→ GET pull, long poll
-//!                                    │                                    ├→ live: SSE, WebSocket
-//!                                    └→ GET snapshot, one view            └→ metrics
+//! POST push ─→ sequencer ─→ applier ─→ ringlog ─┬→ GET pull, long poll
+//!                              │                ├→ live: SSE, WebSocket
+//!                              ▼                └→ metrics
+//!                            store ─→ GET snapshot, backup
 //! ```
 //!
-//! - `writer`: the only appender. Groups pushes, commits them, appends them, answers. Why no crash
-//!   at any point loses or doubles anything is argued there.
-//! - `store`: rows, window, op ids and incarnation in one file.
-//! - `folded`: the rows when there is no file: an embedded follower folds the log.
-//! - `views`: snapshots that stay the same while they are paged through.
+//! - `sequencer`: one order for all pushes, in groups. `applier`: the only appender. It claims a
+//!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
+//!   argued there.
+//! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one file
+//!   (redb), and `store::memory`.
+//! - `snapshots`: snapshots that stay the same while they are paged through.
 //! - `frames`, `subscriber`: what is sent live is encoded once, for all subscribers.
 //! - `liveness`: how a peer that has vanished is noticed.
 //! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is
-//!   refused; `share`: the memory of pushes.
-//! - `tickets`: one-time tokens for the URLs of live streams.
+//!   refused; `tickets`: one-time tokens for the URLs of live streams.
+//! - `share`: the memory of pushes, and of pages that are sent.
 //! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
 //!   hyper does not have.
-//! - `server`: starting and stopping.
+//! - `server`: running and stopping. `config`: what it is told; `cli`, `command`: the command line.
 #![forbid(unsafe_code)]
 
 mod app;
+mod applier;
 mod auth;
+mod cli;
 mod command;
 mod config;
 mod connection;
@@ -37,21 +41,22 @@ mod crash;
 mod envelope;
 mod error;
 mod exchange;
-mod folded;
 mod frames;
 mod liveness;
 mod metrics;
 mod params;
 mod routes;
+mod sequencer;
 mod server;
 mod share;
+mod snapshots;
 mod store;
 mod subscriber;
 mod tickets;
-mod views;
-mod writer;
 
-pub use command::{Cli, Command, CommandError};
+pub use cli::{Cli, Serve};
+pub use command::{Command, CommandError};
 pub use config::{Config, Token};
-pub use server::{Server, StartError, Starting};
-pub use store::{BackupSummary, StoreError};
+pub use server::{Run, ServerError, run};
+pub use store::StoreError;
+pub use store::disk::BackupSummary;

@@ -9,7 +9,7 @@
 //!   stream sends something each heartbeat, so a peer that vanishes right after an acknowledgement
 //!   is gone two heartbeats later.
 //! - TCP keep-alive: an idle connection is probed after half a heartbeat, so it ends within one.
-//! - A ping over each WebSocket ([`routes::socket`](crate::routes)): its pong must be there when
+//! - A ping over each WebSocket (the route `/api/sync/ws`): its pong must be there when
 //!   the next one is due. A proxy acknowledges for a client that is gone; it cannot answer a ping
 //!   for it.
 //!

@@ -3,11 +3,15 @@
 
 mod signals;
 
-use ringlog_server::{Cli, Command, Config, Server};
+use ringlog_server::{Cli, Command, Config, Serve, ServerError};
 use signals::Signals;
+use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::process::ExitCode;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -15,8 +19,8 @@ use tracing_subscriber::filter::LevelFilter;
 const RUST_LOG: &str = "RUST_LOG";
 
 fn main() -> ExitCode {
-    let Cli { command, config } = Cli::load();
-    init_logs(&config);
+    let Cli { command, serve } = Cli::load();
+    init_logs(serve.log_json);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(format_args!("cannot start a thread: {error}")),
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
         signals::survive_file_limits();
         match command {
             Some(command) => obey(command).await,
-            None => run(config).await,
+            None => run(serve).await,
         }
     });
     // A thread that waits for a disk may do so for ever: it ends with the process.
@@ -46,48 +50,47 @@ async fn obey(command: Command) -> ExitCode {
     }
 }
 
-/// Runs a server until it is told to stop, or fails.
-async fn run(config: Config) -> ExitCode {
+/// Runs a server until it is told to stop, or fails. A second signal ends the process at once.
+async fn run(serve: Serve) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
-    let starting = match Server::listen(config.clone()).await {
-        Ok(starting) => starting,
-        Err(error) => return fail(error),
+    let listen = serve.listen;
+    let config = serve.config();
+    // Before it listens, if only for a moment.
+    if let Err(error) = config.check(listen) {
+        return fail(error);
+    }
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = match listener {
+        Ok(bound) => bound,
+        Err(error) => return fail(format_args!("cannot listen on {listen}: {error}")),
     };
-    print(&format!("listening on {}\n", starting.url()));
-    // To verify a large store takes a while. Nothing is changed yet, so that to stop then needs no
-    // care.
-    let server = tokio::select! {
-        ready = starting.ready() => match ready {
-            Ok(server) => server,
-            Err(error) => return fail(error),
-        },
-        signal = signals.next() => {
-            tracing::info!(signal = signal.name, "stopped while starting");
-            return ExitCode::SUCCESS;
-        }
+    print(&format!("listening on http://{address}\n"));
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async {
+        let _ = stopped.await;
     };
-    print(&commands(server.address(), &config));
-    let failed = tokio::select! {
-        _ = signals.next() => false,
-        () = server.failed() => true,
-    };
-    let closed = tokio::select! {
-        closed = server.shutdown() => closed,
+    let ready = commands(address, &config);
+    let server = ringlog_server::run(listener, shutdown, config).on_ready(move || print(&ready));
+    let mut server = pin!(server.into_future());
+    tokio::select! {
+        ended = server.as_mut() => return exit_code(ended),
+        _ = signals.next() => drop(stop.send(())),
+    }
+    tokio::select! {
+        ended = server => exit_code(ended),
         signal = signals.next() => {
             say(format_args!("{} again: ended at once, requests in progress got no answer", signal.name));
-            return ExitCode::from(128 + signal.number);
+            ExitCode::from(128 + signal.number)
         }
-    };
-    if failed {
-        return fail("the store failed, see the log; nothing that was answered is lost, start again");
     }
-    if !closed {
-        return fail("the store did not close within --drain; nothing that was answered is lost");
-    }
-    ExitCode::SUCCESS
+}
+
+fn exit_code(ended: Result<(), ServerError>) -> ExitCode {
+    ended.map_or_else(fail, |()| ExitCode::SUCCESS)
 }
 
 fn print(text: &str) {
@@ -108,7 +111,7 @@ fn say(message: impl std::fmt::Display) {
 }
 
 /// Logs go to standard error: standard output begins with where the server listens.
-fn init_logs(config: &Config) {
+fn init_logs(json: bool) {
     let (filter, problem) =
         log_filter(std::env::var_os(RUST_LOG).as_deref().map(std::ffi::OsStr::to_string_lossy).as_deref());
     // A line that cannot be written is lost. To say that on standard error as well would end the
@@ -117,7 +120,7 @@ fn init_logs(config: &Config) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
-    if config.log_json {
+    if json {
         logs.json().init();
     } else {
         logs.with_ansi(std::io::stderr().is_terminal()).init();

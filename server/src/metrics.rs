@@ -1,6 +1,5 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 
-use crate::app::App;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -9,10 +8,10 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use ringlog::ChangeLog;
+use ringlog::{ChangeLog, Stats};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Percentiles are those of this long ago to twice as long ago, until now.
@@ -98,6 +97,12 @@ struct Request {
     status: u16,
 }
 
+/// What is timed, by name: how many of each there were, and their quantiles in seconds.
+type Latencies = [(&'static str, u64, [f64; QUANTILES.len()]); 4];
+
+/// A figure that is looked up when it is asked for: its name, what it means, its value.
+pub(crate) type Gauge = (&'static str, &'static str, u64);
+
 /// The server's figures.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -150,11 +155,7 @@ impl Metrics {
 
     /// The events up to `seq` are about to be appended.
     pub(crate) fn appending(&self, seq: u64) {
-        self.appended(seq, Instant::now());
-    }
-
-    /// The events up to `seq` were appended, not before `since`.
-    pub(crate) fn appended(&self, seq: u64, since: Instant) {
+        let since = Instant::now();
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() < MAX_PENDING {
             pending.push_back((seq, since));
@@ -188,8 +189,8 @@ impl Metrics {
         }
     }
 
-    /// What is timed: how many of each there were, and their quantiles in seconds.
-    pub(crate) fn latencies(&self) -> [(&'static str, u64, [f64; QUANTILES.len()]); 4] {
+    /// What is timed.
+    pub(crate) fn latencies(&self) -> Latencies {
         [
             ("push", &self.push),
             ("pull", &self.pull),
@@ -208,7 +209,7 @@ impl Metrics {
     }
 
     /// All figures as text, in the format of `OpenMetrics`.
-    pub(crate) fn encode(&self, app: &Arc<App>) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(&self, log: Stats, gauges: impl Into<Vec<Gauge>>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("ringlog");
         registry.register("requests", "Requests answered, by route and status", self.requests.clone());
         registry.register("commits", "Transactions committed", self.commits.clone());
@@ -217,47 +218,29 @@ impl Metrics {
             "Changes in these transactions",
             self.committed_changes.clone(),
         );
-        registry.register_collector(Box::new(State { app: Arc::downgrade(app) }));
+        let moment = Moment { log, gauges: gauges.into(), latencies: self.latencies() };
+        registry.register_collector(Box::new(moment));
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
         Ok(text)
     }
 }
 
-/// What is looked up when it is asked for.
-struct State {
-    app: Weak<App>,
+/// The figures of one moment.
+#[derive(Debug)]
+struct Moment {
+    log: Stats,
+    gauges: Vec<Gauge>,
+    latencies: Latencies,
 }
 
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("State")
-    }
-}
-
-impl Collector for State {
+impl Collector for Moment {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(app) = self.app.upgrade() else { return Ok(()) };
-        encode_engine(&mut encoder, &app.log)?;
-        // The places first, or one that has just been fed would be ahead of the head.
-        let furthest = app.lag.all().into_iter().min();
-        let lag = furthest.map_or(0, |place| app.log.head().saturating_sub(place));
-        for (name, help, value) in [
-            ("connections", "Open connections", app.open_connections()),
-            ("subscribers", "Live streams", app.live_streams()),
-            ("lag_max", "Events that the furthest of the unfiltered live streams is behind", lag as usize),
-            ("snapshots_held", "Snapshots held for clients that page through them", app.views.len()),
-            ("pushes_waiting", "Pushes that wait for the writer", app.pushes.waiting()),
-            (
-                "store_writable",
-                "1 if the store takes pushes, 0 if it is read-only",
-                app.pushes.is_writable().into(),
-            ),
-            ("capacity", "How many events the window holds", app.config.capacity),
-        ] {
-            gauge(&mut encoder, name, help, value as f64)?;
+        encode_engine(&mut encoder, &self.log)?;
+        for (name, help, value) in &self.gauges {
+            gauge(&mut encoder, name, help, *value as f64)?;
         }
-        encode_latencies(&mut encoder, &app.metrics)
+        encode_latencies(&mut encoder, self.latencies)
     }
 }
 
@@ -267,8 +250,8 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64
 }
 
 /// Every field of the engine's stats, under its own name.
-fn encode_engine(encoder: &mut DescriptorEncoder<'_>, log: &ChangeLog) -> fmt::Result {
-    let stats = serde_json::to_value(log.stats()).map_err(|_| fmt::Error)?;
+fn encode_engine(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
+    let stats = serde_json::to_value(stats).map_err(|_| fmt::Error)?;
     for (name, value) in stats.as_object().into_iter().flatten() {
         let value = value.as_u64().unwrap_or(0);
         let help = "The engine's counter of this name: see ringlog::Stats";
@@ -287,8 +270,7 @@ fn encode_engine(encoder: &mut DescriptorEncoder<'_>, log: &ChangeLog) -> fmt::R
     Ok(())
 }
 
-fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> fmt::Result {
-    let latencies = metrics.latencies();
+fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, latencies: Latencies) -> fmt::Result {
     let help = "Latency of the last 10 to 20 seconds; quantile 1 is the longest";
     let mut family = encoder.encode_descriptor("latency_seconds", help, None, MetricType::Gauge)?;
     for (name, count, values) in latencies {
@@ -314,9 +296,8 @@ mod tests {
     #[test]
     fn a_mark_that_comes_late_is_not_timed() {
         let metrics = Metrics::new();
-        let since = Instant::now();
-        metrics.appended(5, since);
-        metrics.appended(9, since);
+        metrics.appending(5);
+        metrics.appending(9);
         metrics.seen(5, 7);
         assert_eq!(metrics.visibility.summary().0, 0, "5 had been seen before");
         metrics.seen(7, 9);

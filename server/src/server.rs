@@ -1,26 +1,28 @@
-//! Starting and stopping.
+//! Running: listening, opening the store, serving, stopping.
 
-use crate::app::{App, Pushes};
+use crate::app::App;
+use crate::applier::Applier;
 use crate::auth::Access;
 use crate::config::Config;
 use crate::connection::{Connections, RESERVE, accept};
-use crate::folded::Folded;
-use crate::frames::Frames;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
+use crate::sequencer::{Sequencer, sequencer};
 use crate::share::{Pushing, Sending};
-use crate::store::{Store, StoreError};
-use crate::subscriber::LagTracker;
-use crate::tickets::Tickets;
-use crate::views::{MAX_PAGE_BYTES, Views};
-use crate::writer::Writer;
+use crate::snapshots::{MAX_PAGE_BYTES, SnapshotCache};
+use crate::store::disk::{self, DiskReader};
+use crate::store::{Reader, Store, StoreError, memory};
+use crate::subscriber::Live;
 use ringlog::{Builder, ChangeLog, ConfigError};
-use std::net::SocketAddr;
+use std::fmt;
+use std::future::IntoFuture;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -30,225 +32,253 @@ const SPARE_FILES: u64 = 64;
 /// The part of the time for stopping that is kept for closing the store, at most.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Why a server does not start.
+/// Why a server did not run, or did not stop as it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
-    /// What was set does not go together.
+pub enum ServerError {
+    /// What was set is out of range, or does not go together.
     #[error("{0}")]
     Config(String),
     /// A measure of the log is out of its range.
     #[error(transparent)]
     Log(#[from] ConfigError),
-    /// The store cannot be used.
+    /// The store cannot be used. Nothing that was stored is changed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    /// The listener has no address.
+    #[error("cannot listen: {0}")]
+    Listen(io::Error),
     /// There is no thread to be had.
     #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
+    /// The store failed while the server was running. Everything that was answered is kept.
+    #[error("the store failed, see the log; nothing that was answered is lost, start again")]
+    Failed,
+    /// The store was not closed in the time for stopping, because its disk does not answer.
+    #[error("the store did not close within --drain; nothing that was answered is lost")]
+    NotClosed,
 }
 
-/// A server that runs.
+/// Runs a server on `listener` until `shutdown` completes. Await it.
+///
+/// While the store is opened and verified, requests are answered with 503 `STARTING`, and
+/// `/healthz` answers. When `shutdown` completes, the server accepts no more connections, ends
+/// waits and live streams, lets requests end, and closes the store. That takes no longer than
+/// [`Config::drain`]; then connections that are left are cut.
+///
+/// # Errors
+/// [`ServerError`] if the server cannot run as configured, if its store fails, or if the store was
+/// not closed in time.
 ///
 /// # Examples
 ///
 /// ```
-/// use clap::Parser;
-/// use ringlog_server::{Config, Server};
+/// use ringlog_server::{Config, run};
+/// use tokio::net::TcpListener;
 ///
 /// # tokio::runtime::Runtime::new()?.block_on(async {
-/// let config = Config::parse_from(["ringlog-server", "--memory", "--listen", "127.0.0.1:0"]);
-/// let server = Server::start(config).await?;
-/// println!("{}/api/sync/pull", server.url());
-/// server.shutdown().await;
-/// # Ok::<(), ringlog_server::StartError>(())
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let url = format!("http://{}/api/sync/pull", listener.local_addr()?);
+/// let (stop, stopped) = tokio::sync::oneshot::channel();
+/// let shutdown = async {
+///     let _ = stopped.await;
+/// };
+/// let config = Config::default().with_memory(true);
+/// run(listener, shutdown, config)
+///     .on_ready(move || {
+///         println!("try {url}");
+/// #       let _ = stop.send(());
+///     })
+///     .await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Server {
-    app: Arc<App>,
-    address: SocketAddr,
-    accepting: tokio::task::JoinHandle<()>,
-    /// Leads connections to the routes, which hold the app.
-    gate: Gate,
-    /// Cancelled when the time for stopping is over: connections are dropped.
-    cut: CancellationToken,
-    observer: tokio::task::JoinHandle<()>,
-    /// The writer, or the thread that folds.
-    thread: JoinHandle<()>,
-    /// Ends the thread that folds.
-    stop_thread: CancellationToken,
+pub fn run<S: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    shutdown: S,
+    config: Config,
+) -> Run<S> {
+    Run { listener, shutdown, config, on_ready: None }
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+/// A server that is to run: see [`run`].
+#[must_use = "a server runs only while it is awaited"]
+pub struct Run<S> {
+    listener: TcpListener,
+    shutdown: S,
+    config: Config,
+    on_ready: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl<S> fmt::Debug for Run<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
-/// A server that listens, and opens and verifies its store. Until that is done it answers 503
-/// `STARTING`; `/healthz` answers.
-#[derive(Debug)]
-pub struct Starting {
-    connections: Connections,
-    gate: Gate,
-    address: SocketAddr,
-    accepting: tokio::task::JoinHandle<()>,
+impl<S> Run<S> {
+    /// Calls `ready` once the store is open and requests are answered.
+    pub fn on_ready(self, ready: impl FnOnce() + Send + 'static) -> Self {
+        Self { on_ready: Some(Box::new(ready)), ..self }
+    }
 }
 
-impl Starting {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
+impl<S: Future<Output = ()> + Send + 'static> IntoFuture for Run<S> {
+    type Output = Result<(), ServerError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    /// Where it listens, as the beginning of an address for clients.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.serve())
     }
+}
 
-    /// Opens and verifies the store. Requests are answered when this returns.
-    ///
-    /// # Errors
-    /// [`StartError`] if the store cannot be used. It listens no longer then, and nothing that was
-    /// stored is changed.
-    pub async fn ready(self) -> Result<Server, StartError> {
+impl<S: Future<Output = ()>> Run<S> {
+    async fn serve(self) -> Result<(), ServerError> {
+        let Self { listener, shutdown, mut config, on_ready } = self;
+        let address = listener.local_addr().map_err(ServerError::Listen)?;
+        config.check(address).map_err(ServerError::Config)?;
+        config.max_connections = connections_for_files(config.max_connections);
+        let listening = Listening::start(listener, config);
+        tracing::info!(%address, "listening");
+        let mut shutdown = pin!(shutdown);
         let metrics = Arc::new(Metrics::new());
-        let (failed, stop_thread) = (CancellationToken::new(), CancellationToken::new());
-        let opened = open(&self.connections.config, &metrics, &failed, &stop_thread).await;
-        let (log, pushes, thread) = match opened {
+        let opened = tokio::select! {
+            opened = open(&listening.connections.config, &metrics) => opened,
+            // Nothing is changed yet, so that to stop needs no care.
+            () = shutdown.as_mut() => {
+                tracing::info!("stopped while starting");
+                listening.stop().await;
+                return Ok(());
+            }
+        };
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.connections.stopping.cancel();
-                // It owns the listening socket. Ended or not, nothing more is accepted.
-                let _ = self.accepting.await;
+                listening.stop().await;
                 return Err(error);
             }
         };
-        let Self { connections, gate, address, accepting } = self;
-        let config = Config::clone(&connections.config);
-        // Nothing is appended yet. A log that is restored begins at 0, whatever of it has left the
-        // window.
-        let base_seq = if config.memory { log.last_seq() } else { 0 };
-        let app = Arc::new(App {
-            views: Views::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age),
-            tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
-            access: Access::new(&config),
-            frames: Frames::default(),
-            lag: LagTracker::default(),
-            connections: connections.permits,
-            subscribers: Arc::new(Semaphore::new(config.max_subscribers)),
-            pushing: Pushing::new(config.max_pushing),
-            sending: Sending::new(config.max_sending, MAX_PAGE_BYTES.saturating_add(config.max_body)),
-            stopping: connections.stopping,
-            failed,
-            tasks: connections.tasks,
-            config,
-            log,
-            base_seq,
-            pushes,
-            metrics,
-        });
-        let observer = tokio::spawn(Arc::clone(&app.metrics).observe(Arc::clone(&app.log)));
-        app.tasks.spawn(Views::sweep(Arc::clone(&app)));
-        gate.open(router(&app));
-        tracing::info!(%address, incarnation = %app.log.incarnation(), last_seq = app.log.last_seq(), "ready");
-        let cut = connections.cut;
-        Ok(Server { app, address, accepting, gate, cut, observer, thread, stop_thread })
+        let serving = Serving::start(listening, opened, metrics);
+        if let Some(ready) = on_ready {
+            ready();
+        }
+        let failed = serving.failed.clone();
+        let has_failed = tokio::select! {
+            () = shutdown => false,
+            () = failed.cancelled() => true,
+        };
+        let closed = serving.stop().await;
+        match (has_failed, closed) {
+            (true, _) => Err(ServerError::Failed),
+            (false, false) => Err(ServerError::NotClosed),
+            (false, true) => Ok(()),
+        }
     }
 }
 
-impl Server {
-    /// Starts a server on the runtime that this is called in. Requests are answered when this
-    /// returns.
-    ///
-    /// # Errors
-    /// [`StartError`] if it cannot run as configured. Nothing that was stored is changed then.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::listen(config).await?.ready().await
-    }
+/// A server that accepts connections.
+struct Listening {
+    connections: Connections,
+    /// Leads connections to the routes, once there are any.
+    gate: Gate,
+    accepting: tokio::task::JoinHandle<()>,
+}
 
-    /// Listens, and leaves the opening of the store to [`Starting::ready`].
-    ///
-    /// # Errors
-    /// [`StartError`] if what is configured does not go together, or the address cannot be listened
-    /// on.
-    pub async fn listen(mut config: Config) -> Result<Starting, StartError> {
-        config.check().map_err(StartError::Config)?;
-        let (address, listener) = listen(&config).await?;
-        config.max_connections = connections_for_files(config.max_connections);
+impl Listening {
+    fn start(listener: TcpListener, config: Config) -> Self {
         let connections = Connections::new(config);
         let gate = Gate::default();
         let accepting = tokio::spawn(accept(listener, gate.router(), connections.clone()));
-        tracing::info!(%address, "listening");
-        Ok(Starting { connections, gate, address, accepting })
+        Self { connections, gate, accepting }
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Where it listens, as the beginning of an address for clients.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Waits until the store has failed, which it may never do. Nothing can be pushed any more
-    /// then: shut the server down.
-    pub async fn failed(&self) {
-        self.app.failed.cancelled().await;
-    }
-
-    /// Stops: accepts no more connections, ends waits and live streams, lets requests end, and
-    /// closes the store. Takes no longer than the configured time; then the connections that are
-    /// left have been cut. False if the store was not closed in this time, because its disk does
-    /// not answer: the next start finds everything that was acknowledged.
-    pub async fn shutdown(self) -> bool {
-        let Self { app, accepting, gate, cut, observer, thread, stop_thread, .. } = self;
-        tracing::info!("stopping; a second signal ends at once");
-        app.stopping.cancel();
-        app.tasks.close();
-        let drain = app.config.drain;
+    /// Accepts no more connections, and lets requests end; most of the time for stopping is theirs.
+    /// Then what is left is cut. Returns when the rest of that time is over.
+    async fn stop(self) -> Instant {
+        let Self { connections, gate, accepting } = self;
+        connections.stopping.cancel();
+        connections.tasks.close();
+        let drain = connections.config.drain;
         let deadline = Instant::now() + drain;
         let ended = async {
             // It owns the listening socket, and starts what is waited for next.
             let _ = accepting.await;
-            app.tasks.wait().await;
+            connections.tasks.wait().await;
         };
-        let ended = timeout_at(deadline - CLOSING.min(drain / 5), ended).await;
-        if ended.is_err() {
-            tracing::warn!(
-                connections = app.open_connections(),
-                "some requests did not end in time: they get no answer"
-            );
-            cut.cancel();
-            let _ = timeout_at(deadline, app.tasks.wait()).await;
+        if timeout_at(deadline - CLOSING.min(drain / 5), ended).await.is_err() {
+            let connections_left =
+                connections.config.max_connections - connections.permits.available_permits();
+            tracing::warn!(connections_left, "some requests did not end in time: they get no answer");
+            connections.cut.cancel();
+            let _ = timeout_at(deadline, connections.tasks.wait()).await;
         }
-        observer.abort();
-        stop_thread.cancel();
-        // The writer ends when it cannot be reached any more: with the last request, and these.
         gate.close();
-        drop(app);
-        match timeout_at(deadline, join(thread)).await {
+        deadline
+    }
+}
+
+/// A server whose store is open.
+struct Serving {
+    listening: Listening,
+    /// Cancelled when the applier has ended.
+    failed: CancellationToken,
+    observer: tokio::task::JoinHandle<()>,
+    applier: JoinHandle<()>,
+}
+
+impl Serving {
+    fn start(listening: Listening, opened: Opened, metrics: Arc<Metrics>) -> Self {
+        let connections = &listening.connections;
+        let config = Config::clone(&connections.config);
+        let stopping = &connections.stopping;
+        let snapshots =
+            Arc::new(SnapshotCache::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age));
+        let Opened { log, base_seq, reader, disk, sequencer, applier, failed } = opened;
+        let app = Arc::new(App {
+            snapshots: Arc::clone(&snapshots),
+            access: Arc::new(Access::new(&config)),
+            live: Arc::new(Live::new(&log, &config, stopping)),
+            connections: Arc::clone(&connections.permits),
+            pushing: Pushing::new(config.max_pushing),
+            sending: Sending::new(config.max_sending, MAX_PAGE_BYTES.saturating_add(config.max_body)),
+            stopping: stopping.clone(),
+            failed: failed.clone(),
+            tasks: connections.tasks.clone(),
+            config,
+            log: Arc::clone(&log),
+            base_seq,
+            sequencer,
+            reader,
+            disk,
+            metrics,
+        });
+        let observer = tokio::spawn(Arc::clone(&app.metrics).observe(Arc::clone(&log)));
+        app.tasks.spawn(snapshots.sweep(Arc::clone(&log), stopping.clone()));
+        listening.gate.open(router(&app));
+        tracing::info!(incarnation = %log.incarnation(), last_seq = log.last_seq(), "ready");
+        Self { listening, failed, observer, applier }
+    }
+
+    /// Stops. False if the store was not closed in time, or its thread panicked.
+    async fn stop(self) -> bool {
+        let Self { listening, observer, applier, .. } = self;
+        tracing::info!("stopping; a second signal ends at once");
+        // The applier ends when it cannot be reached any more: with the last request, and the
+        // routes.
+        let deadline = listening.stop().await;
+        observer.abort();
+        match timeout_at(deadline, join(applier)).await {
             Ok(Ok(())) => {
                 tracing::info!("stopped");
                 true
             }
             Ok(Err(())) => {
-                tracing::error!("the writer panicked");
+                tracing::error!("the applier panicked");
                 false
             }
             Err(_) => {
-                tracing::error!(?drain, "the store did not close in time");
+                tracing::error!("the store did not close in time");
                 false
             }
         }
@@ -268,50 +298,51 @@ async fn join(thread: JoinHandle<()>) -> Result<(), ()> {
     }
 }
 
-/// The log, how changes get into it, and the thread behind that.
-async fn open(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    failed: &CancellationToken,
-    stop: &CancellationToken,
-) -> Result<(Arc<ChangeLog>, Pushes, JoinHandle<()>), StartError> {
+/// A store that is open, and the way from pushes to it.
+struct Opened {
+    log: Arc<ChangeLog>,
+    /// The seq before the first one of this log.
+    base_seq: u64,
+    reader: Arc<dyn Reader>,
+    disk: Option<Arc<DiskReader>>,
+    sequencer: Sequencer,
+    applier: JoinHandle<()>,
+    failed: CancellationToken,
+}
+
+async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerError> {
     let builder = ChangeLog::builder()
         .capacity(config.capacity)
         .op_id_capacity(config.op_ids)
         .max_bytes(config.window_bytes as u64)
         .max_push_changes(config.max_changes().0);
-    if config.memory {
-        return open_memory(config, builder, failed, stop);
-    }
-    let opening = config.clone();
-    let (tell, told) = oneshot::channel();
-    // A thread that the runtime does not wait for: asked to stop meanwhile, the process just ends.
-    std::thread::Builder::new()
-        .name("open".into())
-        .spawn(move || drop(tell.send(Store::open(&opening, builder))))
-        .map_err(StartError::Thread)?;
-    let opened =
-        told.await.map_err(|_| StartError::Thread(std::io::Error::other("opening the store panicked")))?;
-    let (store, committer, log) = opened?;
-    let log = Arc::new(log);
-    let (writer, thread) = Writer::start(Arc::clone(&log), committer, Arc::clone(metrics), failed.clone())
-        .map_err(StartError::Thread)?;
-    Ok((log, Pushes::Durable { writer, store }, thread))
+    let (store, reader, disk, log): (Box<dyn Store>, Arc<dyn Reader>, _, _) = if config.memory {
+        let (store, reader, log) = memory::open(builder)?;
+        (Box::new(store), reader, None, log)
+    } else {
+        let (store, reader, log) = open_disk(config.clone(), builder).await?;
+        (Box::new(store), Arc::clone(&reader) as _, Some(reader), log)
+    };
+    // A log that is restored begins at 0, whatever of it has left the window.
+    let base_seq = if disk.is_some() { 0 } else { log.last_seq() };
+    let (log, failed) = (Arc::new(log), CancellationToken::new());
+    let (sequencer, groups) = sequencer();
+    let applier = Applier::new(Arc::clone(&log), store, Arc::clone(metrics), groups);
+    let applier = applier.start(failed.clone()).map_err(ServerError::Thread)?;
+    Ok(Opened { log, base_seq, reader, disk, sequencer, applier, failed })
 }
 
-fn open_memory(
-    config: &Config,
-    builder: Builder,
-    failed: &CancellationToken,
-    stop: &CancellationToken,
-) -> Result<(Arc<ChangeLog>, Pushes, JoinHandle<()>), StartError> {
-    // Above every seq of an earlier lifetime, unless that appended a million events a second: an
-    // old cursor, even a bare one, is not taken for one of this log.
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let log = Arc::new(builder.base_seq(micros as u64).build()?);
-    let folded = Arc::new(Folded::new(&log, config.capacity, config.window_bytes));
-    let thread = folded.start(&log, stop.clone(), failed.clone()).map_err(StartError::Thread)?;
-    Ok((log, Pushes::Memory { folded }, thread))
+/// Opens the store on a thread that the runtime does not wait for: asked to stop meanwhile, the
+/// process just ends.
+async fn open_disk(config: Config, builder: Builder) -> Result<disk::Opened, ServerError> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("open".into())
+        .spawn(move || drop(tell.send(disk::open(&config, builder))))
+        .map_err(ServerError::Thread)?;
+    let opened =
+        told.await.map_err(|_| ServerError::Thread(io::Error::other("opening the store panicked")))?;
+    Ok(opened?)
 }
 
 /// How many connections the allowed number of open files is enough for, at most `wanted`.
@@ -333,11 +364,4 @@ fn connections_for_files(wanted: usize) -> usize {
         }
         _ => wanted,
     }
-}
-
-async fn listen(config: &Config) -> Result<(SocketAddr, TcpListener), StartError> {
-    let address = config.listen;
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    Ok((listener.local_addr().map_err(failed)?, listener))
 }

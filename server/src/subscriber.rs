@@ -1,36 +1,81 @@
 //! One live stream: what it is sent next, whatever it is sent over.
 
-use crate::app::App;
+use crate::config::Config;
 use crate::error::ApiError;
-use crate::frames::{Frame, write_data};
+use crate::frames::{Frame, Frames, write_data};
 use bytes::Bytes;
-use ringlog::{Cursor, Filter, Follower};
+use ringlog::{ChangeLog, Cursor, Filter, Follower};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
 
-/// Where the live streams stand that follow everything. (What is not for a filtered one is no lag.)
+/// What all live streams share.
+pub(crate) struct Live {
+    log: Arc<ChangeLog>,
+    frames: Frames,
+    lag: LagTracker,
+    heartbeat: Duration,
+    /// One permit for each stream.
+    permits: Arc<Semaphore>,
+    max_streams: usize,
+    /// The server is asked to stop.
+    stopping: CancellationToken,
+}
+
+impl Live {
+    pub(crate) fn new(log: &Arc<ChangeLog>, config: &Config, stopping: &CancellationToken) -> Self {
+        Self {
+            log: Arc::clone(log),
+            frames: Frames::default(),
+            lag: LagTracker::default(),
+            heartbeat: config.heartbeat,
+            permits: Arc::new(Semaphore::new(config.max_subscribers)),
+            max_streams: config.max_subscribers,
+            stopping: stopping.clone(),
+        }
+    }
+
+    /// The number of live streams.
+    pub(crate) fn streams(&self) -> usize {
+        self.max_streams - self.permits.available_permits()
+    }
+
+    /// How many events each stream is behind the head that follows everything, in order. (Events
+    /// that a filter leaves out are no lag.)
+    pub(crate) fn lags(&self) -> Vec<u64> {
+        // Before the head is looked at, or one that has just been fed would be ahead of it.
+        let positions = self.lag.positions();
+        let head = self.log.head();
+        let mut lags: Vec<u64> =
+            positions.into_iter().map(|position| head.saturating_sub(position)).collect();
+        lags.sort_unstable();
+        lags
+    }
+}
+
+/// The positions of live streams.
 #[derive(Debug, Default)]
-pub(crate) struct LagTracker {
-    places: Mutex<Vec<Weak<AtomicU64>>>,
+struct LagTracker {
+    positions: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 impl LagTracker {
-    /// One more, for as long as it is kept.
+    /// One more stream, for as long as its position is kept.
     fn open(&self, seq: u64) -> Arc<AtomicU64> {
-        let place = Arc::new(AtomicU64::new(seq));
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|place| place.strong_count() > 0);
-        places.push(Arc::downgrade(&place));
-        place
+        let position = Arc::new(AtomicU64::new(seq));
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        positions.retain(|position| position.strong_count() > 0);
+        positions.push(Arc::downgrade(&position));
+        position
     }
 
-    /// The seqs up to which they were sent everything.
-    pub(crate) fn all(&self) -> Vec<u64> {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.iter().filter_map(|place| Some(place.upgrade()?.load(Ordering::Relaxed))).collect()
+    /// The seqs up to which everything was sent.
+    fn positions(&self) -> Vec<u64> {
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        positions.iter().filter_map(|position| Some(position.upgrade()?.load(Ordering::Relaxed))).collect()
     }
 }
 
@@ -55,10 +100,10 @@ pub(crate) fn retry(streams: usize) -> Duration {
 
 /// A follower, and its place among those that are allowed.
 pub(crate) struct Subscriber {
-    app: Arc<App>,
+    live: Arc<Live>,
     follower: Follower,
     filter: Option<Filter>,
-    place: Option<Arc<AtomicU64>>,
+    position: Option<Arc<AtomicU64>>,
     /// The first delivery is due: where the stream begins. Not if it cannot begin there.
     is_new: bool,
     /// When it was last sent something.
@@ -123,27 +168,26 @@ impl Notice {
 }
 
 impl Subscriber {
-    /// One more live stream, unless there are too many.
+    /// One more live stream, from `start` or from the end of the log, unless there are too many.
     pub(crate) fn new(
-        app: &Arc<App>,
+        live: &Arc<Live>,
         start: Option<Cursor>,
         filter: Option<Filter>,
     ) -> Result<Self, ApiError> {
-        let permit = Arc::clone(&app.subscribers).try_acquire_owned().map_err(|_| {
-            let most = app.config.max_subscribers;
+        let permit = Arc::clone(&live.permits).try_acquire_owned().map_err(|_| {
+            let most = live.max_streams;
             let message =
                 format!("there are {most} live streams, the most that are allowed (--max-subscribers)");
             ApiError::unavailable("TOO_MANY_SUBSCRIBERS", message).after(retry(most))
         })?;
-        let start = start.map_or_else(|| app.log.cursor(), |start| app.begin(start));
+        let start = start.unwrap_or_else(|| live.log.cursor());
         // A bare seq that is good gets to know its log before anything happens: its first id is a
         // whole token.
-        let known = app.log.read(start, 0).map(|nothing| nothing.cursor());
-        let follower = app.log.follow(known.unwrap_or(start));
-        let place = filter.is_none().then(|| app.lag.open(start.seq));
-        let is_new = known.is_ok();
-        let app = Arc::clone(app);
-        Ok(Self { app, follower, filter, place, is_new, last_sent: Instant::now(), permit })
+        let known = live.log.read(start, 0).map(|nothing| nothing.cursor());
+        let follower = live.log.follow(known.unwrap_or(start));
+        let position = filter.is_none().then(|| live.lag.open(start.seq));
+        let (live, is_new) = (Arc::clone(live), known.is_ok());
+        Ok(Self { live, follower, filter, position, is_new, last_sent: Instant::now(), permit })
     }
 
     /// Where the stream begins. None if the log cannot go on from there.
@@ -164,18 +208,18 @@ impl Subscriber {
     }
 
     async fn wait(&mut self) -> Delivery {
-        let Self { app, follower, filter, place, last_sent, .. } = self;
+        let Self { live, follower, filter, position, last_sent, .. } = self;
         // Counts from the last delivery, not from this call: a caller may drop the wait and begin
         // it again.
-        let quiet = app.config.heartbeat.saturating_sub(last_sent.elapsed());
+        let quiet = live.heartbeat.saturating_sub(last_sent.elapsed());
         let resync = tokio::select! {
             biased;
-            () = app.stopping.cancelled() => None,
-            frame = app.frames.next(follower, filter.as_ref()) => match frame {
+            () = live.stopping.cancelled() => None,
+            frame = live.frames.next(follower, filter.as_ref()) => match frame {
                 Ok(None) => None,
                 Ok(Some(frame)) => {
-                    if let Some(place) = place {
-                        place.store(follower.cursor().seq, Ordering::Relaxed);
+                    if let Some(position) = position {
+                        position.store(follower.cursor().seq, Ordering::Relaxed);
                     }
                     return Delivery::Changes(frame);
                 }
@@ -183,7 +227,7 @@ impl Subscriber {
             },
             () = tokio::time::sleep(quiet) => return self.heartbeat(),
         };
-        let retry = retry(app.live_streams());
+        let retry = retry(live.streams());
         if let Some(resync) = resync {
             // No id: a client that comes back without having loaded the rows is told again.
             return Delivery::Resync(Notice::refusal("resync", None, retry, &resync.into()));
@@ -193,8 +237,8 @@ impl Subscriber {
     }
 
     fn heartbeat(&self) -> Delivery {
-        let retry = retry(self.app.live_streams());
-        Delivery::Heartbeat(Notice::heartbeat(self.follower.cursor(), retry, self.app.config.heartbeat))
+        let retry = retry(self.live.streams());
+        Delivery::Heartbeat(Notice::heartbeat(self.follower.cursor(), retry, self.live.heartbeat))
     }
 }
 

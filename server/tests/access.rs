@@ -3,9 +3,9 @@
 
 mod common;
 
+use common::Server;
 use common::process::Process;
 use common::{HANG, start, start_memory, try_start};
-use ringlog_server::Server;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

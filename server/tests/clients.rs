@@ -8,11 +8,11 @@
 
 mod common;
 
+use common::Server;
 use common::browser::Browser;
 use common::clients::Sse;
 use common::relay::Relay;
 use common::{HANG, get, push, start_memory, todos};
-use ringlog_server::Server;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};

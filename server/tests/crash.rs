@@ -1,5 +1,5 @@
 //! Nothing acknowledged is lost, nothing is applied twice, and no client has to resync, wherever
-//! the server is ended: between every two steps of the writer, and at random moments.
+//! the server is ended: between every two steps of the applier, and at random moments.
 //!
 //! Servers are processes of their own here. `RINGLOG_SERVER_DEEP=1` makes the runs many times
 //! longer.

@@ -4,10 +4,10 @@
 
 mod common;
 
+use common::Server;
 use common::{HANG, start, start_memory};
 use futures_util::StreamExt;
 use proptest::prelude::*;
-use ringlog_server::Server;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// So that no snapshot is an older one that is shared.
-const MANY_VIEWS: &str = "--max-snapshots 5000";
+const MANY_SNAPSHOTS: &str = "--max-snapshots 5000";
 
 /// A small file system in memory. None where this is not allowed.
 struct Tmpfs {
@@ -184,7 +184,7 @@ async fn a_full_disk_refuses_pushes_and_fails_no_read() {
     let Some(disk) = Tmpfs::mount("24m") else { return };
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![1; 12 << 20]).unwrap();
-    let server = Process::new(&disk.path().join("data"), MANY_VIEWS);
+    let server = Process::new(&disk.path().join("data"), MANY_SNAPSHOTS);
     assert!(server.start(), "{}", server.said());
     full_and_not(server, || std::fs::remove_file(&ballast).unwrap()).await;
 }
@@ -203,7 +203,7 @@ async fn a_limit_of_a_files_size_refuses_pushes_and_fails_no_read() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let server = Process::new(&folder.path().join("data"), MANY_VIEWS);
+    let server = Process::new(&folder.path().join("data"), MANY_SNAPSHOTS);
     assert!(server.start());
     let process = server.id();
     // The soft limit, so that it can be lifted again.

@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::Server;
 use common::{HANG, get, push, start_memory, todos};
-use ringlog_server::Server;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -158,7 +158,7 @@ async fn clients_that_hang_up_do_not_get_around_the_limit_of_pushes_in_work() {
             for _ in 0..300 {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.write_all(request.as_bytes()).await.unwrap();
-                // Time for the request to get to the writer.
+                // Time for the request to get to the applier.
                 tokio::task::yield_now().await;
                 drop(stream);
             }

@@ -4,11 +4,12 @@
 mod common;
 
 use clap::CommandFactory;
+use common::Server;
 use common::clients::Sse;
 use common::process::Process;
 use common::{Answer, HANG, get, push, start, start_memory, todos};
 use reqwest::Client;
-use ringlog_server::{Config, Server};
+use ringlog_server::Cli;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,7 +96,7 @@ const STORE: &str = include_str!("store.rs");
 
 #[test]
 fn each_limit_of_the_help_has_a_test_that_attacks_it() {
-    let command = Config::command();
+    let command = Cli::command();
     let limits = command.get_arguments().filter(|option| {
         let help = option.get_help().map(ToString::to_string).unwrap_or_default();
         help.starts_with("Maximum ") || help.starts_with("Time limit ")
@@ -351,8 +352,10 @@ async fn a_page_that_is_asked_for_again_and_again_does_not_keep_its_snapshot() {
         let url = server.url();
         let (_, next) = first_page(&url).await;
         assert_eq!(get(&url, &next).await.status, 200);
-        until("it expires", &url, &next, |answer| (answer.status, answer.error().0) == (410, "VIEW_EXPIRED"))
-            .await;
+        until("it expires", &url, &next, |answer| {
+            (answer.status, answer.error().0) == (410, "SNAPSHOT_EXPIRED")
+        })
+        .await;
         until_figure(&url, "snapshots_held", 0).await;
         server.shutdown().await;
     }
@@ -379,7 +382,7 @@ async fn pages_whose_cursor_has_left_the_window_are_not_served() {
         push(&url, &todos(7, 1)).await;
         assert_eq!(get(&url, &pull).await.status, 410);
         let expired = get(&url, &next).await;
-        assert_eq!((expired.status, expired.error().0), (410, "VIEW_EXPIRED"));
+        assert_eq!((expired.status, expired.error().0), (410, "SNAPSHOT_EXPIRED"));
         until_figure(&url, "snapshots_held", 0).await;
         server.shutdown().await;
     }

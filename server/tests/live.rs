@@ -217,7 +217,7 @@ async fn a_stream_on_which_nothing_happens_shows_that_it_lives() {
 }
 
 /// Opens a stream and reads nothing of it.
-async fn not_reading(server: &ringlog_server::Server, path: &str, more: &str) -> TcpStream {
+async fn not_reading(server: &common::Server, path: &str, more: &str) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     // Little, so that the server soon has nowhere to write to.
     socket.set_recv_buffer_size(65_536).unwrap();
@@ -380,7 +380,7 @@ async fn what_a_client_says_over_a_web_socket_is_not_looked_at() {
 
 /// Sends bytes over a fresh WebSocket; answers with the code of the close frame that comes back,
 /// and whether the server then ends the connection in order.
-async fn closed_after(server: &ringlog_server::Server, bytes: &[u8]) -> (Option<u16>, bool) {
+async fn closed_after(server: &common::Server, bytes: &[u8]) -> (Option<u16>, bool) {
     let mut stream = not_reading(server, "/api/sync/ws", UPGRADE).await;
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();

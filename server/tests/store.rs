@@ -5,19 +5,22 @@
 
 mod common;
 
+use common::Server;
 use common::clients::Random;
 use common::{Rows, config, snapshot, todos};
-use ringlog_server::{Config, Server, StartError, StoreError};
+use ringlog_server::{Config, ServerError, StoreError, run};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 const FILE: &str = "ringlog.redb";
 
 fn config_in(folder: &Path) -> Config {
-    Config { data: folder.to_owned(), ..config("--capacity 30 --op-ids 30 --drain 5") }
+    config("--capacity 30 --op-ids 30 --drain 5").with_data(folder)
 }
 
-async fn start(folder: &Path) -> Result<Server, StartError> {
+async fn start(folder: &Path) -> Result<Server, ServerError> {
     Server::start(config_in(folder)).await
 }
 
@@ -53,7 +56,7 @@ fn place(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
 async fn found(bytes: &[u8]) -> Option<(Rows, String)> {
     let (folder, file) = place(bytes);
     // A copy, but the file may just as well have been damaged where it was.
-    match Server::start(Config { adopt: true, ..config_in(folder.path()) }).await {
+    match Server::start(config_in(folder.path()).with_adopt(true)).await {
         Ok(server) => {
             let url = server.url();
             let found = snapshot(&url, 100).await;
@@ -63,7 +66,7 @@ async fn found(bytes: &[u8]) -> Option<(Rows, String)> {
             Some(found.unwrap())
         }
         Err(error) => {
-            let StartError::Store(StoreError::Damaged { .. }) = &error else { panic!("{error}") };
+            let ServerError::Store(StoreError::Damaged { .. }) = &error else { panic!("{error}") };
             assert!(
                 error.to_string().contains(FILE) && error.to_string().contains("left as it is"),
                 "{error}"
@@ -232,8 +235,15 @@ async fn what_has_left_the_window_is_not_kept_on_disk() {
 #[tokio::test]
 async fn before_its_store_is_verified_a_server_listens_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let starting = Server::listen(config_in(folder.path())).await.unwrap();
-    let url = starting.url();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let ((stop, stopped), (tell, ready)) = (oneshot::channel::<()>(), oneshot::channel());
+    let shutdown = async { stopped.await.unwrap() };
+    let server = run(listener, shutdown, config_in(folder.path())).on_ready(move || tell.send(()).unwrap());
+    // It listens once it is polled, and goes on when it is polled again, however soon the store is
+    // open.
+    let mut server = server.into_future();
+    assert!(futures_util::poll!(server.as_mut()).is_pending());
     // One client for all, so that its connection is older than the routes.
     let client = reqwest::Client::new();
     let get = async |path: &str| common::Answer::of(client.get(format!("{url}{path}"))).await;
@@ -257,19 +267,21 @@ async fn before_its_store_is_verified_a_server_listens_and_says_so() {
     assert!(said.starts_with("event: unavailable\nretry: ") && said.contains("STARTING"), "{said}");
     let refused = common::push(&url, &todos(0, 1)).await;
     assert_eq!((refused.status, refused.error().0), (503, "STARTING"));
-    let server = starting.ready().await.unwrap();
+    let server = tokio::spawn(server);
+    ready.await.unwrap();
     assert_eq!(get("/readyz").await.status, 200);
     assert_eq!(get("/api/sync/pull").await.seqs(), [0; 0], "what was refused is not applied");
-    server.shutdown().await;
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
 }
 
 /// A server that cannot use its store lets go of its address.
 #[tokio::test]
 async fn a_refused_store_frees_the_address() {
     let (folder, _) = place(b"not a database at all");
-    let starting = Server::listen(config_in(folder.path())).await.unwrap();
-    let address = starting.address();
-    starting.ready().await.unwrap_err();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    Server::start_on(listener, config_in(folder.path())).await.err().unwrap();
     std::net::TcpListener::bind(address).unwrap();
 }
 
@@ -412,7 +424,7 @@ fn sized(n: usize, bytes: usize) -> serde_json::Value {
 async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let args = "--capacity 100 --max-changes 10 --max-body 2000 --window-bytes 4000";
-    let config = || Config { data: folder.path().to_owned(), ..config(args) };
+    let config = || config(args).with_data(folder.path());
     let server = Server::start(config()).await.unwrap();
     for n in 0..20 {
         assert_eq!(common::push(&server.url(), &sized(n, 1000)).await.status, 200);
@@ -443,18 +455,18 @@ async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
         assert_eq!(untyped.len().unwrap(), 5);
     }
     // A narrower window takes the youngest of what is there.
-    let server = Server::start(Config { window_bytes: 2000, ..config() }).await.unwrap();
+    let server = Server::start(config().with_window_bytes(2000)).await.unwrap();
     kept(&server, 24, 25).await;
     server.shutdown().await;
-    let error = Server::start(Config { window_bytes: 1999, ..config() }).await.unwrap_err();
+    let error = Server::start(config().with_window_bytes(1999)).await.unwrap_err();
     assert!(
         error.to_string().contains("--window-bytes is 1999: the minimum is --max-body, which is 2000"),
         "{error}"
     );
 }
 
-/// Without a store the rows are folded from the log by a follower, which must not be lapped by
-/// bytes either.
+/// In memory the rows are not folded from the log: what the window is too small for is in them all
+/// the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_changes_do_not_outrun_the_rows_in_memory() {
     let server = common::start_memory("--window-bytes 1048576 --max-wait 1").await;

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, cheapest first.
 
-use crate::{check, faults, fuzz, loom, sanitize, shell, valgrind};
+use crate::{check, faults, fuzz, loom, package, sanitize, shell, valgrind};
 use std::fs;
 use std::time::Instant;
 
@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<(), String> {
             "check --package ringlog-bench --bench micro --bench speed --bench load --features {allocator}"
         ))?;
     }
+    package::run()?;
     cargo(LOAD)?;
     loom::run(&[])?;
     faults::after_the_models()?;

@@ -225,22 +225,8 @@ fn copy() -> Result<PathBuf, String> {
     if copy.exists() {
         fs::remove_dir_all(&copy).map_err(io)?;
     }
-    copy_folder(&shell::root(), &copy).map_err(io)?;
+    shell::copy_folder(&shell::root(), &copy).map_err(io)?;
     Ok(copy)
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), to.join(name))?;
-        } else if !["target", ".git", "node_modules", "corpus"].iter().any(|skipped| name == *skipped) {
-            copy_folder(&entry.path(), &to.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

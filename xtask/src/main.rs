@@ -9,6 +9,7 @@ mod faults;
 mod fuzz;
 mod loom;
 mod mutants;
+mod package;
 mod sanitize;
 mod shell;
 mod speed;
@@ -26,6 +27,7 @@ Usage: cargo xtask VERB
   mutants [PATHS]                    small changes of the code that no test sees (cargo-mutants)
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
+  package                            features, oldest compiler and dependencies, licences, API, package contents
   instructions                       counts the instructions of each operation against its budget (valgrind)
   speed [--json] [FILTER]            the table of targets, measured (two minutes; wants a quiet machine)
   help                               this text
@@ -54,6 +56,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "mutants" => mutants::run(rest),
         "fuzz" => fuzz::run(rest),
         "sanitize" => no_more(rest).and_then(|()| sanitize::run()),
+        "package" => no_more(rest).and_then(|()| package::run()),
         "instructions" => no_more(rest).and_then(|()| valgrind::instructions()),
         "speed" => speed::run(rest),
         "help" | "--help" | "-h" => {

@@ -1,6 +1,7 @@
 //! Running commands: each is printed before it runs and timed when it is done.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,7 +75,7 @@ pub(crate) enum Outcome {
 /// Runs a command for at most `limit`; what it prints goes to the file `log`.
 pub(crate) fn run_within(command: &mut Command, limit: Duration, log: &Path) -> Result<Outcome, String> {
     let io = |error| format!("`{}`: {error}", shown(command));
-    let file = std::fs::File::create(log).map_err(io)?;
+    let file = fs::File::create(log).map_err(io)?;
     let copy = file.try_clone().map_err(io)?;
     let line = shown(command);
     let io = |error| format!("`{line}`: {error}");
@@ -98,6 +99,21 @@ pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     let named = format!("\"name\":\"{target}\"");
     let mut lines = messages.lines().rev().filter(|line| line.contains(&named));
     lines.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).map(PathBuf::from)
+}
+
+/// Copies a folder, without what is built or fetched in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(name))?;
+        } else if !["target", ".git", "node_modules", "corpus"].iter().any(|skipped| name == *skipped) {
+            copy_folder(&entry.path(), &to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The command as one would type it: the variables it sets, the program, the arguments.

@@ -1,8 +1,9 @@
 //! `GET /api/admin/backup`: one moment of the store, as a backup.
 
-use crate::app::{App, Pushes};
+use crate::app::App;
 use crate::error::ApiError;
-use crate::store::write_backup;
+use crate::store::Snapshot;
+use crate::store::disk::write_backup;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,27 +18,27 @@ const PIECE: usize = 64 << 10;
 const WAITING: usize = 4;
 
 pub(super) async fn backup(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let Pushes::Durable { store, .. } = &app.pushes else {
+    let Some(disk) = &app.disk else {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
             "NO_STORE",
             "the server runs with --memory: there is no store",
         ));
     };
-    let permit = Arc::clone(&store.backups).try_acquire_owned();
+    let permit = Arc::clone(&disk.backups).try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::unavailable("BUSY", "another backup is being taken"))?;
-    let store = Arc::clone(store);
-    let view = tokio::task::spawn_blocking(move || store.rows()).await;
-    let view =
-        view.map_err(|error| ApiError::internal(&error))?.map_err(|error| ApiError::internal(&error))?;
-    let name = format!("attachment; filename=\"ringlog-{}.backup.gz\"", view.last_seq());
+    let disk = Arc::clone(disk);
+    let moment = tokio::task::spawn_blocking(move || disk.moment()).await;
+    let moment = moment.map_err(|error| ApiError::internal(&error))?;
+    let moment = moment.map_err(|error| ApiError::internal(&error))?;
+    let name = format!("attachment; filename=\"ringlog-{}.backup.gz\"", moment.last_seq());
     let (pieces, sent) = mpsc::channel(WAITING);
     let stopping = app.stopping.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let out = BufWriter::with_capacity(PIECE, Pieces { pieces: pieces.clone() });
         // Without its last lines it is known to be cut.
-        if let Err(error) = write_backup(&view, out) {
+        if let Err(error) = write_backup(&moment, out) {
             tracing::warn!(%error, "a backup broke off");
             let _ = pieces.blocking_send(Err(error));
         }

@@ -61,6 +61,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
-    let text = app.metrics.encode(&app).map_err(|error| ApiError::internal(&error))?;
+    let text =
+        app.metrics.encode(app.log.stats(), app.gauges()).map_err(|error| ApiError::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

@@ -1,6 +1,7 @@
 //! `GET /api/sync/live`: what is there after a cursor, then what comes, as server-sent events.
 
-use super::router::{Counted, set_resume};
+use super::count::Counted;
+use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::params::Params;
@@ -31,8 +32,8 @@ pub(super) fn subscribe(
         text.parse::<Cursor>().map_err(|error| ApiError::bad_request(format!("Last-Event-ID: {error}")))
     });
     let given = params.cursor()?;
-    let start = last.transpose()?.or(given);
-    Subscriber::new(app, start, params.filter()?)
+    let start = last.transpose()?.or(given).map(|cursor| app.begin(cursor));
+    Subscriber::new(&app.live, start, params.filter()?)
 }
 
 pub(super) async fn events(

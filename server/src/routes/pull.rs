@@ -1,11 +1,11 @@
 //! `GET /api/sync/pull`: the events after a cursor, now or as soon as there is one.
 
-use super::router::set_resume;
+use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::exchange::HalfClosed;
 use crate::params::Params;
-use crate::views::MAX_PAGE_BYTES;
+use crate::snapshots::MAX_PAGE_BYTES;
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

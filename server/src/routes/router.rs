@@ -1,17 +1,18 @@
 //! Which path leads where, through what.
 
+use super::count::count;
+use super::resume::no_cursor_without_body;
 use super::{backup, health, live, page, pull, push, snapshot, socket, stats, ticket};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
 use crate::params::Params;
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ringlog::Cursor;
 use std::any::Any;
 use std::sync::Arc;
 use tower_http::CompressionLevel;
@@ -23,16 +24,10 @@ use tower_http::trace::TraceLayer;
 /// Shorter bodies are not worth compressing.
 const MIN_COMPRESSED: u64 = 1024;
 
-/// The header with the resume token of where an answer leaves its reader.
-const RESUME: &str = "ringlog-resume";
-
-/// The status that an answer counts as, where it is another than the one that it has.
-#[derive(Debug, Clone)]
-pub(super) struct Counted(pub(super) StatusCode);
-
 /// All routes.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let state = || Arc::clone(app);
+    let access = || Arc::clone(&app.access);
     let deadline = || middleware::from_fn_with_state(state(), deadline);
     let figures = Router::new()
         .route("/api/stats", get(stats::stats))
@@ -47,17 +42,17 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route_layer(deadline())
         .merge(figures)
         .merge(tickets)
-        .route_layer(middleware::from_fn_with_state(state(), auth::reader));
+        .route_layer(middleware::from_fn_with_state(access(), auth::reader));
     let streaming = Router::new()
         .route("/api/sync/live", get(live::events))
         .route("/api/sync/ws", get(socket::open))
-        .route_layer(middleware::from_fn_with_state(state(), auth::subscriber));
+        .route_layer(middleware::from_fn_with_state(access(), auth::subscriber));
     let writing = Router::new()
         .route("/api/sync/push", post(push::push))
         .route_layer(deadline())
         .route("/api/admin/backup", get(backup::backup))
         .route_layer(middleware::from_fn(no_parameters))
-        .route_layer(middleware::from_fn_with_state(state(), auth::writer));
+        .route_layer(middleware::from_fn_with_state(access(), auth::writer));
     let open = page::routes()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -81,7 +76,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .layer(middleware::from_fn(accept_identity))
         .layer(middleware::from_fn(unambiguous))
-        .layer(middleware::from_fn_with_state(state(), count))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), count))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .with_state(state())
@@ -90,23 +85,6 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 /// The path without its query: nothing of what clients send is logged.
 fn span(request: &Request) -> tracing::Span {
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
-}
-
-/// Counts answers by route and status.
-async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    // Known paths only: others would let clients fill memory with labels.
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| match path.as_str() {
-        "/api/sync/pull" => "pull",
-        "/api/sync/push" => "push",
-        "/api/sync/snapshot" => "snapshot",
-        "/api/sync/live" => "live",
-        "/api/sync/ws" => "ws",
-        _ => "other",
-    });
-    let response = next.run(request).await;
-    let status = response.extensions().get::<Counted>().map_or(response.status(), |counted| counted.0);
-    app.metrics.answered(route, status.as_u16());
-    response
 }
 
 /// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would
@@ -139,17 +117,6 @@ async fn unambiguous(request: Request, next: Next) -> Result<Response, ApiError>
         return Err(ApiError::bad_request("the address of the request names another host than `Host`"));
     }
     Ok(next.run(request).await)
-}
-
-/// Takes the resume token from an answer to HEAD: its reader is sent nothing of what lies before
-/// that.
-async fn no_cursor_without_body(request: Request, next: Next) -> Response {
-    let is_head = request.method() == Method::HEAD;
-    let mut response = next.run(request).await;
-    if is_head {
-        response.headers_mut().remove(RESUME);
-    }
-    response
 }
 
 /// Takes from `Accept-Encoding` what forbids an answer that is not compressed. The layer that
@@ -198,12 +165,4 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     ApiError::internal(&format_args!("a panic: {}", message.unwrap_or("no message"))).into_response()
-}
-
-/// Sets the header that says where the reader stands: only on an answer that holds all that lies
-/// between there and where the reader stood before.
-pub(super) fn set_resume(headers: &mut HeaderMap, cursor: Cursor) {
-    if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
-        headers.insert(RESUME, value);
-    }
 }

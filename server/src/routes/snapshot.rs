@@ -1,10 +1,11 @@
 //! `GET /api/sync/snapshot`: all rows, page by page, as they were at one moment.
 
-use super::router::set_resume;
+use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::views::{PageToken, SnapshotPage, View, is_in_window, view_id};
+use crate::snapshots::{PageToken, SnapshotPage, is_in_window, new_id, page};
+use crate::store::Snapshot;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -40,45 +41,46 @@ pub(super) async fn snapshot(
     Ok((headers, room.page(page.json)).into_response())
 }
 
-/// A page of a view that is held, as long as the log can be followed from its cursor.
+/// A page of a snapshot in the cache, as long as the log can be followed from its cursor.
 async fn next_page(app: &App, token: PageToken, limit: usize) -> Result<(SnapshotPage, u64), ApiError> {
-    let view = app.views.get(&token, app.log.oldest_seq()).ok_or_else(ApiError::view_expired)?;
-    let last_seq = view.last_seq();
-    let page = build(view, token.view(), Some(token), limit).await?;
+    let snapshot = app.snapshots.get(&token, app.log.oldest_seq()).ok_or_else(ApiError::snapshot_expired)?;
+    let last_seq = snapshot.last_seq();
+    let page = build(snapshot, token.snapshot(), Some(token), limit).await?;
     if is_in_window(last_seq, app.log.oldest_seq()) {
         Ok((page, last_seq))
     } else {
-        Err(ApiError::view_expired())
+        Err(ApiError::snapshot_expired())
     }
 }
 
-/// The first page of a view that is held, or of a new one, which is held if it has more pages.
+/// The first page of a snapshot in the cache, or of a new one, which is inserted if it has more
+/// pages.
 async fn first_page(app: &App, limit: usize) -> Result<(SnapshotPage, u64), ApiError> {
     loop {
         let window = || (app.log.head(), app.log.oldest_seq());
         let (head, oldest) = window();
-        if let Some((id, view)) = app.views.join(head, oldest) {
-            let last_seq = view.last_seq();
-            return Ok((build(view, id, None, limit).await?, last_seq));
+        if let Some((id, snapshot)) = app.snapshots.reuse(head, oldest) {
+            let last_seq = snapshot.last_seq();
+            return Ok((build(snapshot, id, None, limit).await?, last_seq));
         }
-        let view = Arc::new(app.rows().await?);
-        let id = view_id().map_err(|error| ApiError::internal(&error))?;
-        let page = build(Arc::clone(&view), id, None, limit).await?;
+        let snapshot = app.snapshot().await?;
+        let id = new_id().map_err(|error| ApiError::internal(&error))?;
+        let page = build(Arc::clone(&snapshot), id, None, limit).await?;
         let (head, oldest) = window();
-        // Not held if others took all places meanwhile: then one of theirs will do, and has to.
-        if !page.has_more || app.views.hold(id, &view, head, oldest) {
-            return Ok((page, view.last_seq()));
+        // Refused if others filled the cache meanwhile: then one of theirs will do, and has to.
+        if !page.has_more || app.snapshots.insert(id, &snapshot, head, oldest) {
+            return Ok((page, snapshot.last_seq()));
         }
     }
 }
 
 async fn build(
-    view: Arc<View>,
+    snapshot: Arc<dyn Snapshot>,
     id: u128,
     token: Option<PageToken>,
     limit: usize,
 ) -> Result<SnapshotPage, ApiError> {
-    let page = tokio::task::spawn_blocking(move || view.page(id, token.as_ref(), limit)).await;
-    let page = page.map_err(|error| ApiError::internal(&error))?;
-    page.map_err(|error| ApiError::internal(&error))
+    let built = tokio::task::spawn_blocking(move || page(&*snapshot, id, token.as_ref(), limit)).await;
+    let built = built.map_err(|error| ApiError::internal(&error))?;
+    built.map_err(|error| ApiError::internal(&error))
 }

@@ -1,6 +1,6 @@
 //! `GET /api/stats`: the figures that the page draws, as JSON.
 
-use crate::app::{App, Pushes};
+use crate::app::App;
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
@@ -61,27 +61,19 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoRespon
     let latencies = app.metrics.latencies().map(|(name, samples, [p50, p90, p99, p999, max])| {
         (name, Percentiles { samples, p50, p90, p99, p999, max })
     });
-    // Before the head is looked at, or one that has just been fed would be ahead of it.
-    let places = app.lag.all();
-    let log = app.log.stats();
-    let mut lags: Vec<u64> = places.iter().map(|place| log.head.saturating_sub(*place)).collect();
-    lags.sort_unstable();
     let figures = Figures {
         incarnation: app.log.incarnation().to_string(),
         uptime_seconds: app.metrics.uptime().as_secs_f64(),
-        store: match app.pushes {
-            Pushes::Durable { .. } => "durable",
-            Pushes::Memory { .. } => "memory",
-        },
-        writable: app.pushes.is_writable(),
+        store: if app.disk.is_some() { "durable" } else { "memory" },
+        writable: app.sequencer.is_writable(),
         capacity: app.config.capacity,
         connections: app.open_connections(),
-        subscribers: app.live_streams(),
-        snapshots_held: app.views.len(),
-        pushes_waiting: app.pushes.waiting(),
-        followers: Followers::new(&lags),
+        subscribers: app.live.streams(),
+        snapshots_held: app.snapshots.len(),
+        pushes_waiting: app.sequencer.waiting(),
+        followers: Followers::new(&app.live.lags()),
         latency_seconds: BTreeMap::from(latencies),
-        log,
+        log: app.log.stats(),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(figures)))
 }

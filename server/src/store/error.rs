@@ -1,6 +1,6 @@
 //! What can be wrong with a store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a store cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -77,20 +77,13 @@ pub enum StoreError {
         /// Which file.
         path: PathBuf,
         /// What the database says.
-        source: redb::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-pub(super) fn io(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io { path: path.to_owned(), source }
-}
-
-/// What the database says of a file.
-pub(super) fn failed(path: &Path, source: impl Into<redb::Error>) -> StoreError {
-    match source.into() {
-        redb::Error::Io(source) => io(path, source),
-        redb::Error::Corrupted(reason) => StoreError::Damaged { path: path.to_owned(), reason },
-        redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-        source => StoreError::Failed { path: path.to_owned(), source },
+impl StoreError {
+    /// Whether the store must not be written to any more.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Format { .. })
     }
 }

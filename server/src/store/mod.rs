@@ -1,49 +1,75 @@
-//! What is kept on disk: rows, the window of events, the op ids, and which log it is. One file,
-//! `ringlog.redb`, beside a lock and a watermark.
+//! Where the rows are kept: three small traits, and two providers of them.
 //!
-//! | table | key | value |
-//! | --- | --- | --- |
-//! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark` | 8, 16, 8, 16 and 16 bytes, the most significant first |
-//! | `rows` | entity, row id | seq of its last change, data |
-//! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
-//! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |
+//! - [`Store`] is the applier's: it commits groups of pushes, one after the other.
+//! - [`Reader`] is for requests: it takes snapshots, from any thread, and waits for no commit.
+//! - [`Snapshot`] is the rows of one moment.
 //!
-//! This is format 2. Format 1 has no `identity`, and a table `op_ids` without fingerprints; it is
-//! converted when it is opened.
-//!
-//! # Opening
-//!
-//! A new store is made under another name, committed, and then renamed: under its own name there is
-//! a whole store or none.
-//!
-//! A store that is there is first opened through an [`Overlay`](overlay::Overlay), which keeps in
-//! memory what redb would write to repair it. There all checksums are verified and all of the
-//! window is read. Only if nothing is wrong is the file opened for writing: whatever else is found,
-//! the server refuses to start and the file is as it was. Nothing of the store is served before all
-//! of it is verified; the server listens meanwhile, and says so.
-//!
-//! Commits are made in two phases (redb's word: the pages are synced before the header names them).
-//! So a header that names a broken page means that the file was damaged, never that a commit was
-//! torn, and redb does not fall back silently to the commit before, which would lose what was
-//! acknowledged.
-//!
-//! Whether it is the store that was in use last or a copy, which becomes another log, is told in
-//! [`identity`].
+//! [`memory`] keeps nothing after the process ends. [`disk`] keeps everything in one file. Opening
+//! a provider gives a store, a reader and the log that goes on where the store ends. Both pass one
+//! suite of tests, `conformance`.
 
-mod backup;
-mod disk;
-mod error;
-mod folder;
-mod identity;
-mod open;
-mod overlay;
-mod tables;
-mod view;
-
-pub use backup::BackupSummary;
-pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};
 #[cfg(test)]
-pub(crate) use disk::Opener;
-pub(crate) use disk::{Committer, Failure, Store};
+mod conformance;
+pub(crate) mod disk;
+mod error;
+pub(crate) mod memory;
+
 pub use error::StoreError;
-pub(crate) use view::StoredRows;
+
+use ringlog::PushClaim;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Commits what is pushed. One thread has it, the applier.
+pub(crate) trait Store: Send {
+    /// Commits the changes of these claims, all or none: rows, events and op ids. The first event
+    /// gets `first_seq`, the others the seqs that follow. They are kept when this returns, for as
+    /// long as the provider keeps anything.
+    fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError>;
+
+    /// Makes the store usable after a commit that failed. Returns the last seq that is committed,
+    /// which tells what became of that commit.
+    fn recover(&mut self) -> Result<u64, StoreError>;
+
+    /// Checks that the store can take commits again.
+    fn probe(&mut self) -> Result<(), StoreError>;
+}
+
+/// Takes snapshots.
+pub(crate) trait Reader: Send + Sync {
+    /// The rows as of the last commit.
+    fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError>;
+}
+
+/// The rows of one moment. It stays as it is, whatever is committed meanwhile.
+pub(crate) trait Snapshot: Send + Sync {
+    /// The seq up to which every change is in the rows.
+    fn last_seq(&self) -> u64;
+
+    /// Calls `each` for the rows after a key (entity, row id), in the order of keys, until it
+    /// breaks.
+    fn scan(
+        &self,
+        after: Option<(&str, &str)>,
+        each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+}
+
+/// One row of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "row_id is the word of the API")]
+pub(crate) struct Row<'a> {
+    pub(crate) entity: &'a str,
+    pub(crate) row_id: &'a str,
+    /// The seq of its last change.
+    pub(crate) seq: u64,
+    pub(crate) data: Option<&'a str>,
+}
+
+/// A commit that failed. The store must [recover](Store::recover) before the next one.
+#[derive(Debug)]
+pub(crate) struct CommitError {
+    /// Whether it is certain that nothing was written: it failed before the commit began.
+    pub(crate) nothing_written: bool,
+    pub(crate) error: StoreError,
+}

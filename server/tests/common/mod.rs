@@ -13,9 +13,11 @@ pub mod clients;
 pub mod history;
 pub mod process;
 pub mod relay;
+pub mod server;
 
-use clap::Parser;
-use ringlog_server::{Config, Server, StartError};
+pub use server::Server;
+
+use ringlog_server::{Cli, Config, ServerError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,10 +28,10 @@ pub const HANG: Duration = Duration::from_secs(120);
 /// Rows by entity and row id, each with the seq of its last change and its data.
 pub type Rows = BTreeMap<(String, String), (u64, Value)>;
 
-/// A configuration from arguments, on a free port.
+/// A configuration from arguments.
 pub fn config(args: &str) -> Config {
-    let all = ["ringlog-server", "--listen", "127.0.0.1:0"].into_iter().chain(args.split_whitespace());
-    Config::parse_from(all)
+    let all = ["ringlog-server"].into_iter().chain(args.split_whitespace());
+    Cli::load_from(all).unwrap_or_else(|error| panic!("{error}")).serve.config()
 }
 
 /// A server in this process.
@@ -37,7 +39,7 @@ pub async fn start(args: &str) -> Server {
     try_start(args).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub async fn try_start(args: &str) -> Result<Server, StartError> {
+pub async fn try_start(args: &str) -> Result<Server, ServerError> {
     Server::start(config(args)).await
 }
 

@@ -1,9 +1,10 @@
 //! The folder that holds a store: its files, their permissions, and the lock that keeps a second
 //! server out.
 
-use super::error::{StoreError, io};
+use super::files::{io, private, sync_folder};
 use super::identity::Identity;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use crate::store::StoreError;
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -167,19 +168,4 @@ fn make_folder(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made,
     }
-}
-
-/// Opens files; those that it makes are for their owner only.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Puts the names in a folder on disk.
-pub(super) fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    // `parent` of a bare name is empty.
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

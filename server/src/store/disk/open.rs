@@ -1,17 +1,18 @@
 //! Making a store, and opening one that is there.
 
-use super::disk::{Committer, Opener, Store, Window};
-use super::error::{StoreError, failed, io};
+use super::files::{failed, io};
 use super::folder::{Folder, StoreFile, empty_file, has_store, store_in, warn_of_others};
 use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
+use super::snapshot::DiskSnapshot;
+use super::store::{DiskReader, DiskStore, Opener, Window};
 use super::tables::{
     EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY, META,
     OP_IDS, OP_IDS_1, create, kind_from_byte, text_len,
 };
-use super::view::StoredRows;
 use crate::config::Config;
 use crate::crash;
+use crate::store::StoreError;
 use redb::{
     ConcurrencyMode, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
     WriteTransaction,
@@ -23,60 +24,58 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What opening a store gives: what requests read from, what the writer commits with, and the log.
-pub(crate) type Opened = (Arc<Store>, Committer, ChangeLog);
+/// What opening a store gives: the store, its reader, and the log that goes on where it ends.
+pub(crate) type Opened = (DiskStore, Arc<DiskReader>, ChangeLog);
 
-impl Store {
-    /// Opens the store in the configured folder, makes one if there is none, and restores the log
-    /// from it.
-    pub(crate) fn open(config: &Config, log: Builder) -> Result<Opened, StoreError> {
-        let cache = cache_size(config);
-        let opener = move |path: &Path| builder(cache / 2).open(path);
-        Self::open_with(config, log, Box::new(opener))
-    }
+/// Opens the store in the configured folder, or makes one if there is none, and restores the log
+/// from it.
+pub(crate) fn open(config: &Config, log: Builder) -> Result<Opened, StoreError> {
+    let cache = cache_size(config);
+    let opener = move |path: &Path| builder(cache / 2).open(path);
+    open_with(config, log, Box::new(opener))
+}
 
-    /// As [`open`](Self::open), by a given way to open the file for writing.
-    pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
-        // A mistyped name would be adopted as an empty log.
-        if config.adopt && !has_store(&store_in(&config.data))? {
-            return Err(missing(&store_in(&config.data)));
-        }
-        let folder = Folder::lock(&config.data)?;
-        let path = folder.store();
-        if !folder.has_store()? {
-            make(&folder)?;
-        }
-        warn_of_others(&path);
-        let marks = Marks::read(folder.path())?;
-        let found = verify(&path, cache_size(config), |transaction| {
-            Reader { transaction, path: &path }.read(config, &marks, log)
-        })?;
-        crash::point("verified");
-        let database = opener(&path).map_err(|error| failed(&path, error))?;
-        let last_seq = found.log.last_seq();
-        let mut watermark = Watermark::begin(folder.path(), last_seq, found.kept.mark, &marks);
-        crash::point("begun");
-        // One that is there and cannot be taken over stays the store's; one that is not is
-        // forgotten.
-        let mark = watermark.identity()?.or_else(|| found.kept.mark.filter(|mark| marks.has(*mark)));
-        if found.is_outdated || mark != found.kept.mark {
-            settle(&database, &found, mark).map_err(|error| failed(&path, error))?;
-            crash::point("settled");
-        }
-        watermark.settle(last_seq, &marks)?;
-        let reader =
-            builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
-        let file = StoreFile::open(&path)?;
-        let store = Arc::new(Store::new(path, reader));
-        let window = Window {
-            capacity: config.capacity as u64,
-            max_bytes: config.window_bytes as u64,
-            bytes: found.window_bytes,
-        };
-        let committer =
-            Committer::new((Arc::clone(&store), folder, file), (database, opener), watermark, window, config);
-        Ok((store, committer, found.log))
+/// As [`open`], with a given way to open the file for writing.
+pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
+    // A mistyped name would be adopted as an empty log.
+    if config.adopt && !has_store(&store_in(&config.data))? {
+        return Err(missing(&store_in(&config.data)));
     }
+    let folder = Folder::lock(&config.data)?;
+    let path = folder.store();
+    if !folder.has_store()? {
+        make(&folder)?;
+    }
+    warn_of_others(&path);
+    let marks = Marks::read(folder.path())?;
+    let found = verify(&path, cache_size(config), |transaction| {
+        Reader { transaction, path: &path }.read(config, &marks, log)
+    })?;
+    crash::point("verified");
+    let database = opener(&path).map_err(|error| failed(&path, error))?;
+    let last_seq = found.log.last_seq();
+    let mut watermark = Watermark::begin(folder.path(), last_seq, found.kept.mark, &marks);
+    crash::point("begun");
+    // One that is there and cannot be taken over stays the store's; one that is not is
+    // forgotten.
+    let mark = watermark.identity()?.or_else(|| found.kept.mark.filter(|mark| marks.has(*mark)));
+    if found.is_outdated || mark != found.kept.mark {
+        settle(&database, &found, mark).map_err(|error| failed(&path, error))?;
+        crash::point("settled");
+    }
+    watermark.settle(last_seq, &marks)?;
+    let reader =
+        builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
+    let file = StoreFile::open(&path)?;
+    let reader = Arc::new(DiskReader::new(path, reader));
+    let window = Window {
+        capacity: config.capacity as u64,
+        max_bytes: config.window_bytes as u64,
+        bytes: found.window_bytes,
+    };
+    let parts = (Arc::clone(&reader), folder, file);
+    let store = DiskStore::new(parts, (database, opener), watermark, window, config);
+    Ok((store, reader, found.log))
 }
 
 fn cache_size(config: &Config) -> usize {
@@ -92,9 +91,9 @@ fn builder(cache: usize) -> redb::Builder {
 }
 
 /// Reads one moment of the store in a folder, be a server running on it or not.
-pub(super) fn with_view<T>(
+pub(super) fn with_moment<T>(
     folder: &Path,
-    read: impl FnOnce(&StoredRows) -> Result<T, StoreError>,
+    read: impl FnOnce(&DiskSnapshot) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     const CACHE: usize = 64 << 20;
     let path = store_in(folder);
@@ -103,7 +102,7 @@ pub(super) fn with_view<T>(
     }
     let read = |transaction: &ReadTransaction| {
         check_format(transaction, &path)?;
-        read(&StoredRows::new(transaction).map_err(|error| failed(&path, error))?)
+        read(&DiskSnapshot::new(transaction, &path).map_err(|error| failed(&path, error))?)
     };
     match builder(CACHE).open_read_only(&path) {
         Ok(database) => {

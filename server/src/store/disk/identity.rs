@@ -51,8 +51,8 @@
 //! finds marks that are above the store and mints once more, which no client has seen the
 //! difference of.
 
-use super::error::{StoreError, io};
-use super::folder::{private, sync_folder};
+use super::files::{io, private, sync_folder};
+use crate::store::StoreError;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;

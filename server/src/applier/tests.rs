@@ -1,17 +1,19 @@
-//! The writer on a disk that fails on command: at each call of a commit, with each error, once or
+//! The applier on a disk that fails on command: at each call of a commit, with each error, once or
 //! until it is mended.
 
 use super::*;
 use crate::config::Config;
+use crate::envelope::Push;
+use crate::sequencer::{Sequencer, sequencer};
 use crate::share::Pushing;
-use crate::store::{Opener, Store};
-use clap::Parser;
+use crate::store::disk::{DiskReader, Opener, open_with};
+use crate::store::{Reader, Snapshot};
 use redb::backends::FileBackend;
 use redb::{BackendError, ConcurrencyMode, Database, DatabaseError, StorageBackend};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,36 +141,40 @@ fn request(number: usize) -> Push {
 /// A server's parts on a disk.
 struct Parts {
     log: Arc<ChangeLog>,
-    store: Arc<Store>,
-    writer: Writer,
-    thread: JoinHandle<()>,
+    reader: Arc<DiskReader>,
+    sequencer: Sequencer,
+    applier: JoinHandle<()>,
     failed: CancellationToken,
 }
 
 fn parts(folder: &Path, disk: &Arc<Disk>) -> Parts {
-    let config =
-        Config::parse_from(["ringlog-server", "--data", folder.to_str().unwrap(), "--store-cache", "4"]);
-    let (store, committer, log) =
-        Store::open_with(&config, ChangeLog::builder().capacity(1000), opener(Arc::clone(disk))).unwrap();
+    let config = Config::default().with_data(folder).with_store_cache(4);
+    let opener = opener(Arc::clone(disk));
+    let (store, reader, log) = open_with(&config, ChangeLog::builder().capacity(1000), opener).unwrap();
     let (log, failed) = (Arc::new(log), CancellationToken::new());
-    let metrics = Arc::new(Metrics::new());
-    let (writer, thread) = Writer::start(Arc::clone(&log), committer, metrics, failed.clone()).unwrap();
-    Parts { log, store, writer, thread, failed }
+    let (sequencer, groups) = sequencer();
+    let applier = Applier::new(Arc::clone(&log), Box::new(store), Arc::new(Metrics::new()), groups);
+    Parts { log, reader, sequencer, applier: applier.start(failed.clone()).unwrap(), failed }
 }
 
-fn rows(store: &Store) -> BTreeMap<String, (u64, String)> {
-    let view = store.rows().expect("no read fails");
-    let mut rows = BTreeMap::new();
-    view.walk(None, |_, row_id, seq, data| {
-        rows.insert(row_id.to_owned(), (seq, data.unwrap_or_default().to_owned()));
-        true
-    })
-    .expect("no read fails");
+type Rows = BTreeMap<String, (u64, String)>;
+
+fn rows(snapshot: &dyn Snapshot) -> Rows {
+    let mut rows = Rows::new();
+    let scanned = snapshot.scan(None, &mut |row| {
+        rows.insert(row.row_id.to_owned(), (row.seq, row.data.unwrap_or_default().to_owned()));
+        ControlFlow::Continue(())
+    });
+    scanned.expect("no read fails");
     rows
 }
 
-fn folded(log: &ChangeLog) -> BTreeMap<String, (u64, String)> {
-    let mut rows = BTreeMap::new();
+fn stored(reader: &DiskReader) -> Rows {
+    rows(&*reader.snapshot().expect("no read fails"))
+}
+
+fn folded(log: &ChangeLog) -> Rows {
+    let mut rows = Rows::new();
     for event in &log.read(0, 1000).unwrap() {
         rows.insert(
             event.row_id().to_owned(),
@@ -190,17 +196,17 @@ enum Met {
 /// doubled or left half done, and no read fails at any time.
 async fn run(plan: Plan) -> Met {
     let (folder, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
-    let Parts { log, store, writer, thread, failed } = parts(folder.path(), &disk);
+    let Parts { log, reader, sequencer, applier, failed } = parts(folder.path(), &disk);
     for number in 0..3 {
-        writer.push(request(number)).await.unwrap();
+        sequencer.push(request(number)).await.unwrap();
     }
-    let early = store.rows().unwrap();
-    let before = rows(&store);
+    let early = reader.snapshot().unwrap();
+    let before = rows(&*early);
     *disk.plan.lock().unwrap() = Some(plan);
     let (mut met, mut pushed) = (Met::Nothing, 0);
     for number in 3..100 {
         pushed = number + 3;
-        match writer.push(request(number)).await {
+        match sequencer.push(request(number)).await {
             Ok(_) if disk.failed.load(Ordering::Relaxed) > 0 => break,
             Ok(_) => continue,
             Err(Refused::ReadOnly(_)) => met = Met::Refused,
@@ -208,7 +214,7 @@ async fn run(plan: Plan) -> Met {
             Err(Refused::Busy) => panic!("{plan:?}: nobody else pushes"),
         }
         // A push that was refused shows in no read, one whose outcome is unknown not yet.
-        assert_eq!(rows(&store), folded(&log), "{plan:?}");
+        assert_eq!(stored(&reader), folded(&log), "{plan:?}");
         break;
     }
     assert!(disk.failed.load(Ordering::Relaxed) > 0, "{plan:?} is never met");
@@ -217,36 +223,29 @@ async fn run(plan: Plan) -> Met {
     for number in 0..pushed {
         let mut request = request(number);
         let response = loop {
-            match writer.push(request).await {
+            match sequencer.push(request).await {
                 Ok(response) => break response,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
-            assert!(!failed.is_cancelled(), "{plan:?}: the writer has ended");
+            assert!(!failed.is_cancelled(), "{plan:?}: the applier has ended");
             request = self::request(number);
         };
         assert_eq!(response.applied, 2, "{plan:?}: {response:?}");
     }
-    assert_eq!((log.last_seq(), folded(&log)), (last, rows(&store)), "{plan:?}: each was applied once");
-    let mut seen = BTreeMap::new();
-    early
-        .walk(None, |_, row_id, seq, data| {
-            seen.insert(row_id.to_owned(), (seq, data.unwrap_or_default().to_owned()));
-            true
-        })
-        .unwrap();
-    assert_eq!(seen, before, "{plan:?}: a view from before is what it was");
-    let expected = rows(&store);
-    drop((writer, early, store));
-    tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+    assert_eq!((log.last_seq(), folded(&log)), (last, stored(&reader)), "{plan:?}: each was applied once");
+    assert_eq!(rows(&*early), before, "{plan:?}: a snapshot from before is what it was");
+    let expected = stored(&reader);
+    drop((sequencer, early, reader));
+    tokio::task::spawn_blocking(move || applier.join().unwrap()).await.unwrap();
     let after = parts(folder.path(), &Arc::new(Disk::default()));
     assert_eq!(
-        (after.log.last_seq(), rows(&after.store)),
+        (after.log.last_seq(), stored(&after.reader)),
         (last, expected.clone()),
         "{plan:?}: it is on disk"
     );
     assert_eq!(folded(&after.log), expected, "{plan:?}: the log goes on");
-    drop(after.writer);
-    tokio::task::spawn_blocking(move || after.thread.join().unwrap()).await.unwrap();
+    drop(after.sequencer);
+    tokio::task::spawn_blocking(move || after.applier.join().unwrap()).await.unwrap();
     met
 }
 

@@ -5,12 +5,13 @@
 //! back, in memory that does not grow with it. One that was cut or damaged is known by the checksum
 //! of gzip and by its last line.
 
-use super::error::{StoreError, failed, io};
-use super::folder::{Folder, private, sync_folder};
+use super::files::{failed, io, private, sync_folder};
+use super::folder::Folder;
 use super::identity::{Identity, Watermark};
-use super::open::{fill, verify, with_view};
+use super::open::{fill, verify, with_moment};
+use super::snapshot::{DiskSnapshot, as_io};
 use super::tables::{EVENTS, OP_IDS, ROWS, kind_from_byte};
-use super::view::{StoredRows, as_io};
+use crate::store::{Snapshot, StoreError};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
@@ -65,35 +66,35 @@ pub struct BackupSummary {
 ///
 /// # Errors
 /// Those of the writer, as they are; those of the store.
-pub(crate) fn write_backup(view: &StoredRows, out: impl Write) -> stdio::Result<BackupSummary> {
+pub(crate) fn write_backup(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSummary> {
     // On a damaged page redb may panic rather than to return an error.
-    catch_unwind(AssertUnwindSafe(|| write_lines(view, out)))
+    catch_unwind(AssertUnwindSafe(|| write_lines(moment, out)))
         .unwrap_or_else(|_| Err(stdio::Error::other("the store is damaged: reading it panics")))
 }
 
-fn write_lines(view: &StoredRows, out: impl Write) -> stdio::Result<BackupSummary> {
+fn write_lines(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSummary> {
     let mut lines =
         Lines { out: BufWriter::with_capacity(1 << 16, GzEncoder::new(out, Compression::fast())) };
-    let mut summary = BackupSummary { last_seq: view.last_seq(), ..BackupSummary::default() };
+    let mut summary = BackupSummary { last_seq: moment.last_seq(), ..BackupSummary::default() };
     lines.write(&Line::Backup {
         format: FORMAT,
-        incarnation: view.incarnation().to_string().into(),
+        incarnation: moment.incarnation().to_string().into(),
         last_seq: summary.last_seq,
     })?;
-    for entry in view.rows().iter().map_err(as_io)? {
+    for entry in moment.rows().iter().map_err(as_io)? {
         let (key, value) = entry.map_err(as_io)?;
         let ((entity, row_id), (seq, data)) = (key.value(), value.value());
         lines.write(&Line::Row(entity.into(), row_id.into(), seq, data.map(Into::into)))?;
         summary.rows += 1;
     }
-    for entry in view.events().iter().map_err(as_io)? {
+    for entry in moment.events().iter().map_err(as_io)? {
         let (seq, event) = entry.map_err(as_io)?;
         let (timestamp, kind, entity, row_id, data) = event.value();
         let (entity, row_id, data) = (entity.into(), row_id.into(), data.map(Into::into));
         lines.write(&Line::Event(seq.value(), timestamp, kind, entity, row_id, data))?;
         summary.events += 1;
     }
-    view.walk_op_ids(|seq, client_id, op_id, fingerprint| {
+    moment.walk_op_ids(|seq, client_id, op_id, fingerprint| {
         lines.write(&Line::OpId(seq, client_id.map(Into::into), op_id.into(), fingerprint))?;
         summary.op_ids += 1;
         Ok(())
@@ -123,7 +124,9 @@ impl<W: Write> Lines<W> {
 /// then.
 pub(crate) fn backup_folder(folder: &Path, to: &Path) -> Result<BackupSummary, StoreError> {
     write_file(to, |file, partial| {
-        with_view(folder, |view| write_backup(view, file).map(drop).map_err(|source| io(partial, source)))
+        with_moment(folder, |moment| {
+            write_backup(moment, file).map(drop).map_err(|source| io(partial, source))
+        })
     })
 }
 

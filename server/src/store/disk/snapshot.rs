@@ -1,22 +1,27 @@
 //! The store as it was at one moment.
 
+use super::files::failed;
 use super::tables::{
     EVENTS, EventValue, FORMAT_1, FORMAT_KEY, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, OP_IDS_1,
     OpIdValue, OpIdValue1, ROWS, RowKey, RowValue,
 };
+use crate::store::{Row, Snapshot, StoreError};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use ringlog::Incarnation;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The tables of one transaction. While a clone of it is held, the store keeps their pages.
 #[derive(Clone)]
-pub(crate) struct StoredRows {
+pub(crate) struct DiskSnapshot {
     tables: Arc<Tables>,
 }
 
 struct Tables {
+    /// Of the file.
+    path: PathBuf,
     rows: ReadOnlyTable<RowKey, RowValue>,
     events: ReadOnlyTable<u64, EventValue>,
     op_ids: OpIds,
@@ -29,14 +34,15 @@ enum OpIds {
     Format2(ReadOnlyTable<u64, OpIdValue>),
 }
 
-impl StoredRows {
-    pub(super) fn new(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+impl DiskSnapshot {
+    pub(super) fn new(transaction: &ReadTransaction, path: &Path) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
         let missing = |key: &str| redb::Error::Corrupted(format!("no {key}"));
         let last_seq = meta.get(LAST_SEQ_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
         let incarnation = meta.get(INCARNATION_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
         let format = meta.get(FORMAT_KEY)?;
         let tables = Tables {
+            path: path.to_owned(),
             rows: transaction.open_table(ROWS)?,
             events: transaction.open_table(EVENTS)?,
             op_ids: match format.as_ref().map(redb::AccessGuard::value) {
@@ -51,11 +57,6 @@ impl StoredRows {
         Ok(Self { tables: Arc::new(tables) })
     }
 
-    /// The seq of the last change in them.
-    pub(crate) fn last_seq(&self) -> u64 {
-        self.tables.last_seq
-    }
-
     pub(super) fn incarnation(&self) -> Incarnation {
         self.tables.incarnation
     }
@@ -66,6 +67,22 @@ impl StoredRows {
 
     pub(super) fn events(&self) -> &ReadOnlyTable<u64, EventValue> {
         &self.tables.events
+    }
+
+    fn scan_rows(
+        &self,
+        after: Option<(&str, &str)>,
+        each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), redb::Error> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for entry in self.tables.rows.range::<(&str, &str)>((from, Bound::Unbounded))? {
+            let (key, value) = entry?;
+            let ((entity, row_id), (seq, data)) = (key.value(), value.value());
+            if each(Row { entity, row_id, seq, data }).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` with seq, client id, op id and fingerprint of each op id, in the order of seqs.
@@ -91,23 +108,19 @@ impl StoredRows {
         }
         Ok(())
     }
+}
 
-    /// Calls `each` with entity, row id, seq and data of the rows after a key, in the order of the
-    /// keys, until it says to stop.
-    pub(crate) fn walk(
+impl Snapshot for DiskSnapshot {
+    fn last_seq(&self) -> u64 {
+        self.tables.last_seq
+    }
+
+    fn scan(
         &self,
         after: Option<(&str, &str)>,
-        mut each: impl FnMut(&str, &str, u64, Option<&str>) -> bool,
-    ) -> Result<(), redb::Error> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for entry in self.tables.rows.range::<(&str, &str)>((from, Bound::Unbounded))? {
-            let (key, value) = entry?;
-            let ((entity, row_id), (seq, data)) = (key.value(), value.value());
-            if !each(entity, row_id, seq, data) {
-                break;
-            }
-        }
-        Ok(())
+        each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.scan_rows(after, each).map_err(|error| failed(&self.tables.path, error))
     }
 }
 

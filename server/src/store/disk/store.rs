@@ -1,18 +1,20 @@
-//! The store in use: commits by the one writer, views for clients that load the rows.
+//! The store in use: commits by the applier, snapshots for clients that load the rows.
 //!
-//! The file is open twice. The [`Committer`] has it for writing, the [`Store`] for reading, in
+//! The file is open twice. The [`DiskStore`] has it for writing, the [`DiskReader`] for reading, in
 //! redb's mode of one writer and many readers: a reader holds locks on the file that keep the pages
 //! of its moment, whichever handle writes. A handle on which a write failed is of no use any more,
 //! for reading neither; with two of them the one for reading does not notice, and the other one can
 //! be replaced.
 
-use super::error::{StoreError, failed};
-use super::folder::{Folder, StoreFile, private};
+use super::files::failed;
+use super::files::private;
+use super::folder::{Folder, StoreFile};
 use super::identity::Watermark;
+use super::snapshot::DiskSnapshot;
 use super::tables::{EVENTS, LAST_SEQ_KEY, META, OP_IDS, ROWS, kind_to_byte, text_len};
-use super::view::StoredRows;
 use crate::config::Config;
 use crate::crash;
+use crate::store::{CommitError, Reader, Snapshot, Store, StoreError};
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, WriteTransaction,
@@ -30,20 +32,20 @@ const PROBE_FILE: &str = "ringlog.probe";
 /// How a file is opened for writing, without making one.
 pub(crate) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
 
-/// What requests read from.
-pub(crate) struct Store {
+/// Takes snapshots, through a handle of its own.
+pub(crate) struct DiskReader {
     path: PathBuf,
     reader: ReadOnlyDatabase,
-    /// What is served while the committer's handle is being replaced: no transaction can begin
-    /// then.
-    held: Mutex<Option<StoredRows>>,
+    /// The snapshot that is served while the store's handle is being replaced: no transaction can
+    /// begin then.
+    held: Mutex<Option<DiskSnapshot>>,
     /// One backup is sent at a time.
     pub(crate) backups: Arc<Semaphore>,
 }
 
-/// What the writer commits with. The store is closed when it is dropped.
-pub(crate) struct Committer {
-    store: Arc<Store>,
+/// Commits to the file, which is closed when this is dropped.
+pub(crate) struct DiskStore {
+    reader: Arc<DiskReader>,
     /// None after a failure, until it is opened again.
     database: Option<Database>,
     opener: Opener,
@@ -64,22 +66,14 @@ pub(super) struct Window {
     pub(super) bytes: u64,
 }
 
-/// A commit that failed. The committer must be [reopened](Committer::reopen).
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// Whether nothing of the transaction can be on disk: it failed before the commit began.
-    pub(crate) is_known: bool,
-    pub(crate) error: StoreError,
-}
-
-impl Store {
+impl DiskReader {
     pub(super) fn new(path: PathBuf, reader: ReadOnlyDatabase) -> Self {
         Self { path, reader, held: Mutex::default(), backups: Arc::new(Semaphore::new(1)) }
     }
 
-    /// The rows as they are now, and will be in this view whatever is committed.
-    pub(crate) fn rows(&self) -> Result<StoredRows, StoreError> {
-        // Locked until the transaction has begun: the committer's handle must not go meanwhile.
+    /// The store as of the last commit.
+    pub(crate) fn moment(&self) -> Result<DiskSnapshot, StoreError> {
+        // Locked until the transaction has begun: the store's handle must not go meanwhile.
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match &*held {
             Some(rows) => Ok(rows.clone()),
@@ -87,9 +81,9 @@ impl Store {
         }
     }
 
-    fn begin(&self) -> Result<StoredRows, StoreError> {
+    fn begin(&self) -> Result<DiskSnapshot, StoreError> {
         let transaction = self.reader.begin_read().map_err(|error| failed(&self.path, error))?;
-        StoredRows::new(&transaction).map_err(|error| failed(&self.path, error))
+        DiskSnapshot::new(&transaction, &self.path).map_err(|error| failed(&self.path, error))
     }
 
     /// Serves the rows of this moment until they are released.
@@ -108,16 +102,22 @@ impl Store {
     }
 }
 
-impl Committer {
+impl Reader for DiskReader {
+    fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        Ok(Arc::new(self.moment()?))
+    }
+}
+
+impl DiskStore {
     pub(super) fn new(
-        (store, folder, file): (Arc<Store>, Folder, StoreFile),
+        (reader, folder, file): (Arc<DiskReader>, Folder, StoreFile),
         (database, opener): (Database, Opener),
         watermark: Watermark,
         window: Window,
         config: &Config,
     ) -> Self {
         Self {
-            store,
+            reader,
             database: Some(database),
             opener,
             watermark,
@@ -128,44 +128,18 @@ impl Committer {
         }
     }
 
-    /// Writes what these claims hold, in one transaction that is on disk when this returns. The
-    /// first event gets the seq `first`, the others the next ones.
-    pub(crate) fn commit<'a>(
-        &mut self,
-        first: u64,
-        claims: impl Iterator<Item = &'a PushClaim<'a>>,
-    ) -> Result<(), Failure> {
-        self.file.check().map_err(|error| Failure { is_known: true, error })?;
-        let path = self.store.path.clone();
-        let failure = |is_known, error: redb::Error| Failure { is_known, error: failed(&path, error) };
-        let (transaction, last_seq, bytes) =
-            self.prepare(first, claims).map_err(|error| failure(true, error))?;
-        crash::point("written");
-        transaction.commit().map_err(|error| failure(false, error.into()))?;
-        crash::point("committed");
-        self.window.bytes = bytes;
-        self.committed(last_seq);
-        Ok(())
-    }
-
-    /// Notes that everything up to `last_seq` is on disk.
-    pub(crate) fn committed(&mut self, last_seq: u64) {
-        self.watermark.note(last_seq);
-        crash::point("marked");
-    }
-
     /// A transaction with all that is to be committed, its last seq, and how many bytes of text the
     /// window then has.
-    fn prepare<'a>(
+    fn prepare(
         &self,
-        first: u64,
-        claims: impl Iterator<Item = &'a PushClaim<'a>>,
+        first_seq: u64,
+        claims: &[&PushClaim<'_>],
     ) -> Result<(WriteTransaction, u64, u64), redb::Error> {
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
-        let (mut seq, mut bytes) = (first, self.window.bytes);
+        let (mut seq, mut bytes) = (first_seq, self.window.bytes);
         for claim in claims {
             bytes += write(&transaction, seq, claim)?;
             seq += claim.changes().len() as u64;
@@ -198,26 +172,54 @@ impl Committer {
         Ok(bytes)
     }
 
-    /// Opens the file anew, and answers with the last seq on disk: after a failed commit this tells
-    /// what became of it. What is found is on disk for good, since opening commits again. Readers
-    /// go on as if nothing had happened.
-    pub(crate) fn reopen(&mut self) -> Result<u64, StoreError> {
+    /// Opens the file anew. Readers go on as if nothing had happened.
+    fn reopen(&mut self) -> Result<u64, StoreError> {
         // Another file would tell of another log.
         self.file.check()?;
-        self.store.hold();
+        self.reader.hold();
         // Its locks go with it.
         self.database = None;
-        let path = &self.store.path;
+        let path = &self.reader.path;
         let database = (self.opener)(path).map_err(|error| failed(path, error))?;
-        let (last_seq, bytes) = standing(&database).map_err(|error| failed(path, error))?;
+        let (last_seq, bytes) = standing(&database, path).map_err(|error| failed(path, error))?;
         self.window.bytes = bytes;
         self.database = Some(database);
-        self.store.release();
+        self.reader.release();
         Ok(last_seq)
     }
 
-    /// Whether the disk takes something again. Nothing of it stays.
-    pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
+    /// Notes that everything up to `last_seq` is on disk.
+    fn committed(&mut self, last_seq: u64) {
+        self.watermark.note(last_seq);
+        crash::point("marked");
+    }
+}
+
+impl Store for DiskStore {
+    /// One transaction, which is on disk when this returns.
+    fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
+        self.file.check().map_err(|error| CommitError { nothing_written: true, error })?;
+        let path = self.reader.path.clone();
+        let failure = |nothing_written, error| CommitError { nothing_written, error: failed(&path, error) };
+        let (transaction, last_seq, bytes) =
+            self.prepare(first_seq, claims).map_err(|error| failure(true, error))?;
+        crash::point("written");
+        transaction.commit().map_err(|error| failure(false, error.into()))?;
+        crash::point("committed");
+        self.window.bytes = bytes;
+        self.committed(last_seq);
+        Ok(())
+    }
+
+    /// Opens the file anew. What is found there is on disk for good, since opening commits again.
+    fn recover(&mut self) -> Result<u64, StoreError> {
+        let last_seq = self.reopen()?;
+        self.committed(last_seq);
+        Ok(last_seq)
+    }
+
+    /// Checks that the disk takes something. Nothing of it stays.
+    fn probe(&mut self) -> Result<(), StoreError> {
         self.file.check()?;
         if self.database.is_none() {
             self.reopen()?;
@@ -234,25 +236,25 @@ impl Committer {
 }
 
 /// The last seq of a store, and how many bytes of text its window has.
-fn standing(database: &Database) -> Result<(u64, u64), redb::Error> {
-    let rows = StoredRows::new(&database.begin_read()?)?;
+fn standing(database: &Database, path: &Path) -> Result<(u64, u64), redb::Error> {
+    let moment = DiskSnapshot::new(&database.begin_read()?, path)?;
     let mut bytes = 0;
-    for event in rows.events().iter()? {
+    for event in moment.events().iter()? {
         let (_, event) = event?;
         let (_, _, entity, row_id, data) = event.value();
         bytes += text_len(entity, row_id, data);
     }
-    Ok((rows.last_seq(), bytes))
+    Ok((moment.last_seq(), bytes))
 }
 
 /// Writes one claim's changes: to the rows, as events, and the op ids. Answers with how many bytes
 /// of text the events have.
-fn write(transaction: &WriteTransaction, first: u64, claim: &PushClaim<'_>) -> Result<u64, redb::Error> {
+fn write(transaction: &WriteTransaction, first_seq: u64, claim: &PushClaim<'_>) -> Result<u64, redb::Error> {
     let mut rows = transaction.open_table(ROWS)?;
     let mut events = transaction.open_table(EVENTS)?;
     let mut op_ids = transaction.open_table(OP_IDS)?;
     let mut bytes = 0;
-    for (seq, (change, op_id)) in (first..).zip(claim.changes().iter().zip(claim.op_ids())) {
+    for (seq, (change, op_id)) in (first_seq..).zip(claim.changes().iter().zip(claim.op_ids())) {
         let (entity, row_id, data) = (change.entity(), change.row_id(), change.data_json());
         let data = data.as_deref();
         match change.kind() {

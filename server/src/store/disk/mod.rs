@@ -1,0 +1,50 @@
+//! The provider on disk. It keeps rows, the window of events, the op ids, and which log it is, in
+//! one file, `ringlog.redb`, beside a lock and a watermark.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark` | 8, 16, 8, 16 and 16 bytes, the most significant first |
+//! | `rows` | entity, row id | seq of its last change, data |
+//! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
+//! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |
+//!
+//! This is format 2. Format 1 has no `identity`, and a table `op_ids` without fingerprints; it is
+//! converted when it is opened.
+//!
+//! # Opening
+//!
+//! A new store is made under another name, committed, and then renamed: under its own name there is
+//! a whole store or none.
+//!
+//! A store that is there is first opened through an [`Overlay`](overlay::Overlay), which keeps in
+//! memory what redb would write to repair it. There all checksums are verified and all of the
+//! window is read. Only if nothing is wrong is the file opened for writing: whatever else is found,
+//! the server refuses to start and the file is as it was. Nothing of the store is served before all
+//! of it is verified; the server listens meanwhile, and says so.
+//!
+//! Commits are made in two phases (redb's word: the pages are synced before the header names them).
+//! So a header that names a broken page means that the file was damaged, never that a commit was
+//! torn, and redb does not fall back silently to the commit before, which would lose what was
+//! acknowledged.
+//!
+//! Whether it is the store that was in use last or a copy, which becomes another log, is told in
+//! [`identity`].
+
+mod backup;
+mod files;
+mod folder;
+mod identity;
+mod open;
+mod overlay;
+mod snapshot;
+mod store;
+mod tables;
+
+pub use backup::BackupSummary;
+pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};
+#[cfg(test)]
+pub(crate) use open::open_with;
+pub(crate) use open::{Opened, open};
+pub(crate) use store::DiskReader;
+#[cfg(test)]
+pub(crate) use store::Opener;
