@@ -1,64 +1,67 @@
-//! Op ids beside the programs that one would write without this crate, on one workload, in one run.
+//! Op ids beside the programs that one would write without this crate.
 //!
-//! `cargo bench --bench op_ids` (some two minutes), or `-- claim/4` for a part. The workload and
-//! the contenders are those of `ringlog_bench::op_ids`. With several threads, a time is the
-//! wall-clock time of all divided by the operations of all.
+//! `cargo bench --bench op_ids` (a minute). Each line is claims and completions of new ids by so
+//! many threads: how many a second, the processor time of one, and percentiles of the time of one.
+//! The contenders take turns; figures are medians of the turns. The workload and the contenders are
+//! those of `ringlog_bench::op_ids`. Each turn ends with a check that every id was taken.
 #![forbid(unsafe_code)]
 
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
-};
 use parking_lot::Mutex;
 use ringlog::ChangeLog;
-use ringlog_bench::op_ids::{Claims, OpIds, Seen, Trial};
-use std::time::Duration;
+use ringlog_bench::machine::{Machine, processor_nanos};
+use ringlog_bench::op_ids::{Claims, OpIds, Sharded, Trial};
 
-/// What is done to a contender: by so many threads, for so many ids.
-type Work<'a> = fn(&Trial<'a>, usize, u64) -> Duration;
+const THREADS: [usize; 4] = [1, 2, 4, 8];
 
-/// Each contender on its own, by one thread and by four.
-fn bench<'a>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    what: &str,
-    contenders: &[(&str, &'a dyn OpIds)],
-    work: Work<'a>,
-) {
-    group.throughput(Throughput::Elements(1));
-    for threads in [1, 4] {
-        for (name, contender) in contenders {
-            let trial = Trial::new(*contender);
-            group.bench_function(format!("{what}{threads}/{name}"), |bencher| {
-                bencher.iter_custom(|ids| work(&trial, threads, ids));
-            });
+const TURNS: usize = 15;
+
+/// Claims in a turn: long enough that each thread has many time slices.
+const IDS: u64 = 400_000;
+
+/// One turn: operations a second, nanoseconds of processor time an operation, then p50, p99 and
+/// p99.9 of the time of one, in nanoseconds.
+type Turn = [f64; 5];
+
+fn main() {
+    println!("{}\n", Machine::here().summary());
+    println!("| threads | contender | M claims/s | CPU ns | p50 ns | p99 ns | p99.9 ns |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let (log, sharded, map) = (ChangeLog::new(), Sharded::default(), Mutex::new(Claims::default()));
+    let contenders: [(&str, &dyn OpIds); 3] =
+        [("ringlog", &log), ("64 shards, each locked", &sharded), ("one lock", &map)];
+    let trials = contenders.map(|(name, contender)| (name, Trial::new(contender)));
+    for threads in THREADS {
+        let mut turns: [Vec<Turn>; 3] = Default::default();
+        for turn in 0..TURNS {
+            for place in 0..trials.len() {
+                let place = (turn + place) % trials.len();
+                turns[place].push(measure(&trials[place].1, threads));
+            }
+        }
+        for ((name, _), turns) in trials.iter().zip(turns) {
+            let [per_second, processor, p50, p99, p999] = median(&turns);
+            let millions = per_second / 1e6;
+            println!(
+                "| {threads} | {name} | {millions:.2} | {processor:.0} | {p50:.0} | {p99:.0} | {p999:.0} |"
+            );
         }
     }
 }
 
-/// Claiming an id that is not known, and completing it; the plain set and the seed only remember
-/// it.
-fn claim(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("claim");
-    let (log, pylon) = (ChangeLog::new(), pylon_sync::ChangeLog::new());
-    let (map, set) = (Mutex::new(Claims::default()), Mutex::new(Seen::default()));
-    let contenders: [(&str, &dyn OpIds); 4] =
-        [("ringlog", &log), ("mutex", &map), ("mutex_remember_only", &set), ("pylon", &pylon)];
-    bench(&mut group, "", &contenders, Trial::claim);
-    group.finish();
+fn measure(trial: &Trial<'_>, threads: usize) -> Turn {
+    let before = processor_nanos();
+    let time = trial.claim(threads, IDS);
+    let processor = (processor_nanos() - before) as f64 / IDS as f64;
+    let times = trial.claim_times(threads, IDS / 4);
+    let at = |percentile| times.value_at_percentile(percentile) as f64;
+    [IDS as f64 / time.as_secs_f64(), processor, at(50.0), at(99.0), at(99.9)]
 }
 
-/// Asking whether an id is known: one that is not, as nearly always, and one that is.
-fn has_seen(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("has_seen");
-    let (log, set, pylon) = (ChangeLog::new(), Mutex::new(Seen::default()), pylon_sync::ChangeLog::new());
-    let contenders: [(&str, &dyn OpIds); 3] = [("ringlog", &log), ("mutex", &set), ("pylon", &pylon)];
-    bench(&mut group, "absent/", &contenders, |trial, threads, ids| trial.has_seen(threads, ids, false));
-    bench(&mut group, "present/", &contenders, |trial, threads, ids| trial.has_seen(threads, ids, true));
-    group.finish();
+/// Of each figure by itself.
+fn median(turns: &[Turn]) -> Turn {
+    std::array::from_fn(|figure| {
+        let mut values: Vec<f64> = turns.iter().map(|turn| turn[figure]).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    })
 }
-
-criterion_group! {
-    name = benches;
-    config = ringlog_bench::timing::criterion();
-    targets = claim, has_seen
-}
-criterion_main!(benches);

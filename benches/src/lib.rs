@@ -11,13 +11,6 @@
 #![allow(clippy::missing_errors_doc, reason = "every error ends the program, with a message that says all")]
 #![allow(clippy::cast_sign_loss, reason = "times and counts are not negative")]
 
-#[path = "../../examples/replay/generate.rs"]
-#[allow(dead_code, reason = "the example uses more of it")]
-mod generate;
-#[path = "../../examples/replay/input.rs"]
-#[allow(dead_code, reason = "the example uses more of it")]
-mod input;
-
 pub mod contender;
 pub mod contenders;
 pub mod load;

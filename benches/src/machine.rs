@@ -1,5 +1,6 @@
 //! Where a measurement was made, and of what.
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::fs;
 use std::process::Command;
@@ -50,6 +51,12 @@ impl Machine {
             self.cores, self.processor, self.system, self.toolchain, self.commit, self.allocator
         )
     }
+}
+
+/// The processor time of this process so far, in nanoseconds.
+pub fn processor_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Bytes of this process that are in memory, 0 where the system does not tell.

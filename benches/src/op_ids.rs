@@ -3,6 +3,7 @@
 //!
 //! - this crate;
 //! - [`Claims`], a `HashMap` and a `VecDeque` behind a lock: in flight, or done with a result;
+//! - [`Sharded`], [`SHARDS`] of these, each behind a lock of its own;
 //! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
 //! - pylon-sync, which has no claims: it asks, then remembers.
 //!
@@ -12,13 +13,17 @@
 
 use crate::timing::timed;
 use crate::workload::WINDOW;
+use crossbeam_utils::CachePadded;
+use foldhash::fast::RandomState;
+use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use ringlog::{ChangeLog, OpClaim};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The text of an id, with its number at the end.
 #[derive(Debug)]
@@ -70,10 +75,17 @@ impl OpIds for ChangeLog {
 }
 
 /// Ids in the order of their arrival, the oldest to be evicted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Order {
     ids: VecDeque<Arc<str>>,
+    capacity: usize,
     completed: u64,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { ids: VecDeque::new(), capacity: WINDOW, completed: 0 }
+    }
 }
 
 impl Order {
@@ -81,14 +93,14 @@ impl Order {
     fn add(&mut self, id: Arc<str>) -> Option<Arc<str>> {
         self.ids.push_back(id);
         self.completed += 1;
-        if self.ids.len() > WINDOW { self.ids.pop_front() } else { None }
+        if self.ids.len() > self.capacity { self.ids.pop_front() } else { None }
     }
 }
 
 /// The best plain program for claims: in flight is `None`, completed the seq.
 #[derive(Debug, Default)]
 pub struct Claims {
-    known: HashMap<Arc<str>, Option<u64>>,
+    known: HashMap<Arc<str>, Option<u64>, RandomState>,
     order: Order,
 }
 
@@ -117,10 +129,50 @@ impl OpIds for Mutex<Claims> {
     }
 }
 
+/// The number of shards of [`Sharded`].
+pub const SHARDS: usize = 64;
+
+/// The best program with locks: the shards of an id's hash share nothing. Each evicts by itself, so
+/// the window is not exactly the last ids.
+#[derive(Debug)]
+pub struct Sharded {
+    shards: Vec<CachePadded<Mutex<Claims>>>,
+    hasher: RandomState,
+}
+
+impl Default for Sharded {
+    fn default() -> Self {
+        let order = || Order { capacity: WINDOW / SHARDS, ..Order::default() };
+        let shard = || CachePadded::new(Mutex::new(Claims { order: order(), ..Claims::default() }));
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::default() }
+    }
+}
+
+impl Sharded {
+    fn shard(&self, op_id: &str) -> &Mutex<Claims> {
+        // The maps' own hashes take the low bits.
+        &self.shards[(self.hasher.hash_one(op_id) >> 58) as usize % SHARDS]
+    }
+}
+
+impl OpIds for Sharded {
+    fn claim_and_complete(&self, op_id: &str, seq: u64) {
+        self.shard(op_id).claim_and_complete(op_id, seq);
+    }
+
+    fn has_seen(&self, op_id: &str) -> bool {
+        self.shard(op_id).has_seen(op_id)
+    }
+
+    fn completed(&self) -> Option<u64> {
+        self.shards.iter().map(|shard| shard.completed()).sum()
+    }
+}
+
 /// The best plain program for ids that are only remembered.
 #[derive(Debug, Default)]
 pub struct Seen {
-    known: HashSet<Arc<str>>,
+    known: HashSet<Arc<str>, RandomState>,
     order: Order,
 }
 
@@ -197,6 +249,23 @@ impl<'a> Trial<'a> {
         });
         assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
         time
+    }
+
+    /// How long a claim and its completion take, each by itself, with so many threads at it.
+    pub fn claim_times(&self, threads: usize, ids: u64) -> Histogram<u64> {
+        let first = self.next.fetch_add(ids, Ordering::Relaxed);
+        let all = Mutex::new(crate::wake::histogram());
+        timed(threads, ids, |_, mine| {
+            let (mut id, mut times) = (Id::new(), crate::wake::histogram());
+            for number in mine {
+                let op_id = id.number(first + number);
+                let start = Instant::now();
+                self.contender.claim_and_complete(op_id, first + number + 1);
+                times.saturating_record(start.elapsed().as_nanos() as u64);
+            }
+            all.lock().add(&times).expect("the same bounds");
+        });
+        all.into_inner()
     }
 
     /// How long so many threads take to ask after so many ids in all, which are there or are not.

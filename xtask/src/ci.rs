@@ -24,7 +24,8 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("test --package ringlog --all-features --doc")?;
     cargo("test --package ringlog --all-features --test stream")?;
     cargo("build --release --package ringlog --examples")?;
-    for example in ["replay", "follow", "async_follow"] {
+    cargo("run --release --package ringlog-replay")?;
+    for example in ["follow", "async_follow"] {
         cargo(&format!("run --release --example {example}"))?;
     }
     cargo("build --release --package ringlog-server")?;

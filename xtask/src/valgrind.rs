@@ -83,7 +83,7 @@ pub(crate) fn memcheck() -> Result<(), String> {
         println!("!! SKIPPED: no memory check: {MISSING}\n");
         return Ok(());
     }
-    let replay = built("build --release --example replay", "replay")?;
+    let replay = built("build --release --package ringlog-replay", "ringlog-replay")?;
     // A thread's own start and what the epoch's list of threads holds by tagged pointers are
     // "possibly" lost.
     let mut command = shell::command(

@@ -3,8 +3,8 @@
 use super::args::Load;
 use super::mark;
 use crate::Result;
-use crate::generate;
-use crate::input::{self, Op};
+use ringlog_replay::generate;
+use ringlog_replay::input::{self, Op};
 use serde_json::value::RawValue;
 
 /// Events in the order of the input.

@@ -8,8 +8,7 @@ use super::pool::Pool;
 use super::reader::{self, Kind, Read};
 use super::writer::{Pace, Work, Written};
 use crate::Result;
-use crate::machine;
-use rustix::time::{ClockId, clock_gettime};
+use crate::machine::{self, processor_nanos};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::thread::{self, ScopedJoinHandle};
@@ -68,11 +67,6 @@ fn fill(peer: &dyn Peer, pool: &Pool, load: &Load) -> u64 {
         filled += part.len() as u64;
     }
     filled
-}
-
-fn processor_nanos() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// What all threads did.

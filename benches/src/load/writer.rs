@@ -4,7 +4,7 @@ use super::mark::{self, Clock};
 use super::outcome::Times;
 use super::peers::Writer;
 use super::pool::Pool;
-use crate::input::Op;
+use ringlog_replay::input::Op;
 use std::time::Duration;
 
 /// What a writer did.

@@ -1,9 +1,9 @@
 //! tokio's channel.
 
 use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
-use crate::input::Op;
 use crate::workload;
 use parking_lot::Mutex;
+use ringlog_replay::input::Op;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -7,7 +7,7 @@ mod ringlog;
 
 use super::args::{Load, PeerName};
 use crate::Result;
-use crate::input::Op;
+use ringlog_replay::input::Op;
 use std::time::Duration;
 
 /// Takes batches from any number of writers, and lets any number read.

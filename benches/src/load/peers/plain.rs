@@ -1,9 +1,9 @@
 //! The plain program, with somewhere to sleep.
 
 use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
-use crate::input::Op;
 use crate::workload;
 use parking_lot::{Condvar, Mutex};
+use ringlog_replay::input::Op;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

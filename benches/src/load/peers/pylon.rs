@@ -1,9 +1,9 @@
 //! The seed.
 
 use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
-use crate::input::Op;
 use parking_lot::{Mutex, MutexGuard};
 use pylon_sync::{ChangeKind, ChangeLog, PullError, SyncCursor};
+use ringlog_replay::input::Op;
 use std::time::Duration;
 
 pub(super) struct Seed {

@@ -2,8 +2,8 @@
 
 use super::{Account, LIMIT, Peer, Progress, Reader, Writer, row_ids};
 use crate::Result;
-use crate::input::Op;
 use ringlog::{Change, ChangeLog, Follower};
+use ringlog_replay::input::Op;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,8 +3,6 @@
 //! Each line is one [`PushRequest`]. Blank lines are skipped and counted. Whatever else is wrong
 //! stops the reading with a message that names the line and, where there is one, the field.
 
-#![forbid(unsafe_code)]
-
 use crate::Result;
 use flate2::bufread::MultiGzDecoder;
 use ringlog::{ChangeKind, PushRequest};
@@ -18,48 +16,55 @@ const MAX_LINE: u64 = 64 << 20;
 
 /// One change, with its data as the JSON text that goes into the log.
 #[derive(Debug)]
-pub(crate) struct Op {
-    pub(crate) entity: String,
-    pub(crate) row_id: String,
-    pub(crate) kind: ChangeKind,
-    pub(crate) data: Option<Box<RawValue>>,
+pub struct Op {
+    /// Of the row.
+    pub entity: String,
+    /// Of the row, unique in its entity.
+    pub row_id: String,
+    /// What happened to the row.
+    pub kind: ChangeKind,
+    /// The row's data afterwards.
+    pub data: Option<Box<RawValue>>,
 }
 
 impl Op {
     /// The JSON text of the data, if there is any.
-    pub(crate) fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<&str> {
         self.data.as_deref().map(RawValue::get)
     }
 
     /// The bytes a log must keep for it: entity, row id and JSON text.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let text = self.text().map_or(0, str::len);
         (self.entity.len() + self.row_id.len() + text) as u64
     }
 }
 
 /// The changes of one push request, in order.
-pub(crate) type Request = Vec<Op>;
+pub type Request = Vec<Op>;
 
 /// What is to be replayed.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub struct Input {
     /// Where it comes from, for the report.
-    pub(crate) source: String,
+    pub source: String,
     /// The requests that hold at least one change.
-    pub(crate) requests: Vec<Request>,
+    pub requests: Vec<Request>,
     /// What was passed over: blank lines and requests (or commits) without changes.
-    pub(crate) skipped: u64,
+    pub skipped: u64,
 }
 
 impl Input {
     /// Starts an input with nothing in it.
-    pub(crate) fn new(source: impl Into<String>) -> Self {
+    pub fn new(source: impl Into<String>) -> Self {
         Self { source: source.into(), requests: Vec::new(), skipped: 0 }
     }
 
     /// Adds a request, its data turned into text.
-    pub(crate) fn add(&mut self, request: PushRequest) -> Result<()> {
+    ///
+    /// # Errors
+    /// If data cannot be written as JSON.
+    pub fn add(&mut self, request: PushRequest) -> Result<()> {
         let mut ops = Vec::with_capacity(request.changes.len());
         for change in request.changes {
             let data = change.data.as_ref().map(to_raw_value).transpose()?;
@@ -74,13 +79,16 @@ impl Input {
     }
 
     /// All changes, in order.
-    pub(crate) fn ops(&self) -> impl Iterator<Item = &Op> {
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
         self.requests.iter().flatten()
     }
 }
 
 /// Reads a file, or standard input if the path is `-`.
-pub(crate) fn open(path: &Path) -> Result<Input> {
+///
+/// # Errors
+/// If the file cannot be read, or at the first line that is no request: which, and what is wrong.
+pub fn open(path: &Path) -> Result<Input> {
     if path == Path::new("-") {
         return read("standard input", io::stdin().lock());
     }
@@ -90,7 +98,10 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
 }
 
 /// Reads newline-delimited push requests; gzip is recognised by its first two bytes.
-pub(crate) fn read(source: &str, mut bytes: impl Read) -> Result<Input> {
+///
+/// # Errors
+/// At the first line that is no request: which, and what is wrong.
+pub fn read(source: &str, mut bytes: impl Read) -> Result<Input> {
     let mut magic = Vec::new();
     bytes.by_ref().take(2).read_to_end(&mut magic).map_err(|e| format!("{source}: {e}"))?;
     let gzipped = magic == [0x1f, 0x8b];

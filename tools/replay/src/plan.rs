@@ -10,8 +10,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::input::{Input, Op};
 use ringlog::Change;
+use ringlog_replay::input::{Input, Op};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Changes that are appended with one call.
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn one_writer_gets_the_requests_as_they_are() {
-        let input = crate::generate::requests(200, 1).expect("data that can be written");
+        let input = ringlog_replay::generate::requests(200, 1).expect("data that can be written");
         let shares = deal(&input, 1);
         assert_eq!(shares.len(), 1);
         assert_eq!(shares[0].len(), input.requests.len());
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_row_keeps_its_order_with_one_writer() {
-        let input = crate::generate::requests(500, 1).expect("data that can be written");
+        let input = ringlog_replay::generate::requests(500, 1).expect("data that can be written");
         let mut given: HashMap<_, Vec<*const Op>> = HashMap::new();
         input.ops().for_each(|op| given.entry((&op.entity, &op.row_id)).or_default().push(op));
         for writers in [2, 3, 8] {

@@ -3,12 +3,12 @@
 #![forbid(unsafe_code)]
 
 use crate::fold::{Fold, through_value};
-use crate::input::Op;
 use crate::plan::Share;
 use crate::reader::{Reader, Way};
 use crate::run::{Outcome, Written};
 use crate::stretch::{Stretch, fingerprint, weighted};
 use ringlog::ChangeLog;
+use ringlog_replay::input::Op;
 
 /// What must have come out.
 #[derive(Debug)]
@@ -162,10 +162,10 @@ fn ends_of_calls(writers: &[Written], offered: u64) -> Result<Vec<u64>, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Input;
     use crate::latency::Latency;
     use crate::plan;
     use ringlog::ChangeKind;
+    use ringlog_replay::input::Input;
     use std::time::Instant;
 
     fn writer(ranges: &[(u64, u64)]) -> Written {
@@ -180,7 +180,7 @@ mod tests {
             {"entity":"T","row_id":"1","kind":"delete"},
             {"entity":"T","row_id":"1","kind":"update","data":{"n":2}}]}"#;
         let line: Vec<u8> = line.iter().copied().filter(|&byte| byte != b'\n').collect();
-        crate::input::read("test", &*line).expect("good input")
+        ringlog_replay::input::read("test", &*line).expect("good input")
     }
 
     /// A reader that did everything right, in one call.

@@ -2,9 +2,9 @@
 //! end every reader must hold exactly the rows that the input folds to.
 //!
 //! ```text
-//! cargo run --release --example replay                       # input made up here
-//! cargo run --release --example replay -- FILE.ndjson[.gz]   # a request a line; - is stdin
-//! cargo run --release --example replay -- --git DIR          # the history of any git repository
+//! cargo run --release -p ringlog-replay                       # input made up here
+//! cargo run --release -p ringlog-replay -- FILE.ndjson[.gz]   # a request a line; - is stdin
+//! cargo run --release -p ringlog-replay -- --git DIR          # the history of any git repository
 //! ```
 //!
 //! **Writers.** Every row belongs to one writer, which appends the row's changes in the input's
@@ -42,9 +42,7 @@
 
 mod database;
 mod fold;
-mod generate;
 mod git;
-mod input;
 mod latency;
 mod plan;
 mod reader;
@@ -58,10 +56,10 @@ use clap::builder::RangedU64ValueParser;
 use database::Database;
 use fold::Fold;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use input::Input;
 use ringlog::ChangeLog;
+use ringlog_replay::input::Input;
+use ringlog_replay::{Result, generate, input};
 use run::Load;
-use std::error::Error;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -69,16 +67,13 @@ use std::process::ExitCode;
 use std::thread;
 use verify::Expected;
 
-/// Anything that ends the program before a verdict.
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-
 /// The window is as long as the input, but by default no longer than this.
 const MAX_DEFAULT_CAPACITY: u64 = 1 << 20;
 
 /// Replays push requests through a change log while readers follow, and checks what they end up
 /// with.
 #[derive(Debug, Parser)]
-#[command(name = "replay")]
+#[command(name = "ringlog-replay")]
 struct Args {
     /// Push requests, one JSON object a line, plain or gzipped; - is standard input. Without any,
     /// some are made up
@@ -127,7 +122,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("replay: {error}");
+            eprintln!("ringlog-replay: {error}");
             ExitCode::FAILURE
         }
     }

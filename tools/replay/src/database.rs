@@ -12,9 +12,9 @@
 #![forbid(unsafe_code)]
 
 use crate::fold::Fold;
-use crate::input::Op;
 use parking_lot::RwLock;
 use ringlog::ChangeLog;
+use ringlog_replay::input::Op;
 
 /// All rows; each writer has its own part of them.
 #[derive(Debug)]

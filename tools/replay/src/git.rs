@@ -8,9 +8,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::Result;
-use crate::input::Input;
 use ringlog::{ChangeKind, ClientChange, PushRequest};
+use ringlog_replay::Result;
+use ringlog_replay::input::Input;
 use serde_json::json;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -133,7 +133,7 @@ fn readable(path: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::fold::Fold;
-    use crate::input::Op;
+    use ringlog_replay::input::Op;
     use std::path::PathBuf;
 
     const FIRST: &str = "commit 0123456789abcdef0123456789abcdef01234567 1469926392 a@example.org\0";

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use crate::input::{Input, Op};
 use crate::latency::Latency;
 use crate::reader::{Reader, Way};
 use crate::run::{Load, Outcome};
 use indicatif::HumanCount;
 use ringlog::ChangeKind;
+use ringlog_replay::input::{Input, Op};
 use std::io::{self, Write};
 use std::time::Duration;
 

@@ -5,8 +5,6 @@
 //! some hundred bytes and some is several kilobytes, and rows are inserted before they are updated
 //! or deleted.
 
-#![forbid(unsafe_code)]
-
 use crate::Result;
 use crate::input::Input;
 use ringlog::{ChangeKind, ClientChange, PushRequest};
@@ -37,7 +35,10 @@ const WORDS: [&str; 12] = [
 ];
 
 /// Makes `count` push requests from `seed`.
-pub(crate) fn requests(count: u64, seed: u64) -> Result<Input> {
+///
+/// # Errors
+/// If data cannot be written as JSON.
+pub fn requests(count: u64, seed: u64) -> Result<Input> {
     let mut generator = Generator::new(seed);
     let mut input = Input::new(format!("generated, seed {seed}"));
     for number in 0..count {
