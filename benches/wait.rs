@@ -1,15 +1,9 @@
-//! Waking up, and what waiters cost those who append.
+//! What waiters cost those who append.
 //!
-//! `cargo bench --bench wait` (about a minute), or `-- NAME` for the tables whose names hold that,
+//! `cargo bench --bench wait` (half a minute), or `-- NAME` for the tables whose names hold that,
 //! `-- --quick` for a look. Times are in nanoseconds, the exact ones of HDR histograms with three
-//! digits. Tables:
+//! digits. What a wake-up takes is in the table of targets: `cargo xtask speed wake`. Tables:
 //!
-//! - `wake-thread`: from just before the append until the thread that sleeps for it runs, beside an
-//!   append and a Condvar, and beside a Condvar and the crate `event-listener` alone;
-//! - `wake-task`: the same for a task on a runtime of one thread, beside an append and
-//!   `tokio::sync::Notify`, and `Notify` alone;
-//! - `follow`: from the start of an append until a sleeping follower has read the event, while as
-//!   many writers as the machine has cores append without pause, beside `tokio::sync::broadcast`;
 //! - `append-far`: one append while so many wait for a seq far ahead;
 //! - `append-tail`: one append that so many wait for;
 //! - `append`: one append without waiters, many times over.
@@ -20,15 +14,12 @@
 use clap::Parser;
 use hdrhistogram::Histogram;
 use ringlog::ChangeLog;
-use ringlog_bench::wake::{
-    CHANGE, Contender, follow_broadcast, follow_ringlog, histogram, in_turns, pooled, task_append_notify,
-    task_notify, task_ringlog, thread_append_condvar, thread_condvar, thread_event_listener, thread_ringlog,
-};
+use ringlog_bench::wake::{CHANGE, histogram};
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Measures waking up, and what waiters cost those who append.
+/// Measures what waiters cost those who append.
 #[derive(Debug, Parser)]
 #[command(name = "wait")]
 struct Args {
@@ -46,14 +37,7 @@ struct Args {
 /// What is measured, under which name, in so many rounds.
 type Table = (&'static str, fn(u64));
 
-const TABLES: [Table; 6] = [
-    ("wake-thread", wake_thread),
-    ("wake-task", wake_task),
-    ("follow", follow),
-    ("append-far", append_far),
-    ("append-tail", append_tail),
-    ("append", append),
-];
+const TABLES: [Table; 3] = [("append-far", append_far), ("append-tail", append_tail), ("append", append)];
 
 fn main() {
     let args = Args::parse();
@@ -78,41 +62,6 @@ fn print(name: &str, histogram: &Histogram<u64>, rounds: u64) {
     let (min, max) = (histogram.min(), histogram.max());
     println!("{name:<28}{min:>10}{:>10}{:>10}{:>10}{:>10}{max:>12}", at(50.0), at(90.0), at(99.0), at(99.9));
 }
-
-// Waking.
-
-const TURNS: usize = 20;
-
-fn compare(rounds: u64, contenders: &[Contender<'_>]) {
-    for ((name, _), turns) in contenders.iter().zip(in_turns(contenders, TURNS, rounds / TURNS as u64)) {
-        print(name, &pooled(&turns), rounds);
-    }
-}
-
-fn wake_thread(rounds: u64) {
-    let contenders: [Contender<'_>; 4] = [
-        ("ringlog wait_for", &thread_ringlog),
-        ("append, then Condvar", &thread_append_condvar),
-        ("Mutex + Condvar", &thread_condvar),
-        ("event-listener", &thread_event_listener),
-    ];
-    compare(rounds, &contenders);
-}
-
-fn wake_task(rounds: u64) {
-    let contenders: [Contender<'_>; 3] = [
-        ("ringlog visible", &task_ringlog),
-        ("append, then Notify", &task_append_notify),
-        ("tokio Notify", &task_notify),
-    ];
-    compare(rounds, &contenders);
-}
-
-fn follow(rounds: u64) {
-    compare(rounds, &[("ringlog blocking_next", &follow_ringlog), ("tokio broadcast", &follow_broadcast)]);
-}
-
-// Appending.
 
 const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
 
