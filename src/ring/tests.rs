@@ -317,6 +317,40 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
     gives_back(ring, before + 3);
 }
 
+/// The record of a claim may panic while it is made.
+#[test]
+fn what_an_unfinished_claim_unlinked_is_used_again() {
+    let ring = ring(8, 4);
+    for value in 0..400 {
+        let mut claim = ring.claim(ring.enter(), 1);
+        claim.publish_last(value, text("1"));
+        drop(claim);
+    }
+    gives_back(&ring, 20);
+}
+
+/// With a bound in bytes, a segment in the pool has no blocks: all are in segments that are in use
+/// or wait for the epoch.
+#[test]
+fn a_pooled_segment_of_a_ring_with_a_byte_bound_holds_no_blocks() {
+    const LONG: u64 = 1000;
+    let ring = Ring::<u64>::new(Geometry::new(1, 0, 1, SLOT).with_max_bytes(Some(1 << 30)));
+    let long = "x".repeat(LONG as usize);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Until the pool is full: writers of other tests keep segments out of it.
+    loop {
+        ring.append(ring.enter(), 1, text(&long));
+        ring.pin().flush();
+        let memory = ring.memory();
+        // More appends than it takes to hand blocks to the epoch.
+        if ring.last() > 200 && memory.pooled == 3 && memory.spilled_bytes <= (memory.allocated - 3) * LONG {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{memory:?}");
+        std::thread::yield_now();
+    }
+}
+
 /// Waits until the ring has given back all but fewer than so many segments: writers of other tests,
 /// held with their reservations, hold the segments of all rings.
 fn gives_back(ring: &Ring<u64>, segments: u64) {
