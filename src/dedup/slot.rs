@@ -221,6 +221,23 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    /// A thread that saw the count run high may be suspended until the slot has another value, of
+    /// which as many references are out.
+    #[test]
+    fn the_count_of_a_later_value_is_not_moved_into_the_balance_of_an_earlier_one() {
+        let slot = Slot::empty();
+        slot.put(1);
+        let earlier = slot.get().unwrap();
+        slot.take();
+        slot.put(2);
+        slot.word.fetch_add(MOVE_AT, Ordering::Relaxed);
+        earlier.move_count();
+        let count = Word(slot.word.load(Ordering::Relaxed)).count();
+        // None of these references is there.
+        slot.word.fetch_sub(count, Ordering::Relaxed);
+        assert_eq!(count, MOVE_AT);
+    }
+
     /// So often that the count is moved, and would have run over twice.
     #[test]
     #[cfg_attr(miri, ignore = "millions of steps")]
