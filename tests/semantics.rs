@@ -334,6 +334,18 @@ fn a_batch_is_contiguous_and_whole() {
 }
 
 #[test]
+fn an_iterator_over_a_batch_knows_how_many_events_are_left() {
+    let log = log_of(10, 5);
+    let batch = log.read(0, 10).unwrap();
+    let mut events = batch.iter();
+    for left in (0..=5).rev() {
+        assert_eq!(events.size_hint(), (left, Some(left)));
+        let taken = if left % 2 == 0 { events.next() } else { events.next_back() };
+        assert_eq!(taken.is_some(), left > 0);
+    }
+}
+
+#[test]
 fn a_batch_longer_than_the_window_leaves_its_end() {
     for capacity in [0, 1, 3, 300] {
         let log = ChangeLog::with_capacity(capacity);
