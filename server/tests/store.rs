@@ -151,6 +151,10 @@ async fn a_store_of_another_format_is_refused_by_name() {
     let before = fs::read(&file).unwrap();
     let error = start(folder.path()).await.unwrap_err();
     assert!(error.to_string().contains("has format 7, and this server reads formats up to 2"), "{error}");
+    let mut backup = std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
+    let said =
+        backup.arg("backup").arg(folder.path()).arg("--to").arg(folder.path().join("b")).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains("has format 7"), "{said:?}");
     assert!(fs::read(&file).unwrap() == before);
 }
 
