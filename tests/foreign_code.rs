@@ -608,8 +608,8 @@ fn ends_the_process(test: &str, work: impl FnOnce()) -> Option<String> {
         println!("{WENT_ON}");
         return None;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, "").output().unwrap();
+    let mut child = Command::new(std::env::current_exe().expect("a program"));
+    let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, "").output().expect("it starts");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(!said.contains(WENT_ON), "{said}");
     #[cfg(unix)]

@@ -424,7 +424,9 @@ fn a_backup_whose_lines_disagree_is_refused_with_the_line() {
     let verify = |lines: &[&str]| {
         let mut out =
             flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::fast());
-        lines.iter().for_each(|line| writeln!(out, "{line}").unwrap());
+        for line in lines {
+            writeln!(out, "{line}").unwrap();
+        }
         out.finish().unwrap();
         command(&["verify-backup", file.to_str().unwrap()])
     };
