@@ -161,7 +161,7 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
 /// once.
 #[test]
 fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
-    // The first seq of the run, the first of its second segment (4) and of its third are among them.
+    // Among them are the first seq of the run, and the first of its second segment, 4.
     for gap in 1..=8 {
         let ring = ring(32, 4);
         (1..gap).for_each(|value| assert_eq!(append(&ring, value), value));
