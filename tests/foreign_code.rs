@@ -12,11 +12,13 @@ use ringlog::{
 };
 use serde::{Serialize, Serializer};
 use serde_json::json;
-use std::cell::RefCell;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
@@ -588,4 +590,100 @@ fn a_log_can_be_used_while_its_thread_is_torn_down() {
     assert!(done.load(Ordering::Relaxed));
     assert_eq!(log.stats().waiters, 0);
     assert_eq!(log.head(), log.last_seq());
+}
+
+// What ends the process.
+
+/// Set in a child process, which runs the one test that it was started for.
+const CHILD: &str = "RINGLOG_ENDS_HERE";
+
+/// What a child says that was not ended.
+const WENT_ON: &str = "the process went on";
+
+/// Runs `work` in a process of its own, which runs the test of this name only. Returns what it
+/// said when it was ended, as `abort` ends a process.
+fn ends_the_process(test: &str, work: impl FnOnce()) -> Option<String> {
+    if std::env::var_os(CHILD).is_some() {
+        work();
+        println!("{WENT_ON}");
+        return None;
+    }
+    let mut child = Command::new(std::env::current_exe().expect("a program"));
+    let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, "").output().expect("it starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!said.contains(WENT_ON), "{said}");
+    #[cfg(unix)]
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&output.status),
+        Some(6),
+        "not by SIGABRT: {}, {said}",
+        output.status
+    );
+    assert!(!output.status.success());
+    Some(said)
+}
+
+#[test]
+fn a_thread_local_destructor_that_uses_a_log_and_panics_ends_the_process() {
+    struct PanicsAtTheEnd(Arc<ChangeLog>);
+    impl Drop for PanicsAtTheEnd {
+        fn drop(&mut self) {
+            append(&self.0);
+            panic!("this thread-local destructor panics");
+        }
+    }
+    thread_local! {
+        static AT_THE_END: RefCell<Option<PanicsAtTheEnd>> = const { RefCell::new(None) };
+    }
+    let name = "a_thread_local_destructor_that_uses_a_log_and_panics_ends_the_process";
+    let said = ends_the_process(name, || {
+        let log = Arc::new(ChangeLog::new());
+        let joined = thread::spawn(move || AT_THE_END.set(Some(PanicsAtTheEnd(log)))).join();
+        println!("{WENT_ON}: {}", joined.is_ok());
+    });
+    let Some(said) = said else { return };
+    assert!(said.contains("this thread-local destructor panics"), "{said}");
+}
+
+/// An append that needs a segment, in the middle of a claim.
+#[test]
+fn an_append_that_gets_no_memory_ends_the_process() {
+    let said = ends_the_process("an_append_that_gets_no_memory_ends_the_process", || {
+        let log = ChangeLog::with_capacity(100);
+        append(&log);
+        HAS_MEMORY.set(false);
+        let appended = catch_unwind(AssertUnwindSafe(|| (0..1_000).map(|_| append(&log)).max()));
+        HAS_MEMORY.set(true);
+        println!("{WENT_ON}: {}", appended.is_ok());
+    });
+    let Some(said) = said else { return };
+    assert!(said.contains("memory allocation of"), "{said}");
+}
+
+thread_local! {
+    /// Whether this thread gets memory.
+    static HAS_MEMORY: Cell<bool> = const { Cell::new(true) };
+}
+
+/// The system's allocator, which refuses a thread that is to have no memory.
+struct Refusing;
+
+#[global_allocator]
+static ALLOCATOR: Refusing = Refusing;
+
+// SAFETY: every call goes to the system's allocator as it came, or fails as `alloc` may.
+unsafe impl GlobalAlloc for Refusing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // What is small is granted: the message that the process ends with needs some.
+        if layout.size() >= 1024 && !HAS_MEMORY.get() {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the memory came from `System`, with this layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
 }

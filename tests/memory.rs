@@ -6,12 +6,12 @@
 #[path = "common/counting.rs"]
 mod counting;
 
-use counting::{allocations_of, alone, outstanding, peak, start};
+use counting::{allocations_of, alone, before_a_segment, outstanding, peak, start};
 use ringlog::{Change, ChangeKind, ChangeLog, SyncCursor};
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 /// The memory of this process that is resident, where the system tells it.
@@ -271,6 +271,35 @@ fn everything_is_freed_after_threads_that_read_and_wrote() {
     for thread in threads {
         thread.join().expect("a thread");
     }
+    same(before, settled());
+}
+
+/// A writer of another log is held in the middle of its append: it might reach what this log gives
+/// up, so that waits, and is there when the log is dropped.
+#[test]
+fn a_log_dropped_beside_a_held_writer_gives_everything_back() {
+    static HELD: Barrier = Barrier::new(2);
+    static GO_ON: Barrier = Barrier::new(2);
+    let _alone = alone();
+    let before = settled();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = ChangeLog::with_capacity(1);
+            append(&other, 1);
+            before_a_segment(|| {
+                HELD.wait();
+                GO_ON.wait();
+            });
+            append(&other, 1_000);
+        });
+        HELD.wait();
+        let log = ChangeLog::with_capacity(1);
+        append(&log, 10_000);
+        let stats = log.stats();
+        drop(log);
+        GO_ON.wait();
+        assert!(stats.segments_awaiting_reclaim > 100, "the writer holds nothing up: {stats:?}");
+    });
     same(before, settled());
 }
 

@@ -407,6 +407,18 @@ fn a_batch_is_contiguous_and_whole() {
 }
 
 #[test]
+fn an_iterator_over_a_batch_knows_how_many_events_are_left() {
+    let log = log_of(10, 5);
+    let batch = log.read(0, 10).unwrap();
+    let mut events = batch.iter();
+    for left in (0..=5).rev() {
+        assert_eq!(events.size_hint(), (left, Some(left)));
+        let taken = if left % 2 == 0 { events.next() } else { events.next_back() };
+        assert_eq!(taken.is_some(), left > 0);
+    }
+}
+
+#[test]
 fn a_batch_longer_than_the_window_leaves_its_end() {
     for capacity in [0, 1, 3, 300] {
         let log = ChangeLog::with_capacity(capacity);
@@ -414,6 +426,8 @@ fn a_batch_longer_than_the_window_leaves_its_end() {
         let changes: Vec<_> = rows.iter().map(|row| Change::insert("Row", row)).collect();
         assert_eq!(log.append_batch(&changes), 1..=1_000);
         assert_eq!((log.head(), log.len()), (1_000, capacity));
+        // The last one always has a slot.
+        assert_eq!(log.stats().superseded, 1_000 - capacity.max(1) as u64);
         let batch = log.read(1_000 - capacity as u64, usize::MAX).unwrap();
         assert_eq!(batch.len(), capacity);
         assert!(batch.iter().all(|event| event.row_id() == event.seq().to_string()));

@@ -9,6 +9,7 @@ mod common;
 use common::process::Process;
 use common::{Answer, get, push, todos};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -230,6 +231,38 @@ async fn a_moved_folder_is_adopted_as_the_same_log_and_an_old_one_is_not() {
     );
 }
 
+/// Its watermark is the folder's, and says nothing against it: the file alone is another one.
+#[tokio::test]
+async fn a_store_that_is_copied_within_its_folder_is_adopted_for_good() {
+    let place = Place::new();
+    let token = copied(&place).await;
+    place.run("cp data/ringlog.redb data/new; mv data/new data/ringlog.redb");
+    for args in ["--adopt", ""] {
+        let server = place.server("data", args);
+        assert_eq!(resumed(&server, &token).await.status, 200, "with `{args}`: {}", server.said());
+        assert!(server.stop());
+    }
+}
+
+/// What its watermark says is of a log that is gone.
+#[tokio::test]
+async fn a_new_store_in_the_folder_of_one_that_was_removed_is_no_old_copy() {
+    let place = Place::new();
+    copied(&place).await;
+    let [data, file] = ["data", "file"].map(|name| place.path(name).display().to_string());
+    assert!(command(&["backup", &place.path("copy").display().to_string(), "--to", &file]).0);
+    place.run("rm data/ringlog.redb");
+    let (is_well, said) = command(&["restore", &file, "--data", &data]);
+    assert!(is_well, "{said}");
+    let server = place.server("data", "");
+    assert!(!server.said().contains("an old copy"), "{}", server.said());
+    push(&server.url(), &todos(0, 3)).await;
+    assert!(server.stop());
+    place.run("rm data/ringlog.redb");
+    assert!(server.start());
+    assert!(!server.said().contains("an old copy"), "{}", server.said());
+}
+
 #[tokio::test]
 async fn a_snapshot_of_the_disk_can_be_said_to_be_another_log() {
     let place = Place::new();
@@ -374,6 +407,57 @@ async fn a_torn_or_damaged_backup_is_refused_and_leaves_nothing() {
     let (is_well, said) =
         command(&["backup", &server.url().replace("http", "https"), "--to", &torn.replace("torn", "t")]);
     assert!(!is_well && said.contains("verify-backup"), "{said}");
+}
+
+/// Whole as a stream of gzip, and not what a server writes.
+#[test]
+fn a_backup_whose_lines_disagree_is_refused_with_the_line() {
+    const BEGIN: &str = r#"{"backup":{"format":1,"incarnation":"0000000000000000","last_seq":2}}"#;
+    const ROW: &str = r#"{"row":["Todo","t1",2,"1"]}"#;
+    const EVENTS: [&str; 2] =
+        [r#"{"event":[1,0,0,"Todo","t1","1"]}"#, r#"{"event":[2,0,1,"Todo","t1","1"]}"#];
+    const OP_ID: &str = r#"{"op_id":[2,null,"op",null]}"#;
+    const END: &str = r#"{"end":{"last_seq":2,"rows":1,"events":2,"op_ids":1}}"#;
+    let [first, second] = EVENTS;
+    let place = Place::new();
+    let file = place.path("backup");
+    let verify = |lines: &[&str]| {
+        let mut out =
+            flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::fast());
+        for line in lines {
+            writeln!(out, "{line}").unwrap();
+        }
+        out.finish().unwrap();
+        command(&["verify-backup", file.to_str().unwrap()])
+    };
+    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, END]);
+    assert!(is_well, "{said}");
+    let later = BEGIN.replace("\"format\":1", "\"format\":2");
+    let fewer = END.replace("\"rows\":1", "\"rows\":2");
+    let one_event = END.replace("\"events\":2", "\"events\":1");
+    let refused: [(&[&str], &str); 9] = [
+        (
+            &[&later, ROW, first, second, OP_ID, END],
+            "line 1: a backup of format 2, and this server reads format 1",
+        ),
+        (&[ROW, BEGIN, first, second, OP_ID, END], "line 1: a backup begins with one line that says so"),
+        (&[BEGIN, ROW, first, second, OP_ID, &fewer], "line 6: it says"),
+        (&[BEGIN, ROW, first, OP_ID, &one_event], "line 5: the last events are missing"),
+        (&[BEGIN, ROW, second, first, OP_ID, END], "line 4: events are missing before it"),
+        (&[BEGIN, &ROW.replace(",2,", ",3,"), first, second, OP_ID, END], "line 2: seq 3 is none of 1 to 2"),
+        (&[BEGIN, ROW, first, second, &OP_ID.replace('2', "0"), END], "line 5: seq 0 is none of 1 to 2"),
+        (&[BEGIN, ROW, &first.replace("\"1\"", "\"{\""), second, OP_ID, END], "line 3: data that is no JSON"),
+        (
+            &[BEGIN, ROW, first, &second.replace(",0,1,", ",0,3,"), OP_ID, END],
+            "line 4: an event of an unknown kind",
+        ),
+    ];
+    for (lines, reason) in refused {
+        let (is_well, said) = verify(lines);
+        assert!(!is_well && said.contains(reason), "{reason}: {said}");
+    }
+    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, END, ROW]);
+    assert!(!is_well && said.contains("line 7: it follows the last one"), "{said}");
 }
 
 #[tokio::test]
@@ -560,6 +644,25 @@ async fn a_folder_without_a_store_is_not_adopted() {
     assert!(!server.start());
     assert!(server.said().contains("ringlog.redb: there is no store"), "{}", server.said());
     assert!(!place.path("mistyped").exists(), "nothing is made");
+}
+
+#[tokio::test]
+async fn folders_above_a_data_folder_are_made_and_a_file_in_its_place_is_named() {
+    let place = Place::new();
+    let server = Process::new(&place.path("a.file"), "");
+    fs::write(place.path("a.file"), "").unwrap();
+    assert!(!server.start());
+    assert!(server.said().contains("a.file: File exists"), "{}", server.said());
+    let adopting = Process::new(&place.path("a.file"), "--adopt");
+    assert!(!adopting.start());
+    assert!(adopting.said().contains("ringlog.redb: Not a directory"), "{}", adopting.said());
+    let server = place.server("data", "");
+    assert!(server.stop());
+    let [data, file, nested] =
+        ["data", "file", "not/there/yet"].map(|name| place.path(name).display().to_string());
+    assert!(command(&["backup", &data, "--to", &file]).0);
+    let (is_well, said) = command(&["restore", &file, "--data", &nested]);
+    assert!(is_well, "{said}");
 }
 
 /// As cron runs it: by `sh`, with a path that has nothing of ours, `\%` being a `%`.

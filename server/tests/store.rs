@@ -154,7 +154,25 @@ async fn a_store_of_another_format_is_refused_by_name() {
     let before = fs::read(&file).unwrap();
     let error = start(folder.path()).await.unwrap_err();
     assert!(error.to_string().contains("has format 7, and this server reads formats up to 2"), "{error}");
+    let mut backup = std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
+    let said =
+        backup.arg("backup").arg(folder.path()).arg("--to").arg(folder.path().join("b")).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains("has format 7"), "{said:?}");
     assert!(fs::read(&file).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_store_that_lacks_a_table_is_refused_by_the_tables_name() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.unwrap().shutdown().await;
+    {
+        let database = redb::Database::open(folder.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.delete_table(redb::TableDefinition::<u64, u64>::new("events")).unwrap());
+        transaction.commit().unwrap();
+    }
+    let error = start(folder.path()).await.unwrap_err().to_string();
+    assert!(error.contains("is damaged") && error.contains("'events'"), "{error}");
 }
 
 #[tokio::test]
@@ -169,12 +187,13 @@ async fn a_second_server_on_the_same_data_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_log_goes_on_with_its_seqs_timestamps_and_op_ids() {
+async fn a_log_goes_on_with_its_seqs_kinds_timestamps_and_op_ids() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path()).await.unwrap();
     let mut request = todos(0, 3);
     for (n, change) in request["changes"].as_array_mut().unwrap().iter_mut().enumerate() {
         change["op_id"] = format!("op-{n}").into();
+        change["kind"] = ["insert", "update", "delete"][n].into();
     }
     common::push(&server.url(), &request).await;
     let before = common::get(&server.url(), "/api/sync/pull").await;
@@ -183,7 +202,8 @@ async fn a_log_goes_on_with_its_seqs_timestamps_and_op_ids() {
 
     let server = start(folder.path()).await.unwrap();
     let after = common::get(&server.url(), "/api/sync/pull").await;
-    assert_eq!(after.body, before.body, "timestamps and all");
+    assert_eq!(after.body, before.body, "kinds, timestamps and all");
+    assert_eq!(after.body["changes"][2]["kind"], "delete");
     assert_eq!(after.header("etag"), before.header("etag"));
     let again = common::push(&server.url(), &request).await;
     assert_eq!((&again.body["deduped"], &again.body["cursor"]["last_seq"]), (&3.into(), &3.into()));

@@ -231,6 +231,27 @@ impl Shard {
 mod tests {
     use super::*;
 
+    /// It may be withdrawn again by then, or its slot may be another's.
+    #[test]
+    fn an_entry_that_is_not_completed_is_certain_in_one_version_only() {
+        let (shard, completed) = (Shard::default(), AtomicU64::new(0));
+        let window = Window { completed: &completed, capacity: 10 };
+        let query = |id| Query { hash: 0, id: OpId::bare(id), window };
+        let enter = |id| match shard.enter(query(id), New { state: State::InFlight, fingerprint: None }) {
+            Entered::At(slot) => slot,
+            other => panic!("{id}: {other:?}"),
+        };
+        let slot = enter("a");
+        let control = shard.control();
+        let found = || shard.find(control, query("a")).unwrap();
+        assert!(shard.is_certain(&found(), control));
+        enter("b");
+        assert!(!shard.is_certain(&found(), control));
+        // SAFETY: the slot is this thread's.
+        unsafe { shard.owned(slot) }.complete(1, 1);
+        assert!(shard.is_certain(&found(), control));
+    }
+
     #[test]
     fn each_split_divides_the_ids_by_a_bit_of_its_own() {
         let shard = Shard::default();

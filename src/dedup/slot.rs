@@ -221,6 +221,45 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    /// A thread that saw the count run high may be suspended until the slot has another value, of
+    /// which as many references are out.
+    #[test]
+    fn the_count_of_a_later_value_is_not_moved_into_the_balance_of_an_earlier_one() {
+        let slot = Slot::empty();
+        slot.put(1);
+        let earlier = slot.get().unwrap();
+        slot.take();
+        slot.put(2);
+        slot.word.fetch_add(MOVE_AT, Ordering::Relaxed);
+        earlier.move_count();
+        let count = Word(slot.word.load(Ordering::Relaxed)).count();
+        // None of these references is there.
+        slot.word.fetch_sub(count, Ordering::Relaxed);
+        assert_eq!(count, MOVE_AT);
+    }
+
+    /// As many threads took references before one of them came to move the count.
+    #[test]
+    fn a_count_that_is_past_its_limit_is_moved_by_the_next_reference() {
+        let slot = Slot::empty();
+        slot.put(1);
+        slot.word.fetch_add(MOVE_AT, Ordering::Relaxed);
+        let value = slot.get().unwrap();
+        assert_eq!(Word(slot.word.load(Ordering::Relaxed)).count(), 0);
+        // None of the others is there.
+        assert_eq!(value.balance().fetch_sub(MOVE_AT, Ordering::Relaxed), SHARE + MOVE_AT + 1);
+    }
+
+    #[test]
+    fn a_slot_that_is_dropped_frees_its_value() {
+        let value = Arc::new(());
+        let slot = Slot::empty();
+        slot.put(Arc::clone(&value));
+        assert_eq!(Arc::strong_count(&value), 2);
+        drop(slot);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
     /// So often that the count is moved, and would have run over twice.
     #[test]
     #[cfg_attr(miri, ignore = "millions of steps")]

@@ -281,6 +281,30 @@ mod tests {
         assert!(reaper.is_closed());
     }
 
+    #[test]
+    fn a_bound_is_behind_as_long_as_a_published_record_is_not_counted() {
+        let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
+        let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring, &ring.pin());
+        assert!(!is_behind(), "of an empty ring");
+        let mut claim = ring.claim(ring.enter(), 1);
+        assert!(!is_behind(), "by a record that is not published");
+        claim.publish_last(1, ["a", "", ""]);
+        assert!(is_behind());
+        claim.finish();
+        assert!(!is_behind(), "by what the append has counted");
+    }
+
+    #[test]
+    fn a_bound_is_behind_as_long_as_it_counts_from_before_the_window() {
+        let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
+        let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring, &ring.pin());
+        let claim = ring.claim(ring.enter(), 4);
+        assert!(!is_behind(), "seq 1 is in the window");
+        let next = ring.claim(ring.enter(), 1);
+        assert!(is_behind(), "seq 1 left the window and was never published");
+        drop((next, claim));
+    }
+
     proptest! {
         /// Against the definition: the longest suffix of at most so many records and bytes.
         #[test]

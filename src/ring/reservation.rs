@@ -205,6 +205,7 @@ unsafe impl Sync for Reservation {}
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_writer_within_a_writer_pins_and_leaves_the_reservation_alone() {
@@ -215,6 +216,25 @@ mod tests {
         assert!(matches!(inner.protection, Protection::Pin(_)));
         drop((inner, outer));
         assert!(matches!(WriteGuard::enter(&domain).protection, Protection::Reservation(_)));
+    }
+
+    /// The installer may unlink a segment in the very era in which the writer came.
+    #[test]
+    fn a_segment_unlinked_in_the_era_of_a_writer_is_not_over_before_the_writer_leaves() {
+        let domain = Domain::new();
+        let writer = WriteGuard::enter(&domain);
+        let Protection::Reservation(Active(reservation)) = &writer.protection else {
+            panic!("the thread is not writing yet")
+        };
+        let unlinked = RetireEra(AtomicU64::new(reservation.era.load(Ordering::Relaxed)));
+        assert!(!unlinked.is_over());
+        drop(writer);
+        // Writers of other tests leave too.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !unlinked.is_over() {
+            assert!(Instant::now() < deadline, "a reservation stays active");
+            std::thread::yield_now();
+        }
     }
 
     /// Other tests of this process have threads too, at one time far fewer than come here one after

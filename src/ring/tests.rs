@@ -161,8 +161,8 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
 /// once.
 #[test]
 fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
-    // The gap is the first seq of the run, the first of its second segment, or within a segment.
-    for gap in [1, 5, 6] {
+    // Among them are the first seq of the run, and the first of its second segment, 4.
+    for gap in 1..=8 {
         let ring = ring(32, 4);
         (1..gap).for_each(|value| assert_eq!(append(&ring, value), value));
         let mut stalled = ring.claim(ring.enter(), 1);
@@ -315,6 +315,40 @@ fn what_a_held_writer_can_reach_is_not_used_again() {
     assert_eq!(ring.superseded(), 1);
     appends(400);
     gives_back(ring, before + 3);
+}
+
+/// The record of a claim may panic while it is made.
+#[test]
+fn what_an_unfinished_claim_unlinked_is_used_again() {
+    let ring = ring(8, 4);
+    for value in 0..400 {
+        let mut claim = ring.claim(ring.enter(), 1);
+        claim.publish_last(value, text("1"));
+        drop(claim);
+    }
+    gives_back(&ring, 20);
+}
+
+/// With a bound in bytes, a segment in the pool has no blocks: all are in segments that are in use
+/// or wait for the epoch.
+#[test]
+fn a_pooled_segment_of_a_ring_with_a_byte_bound_holds_no_blocks() {
+    const LONG: u64 = 1000;
+    let ring = Ring::<u64>::new(Geometry::new(1, 0, 1, SLOT).with_max_bytes(Some(1 << 30)));
+    let long = "x".repeat(LONG as usize);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Until the pool is full: writers of other tests keep segments out of it.
+    loop {
+        ring.append(ring.enter(), 1, text(&long));
+        ring.pin().flush();
+        let memory = ring.memory();
+        // More appends than it takes to hand blocks to the epoch.
+        if ring.last() > 200 && memory.pooled == 3 && memory.spilled_bytes <= (memory.allocated - 3) * LONG {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{memory:?}");
+        std::thread::yield_now();
+    }
 }
 
 /// Waits until the ring has given back all but fewer than so many segments: writers of other tests,

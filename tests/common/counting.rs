@@ -13,7 +13,12 @@ static PEAK: AtomicI64 = AtomicI64::new(0);
 thread_local! {
     /// Allocations that this thread has made.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// What this thread does before it allocates its next segment.
+    static BEFORE_A_SEGMENT: Cell<Option<fn()>> = const { Cell::new(None) };
 }
+
+/// Segments are aligned to a pair of cache lines.
+const SEGMENT_ALIGN: usize = 128;
 
 struct Counting;
 
@@ -35,6 +40,11 @@ fn note(layout: Layout, sign: i64) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout, 1);
+        if layout.align() >= SEGMENT_ALIGN
+            && let Some(work) = BEFORE_A_SEGMENT.take()
+        {
+            work();
+        }
         // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
         unsafe { System.alloc(layout) }
     }
@@ -73,6 +83,11 @@ pub(crate) fn start() -> i64 {
     let now = outstanding();
     PEAK.store(now, Ordering::Relaxed);
     now
+}
+
+/// Has this thread call `work` in the middle of its next append that opens a segment.
+pub(crate) fn before_a_segment(work: fn()) {
+    BEFORE_A_SEGMENT.set(Some(work));
 }
 
 /// How often this thread allocates while it does `work`.

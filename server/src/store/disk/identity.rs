@@ -369,4 +369,22 @@ mod tests {
         assert_ne!(third.identity().unwrap(), identity, "another store's mark is not taken over");
         assert_eq!(read().highest, 2, "and does not stay");
     }
+
+    #[test]
+    fn marks_that_the_store_does_not_name_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = || Marks::read(folder.path()).unwrap();
+        for seq in [3, 5] {
+            let marks = read();
+            let mut mark = Watermark::begin(folder.path(), seq, None, &marks);
+            mark.settle(seq, &marks).unwrap();
+        }
+        assert_eq!((read().highest, read().found.len()), (5, 1));
+        // Where none can be made, one that is not above the store does no harm.
+        let mut none = Watermark { file: None, folder: folder.path().to_owned() };
+        none.settle(5, &read()).unwrap();
+        assert_eq!(read().found.len(), 1);
+        none.settle(4, &read()).unwrap();
+        assert_eq!(read().found.len(), 0);
+    }
 }

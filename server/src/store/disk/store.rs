@@ -270,3 +270,23 @@ fn write(transaction: &WriteTransaction, first_seq: u64, claim: &PushClaim<'_>) 
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use ringlog::{Change, ChangeLog, Operation};
+
+    #[test]
+    fn a_store_that_is_opened_again_knows_the_bytes_of_its_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse_from(["ringlog-server", "--data", folder.path().to_str().unwrap()]);
+        let (_store, mut committer, log) = Store::open(&config, ChangeLog::builder()).unwrap();
+        let operations = ["t1", "t2"].map(|row_id| Operation::new(Change::insert("Todo", row_id)));
+        let claim = log.claim_operations(None, operations.into()).unwrap();
+        committer.commit(1, std::iter::once(&claim)).unwrap();
+        assert_eq!(committer.window.bytes, 12);
+        assert_eq!(committer.reopen().unwrap(), 2);
+        assert_eq!(committer.window.bytes, 12);
+    }
+}
