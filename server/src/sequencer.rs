@@ -143,3 +143,90 @@ impl Groups {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::Pushing;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn push(row_id: usize, changes: usize) -> Push {
+        let change = serde_json::json!({"entity": "e", "row_id": row_id.to_string(), "kind": "insert"});
+        let body = serde_json::json!({"changes": vec![change; changes]}).to_string();
+        Push::read(body, Pushing::new(1 << 30).share(), (changes, "--max-changes")).unwrap()
+    }
+
+    fn job(changes: usize) -> (Job, oneshot::Receiver<Result<PushResponse, Refused>>) {
+        let (answer, answered) = oneshot::channel();
+        (Job { push: push(0, changes), answer }, answered)
+    }
+
+    /// Queues requests of so many changes each.
+    fn queue(sequencer: &Sequencer, changes: &[usize]) {
+        for changes in changes {
+            sequencer.jobs.try_send(job(*changes).0).unwrap_or_else(|_| panic!("there is room"));
+        }
+    }
+
+    fn lengths(group: &[Job]) -> Vec<usize> {
+        group.iter().map(|job| job.push.len()).collect()
+    }
+
+    #[test]
+    fn a_group_takes_what_waits_until_it_has_its_size() {
+        let (sequencer, mut groups) = sequencer();
+        queue(&sequencer, &[1000, 1000, 1000, 1095, 1, 7, 4096, 4095, 1, 2]);
+        let taken = std::array::from_fn(|_| lengths(&groups.next().unwrap()));
+        assert_eq!(taken, [vec![1000, 1000, 1000, 1095, 1], vec![7, 4096], vec![4095, 1], vec![2]]);
+        drop(sequencer);
+        assert!(groups.next().is_none());
+    }
+
+    #[test]
+    fn what_is_put_back_begins_the_next_group_in_its_order() {
+        let (sequencer, mut groups) = sequencer();
+        queue(&sequencer, &[1, 2, 3]);
+        let mut group = groups.next().unwrap();
+        groups.put_back(group.split_off(1));
+        queue(&sequencer, &[4]);
+        assert_eq!(lengths(&groups.next().unwrap()), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_says_how_many_wait() {
+        let (sequencer, mut groups) = sequencer();
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut pushed = || pin!(sequencer.push(push(1, 1))).poll(context);
+        assert_eq!(sequencer.waiting(), 0);
+        queue(&sequencer, &vec![1; MAX_WAITING]);
+        assert_eq!(sequencer.waiting(), MAX_WAITING);
+        assert_eq!(pushed(), Poll::Ready(Err(Refused::Busy)));
+        assert_eq!(groups.next().unwrap().len(), MAX_GROUP_CHANGES);
+        assert_eq!(sequencer.waiting(), 0);
+        drop(groups);
+        assert_eq!(pushed(), Poll::Ready(Err(Refused::Ended)));
+    }
+
+    #[test]
+    fn while_the_store_takes_nothing_every_push_is_refused_with_the_reason() {
+        let (sequencer, mut groups) = sequencer();
+        let why: Arc<str> = "no room".into();
+        let refused = || Err(Refused::ReadOnly("no room".into()));
+        let [(waits, mut first), (was_put_back, mut second)] = [job(1), job(1)];
+        sequencer.jobs.try_send(waits).unwrap_or_else(|_| panic!("there is room"));
+        groups.put_back(vec![was_put_back]);
+        assert!(sequencer.is_writable());
+        groups.refuse(&why);
+        assert!(!sequencer.is_writable());
+        assert!(groups.refuse_for(Duration::from_millis(1), &why));
+        assert_eq!([first.try_recv().unwrap(), second.try_recv().unwrap()], [refused(), refused()]);
+        let context = &mut Context::from_waker(Waker::noop());
+        assert_eq!(pin!(sequencer.push(push(1, 1))).poll(context), Poll::Ready(refused()));
+        groups.accept();
+        assert!(sequencer.is_writable());
+        assert!(pin!(sequencer.push(push(1, 1))).poll(context).is_pending());
+        drop(sequencer);
+        assert!(!groups.refuse_for(Duration::from_secs(60), &why), "it does not wait for what cannot come");
+    }
+}

@@ -306,3 +306,36 @@ async fn a_disk_that_stays_broken_leaves_the_outcome_unknown_until_it_is_mended(
     let met = run_all(plans).await;
     assert!(met.contains(&Met::Refused) && met.contains(&Met::Unknown), "{met:?}");
 }
+
+/// The same op id thrice among requests that wait together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_the_log_is_the_order_of_requests_however_they_share_op_ids() {
+    let push = |row_id: &str, op_id: &str| {
+        let change = serde_json::json!({"entity": "e", "row_id": row_id, "kind": "insert", "op_id": op_id});
+        let body = serde_json::json!({"client_id": "c", "changes": [change]}).to_string();
+        Push::read(body, Pushing::new(1 << 20).share(), (1, "--max-changes")).unwrap()
+    };
+    let (store, _reader, log) = crate::store::memory::open(ChangeLog::builder()).unwrap();
+    let (base, log, failed) = (log.last_seq(), Arc::new(log), CancellationToken::new());
+    let (sequencer, groups) = sequencer();
+    let requests = [("a", "1"), ("b", "2"), ("a", "1"), ("c", "3"), ("a", "1"), ("b", "2"), ("d", "4")];
+    let mut waiting: Vec<_> =
+        requests.iter().map(|(row_id, op_id)| Box::pin(sequencer.push(push(row_id, op_id)))).collect();
+    for request in &mut waiting {
+        assert!(futures_util::poll!(request).is_pending());
+    }
+    let applier = Applier::new(Arc::clone(&log), Box::new(store), Arc::new(Metrics::new()), groups);
+    let applier = applier.start(failed.clone()).unwrap();
+    let mut seqs = Vec::new();
+    for request in waiting {
+        let [result] = &request.await.unwrap().results[..] else { panic!("one result") };
+        seqs.push((result.seq.unwrap() - base, result.status));
+    }
+    let (new, repeated) = (OpStatus::Applied, OpStatus::Replayed);
+    let expected = [1, 2, 1, 3, 1, 2, 4];
+    let statuses = [new, new, repeated, new, repeated, repeated, new];
+    assert_eq!(seqs, expected.into_iter().zip(statuses).collect::<Vec<_>>());
+    drop(sequencer);
+    tokio::task::spawn_blocking(move || applier.join().unwrap()).await.unwrap();
+    assert!(!failed.is_cancelled(), "it ended because nothing can come any more");
+}

@@ -273,20 +273,44 @@ fn write(transaction: &WriteTransaction, first_seq: u64, claim: &PushClaim<'_>) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::open::{open, open_with};
     use super::*;
-    use clap::Parser;
     use ringlog::{Change, ChangeLog, Operation};
+    use std::sync::OnceLock;
+
+    fn insert<'a>(row_ids: &[&'a str]) -> Vec<Operation<'a>> {
+        row_ids.iter().map(|row_id| Operation::new(Change::insert("Todo", row_id))).collect()
+    }
 
     #[test]
     fn a_store_that_is_opened_again_knows_the_bytes_of_its_window() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config::parse_from(["ringlog-server", "--data", folder.path().to_str().unwrap()]);
-        let (_store, mut committer, log) = Store::open(&config, ChangeLog::builder()).unwrap();
-        let operations = ["t1", "t2"].map(|row_id| Operation::new(Change::insert("Todo", row_id)));
-        let claim = log.claim_operations(None, operations.into()).unwrap();
-        committer.commit(1, std::iter::once(&claim)).unwrap();
-        assert_eq!(committer.window.bytes, 12);
-        assert_eq!(committer.reopen().unwrap(), 2);
-        assert_eq!(committer.window.bytes, 12);
+        let config = Config::default().with_data(folder.path());
+        let (mut store, _reader, log) = open(&config, ChangeLog::builder()).unwrap();
+        let claim = log.claim_operations(None, insert(&["t1", "t2"])).unwrap();
+        store.commit(1, &[&claim]).unwrap();
+        assert_eq!(store.window.bytes, 12);
+        assert_eq!(store.recover().unwrap(), 2);
+        assert_eq!(store.window.bytes, 12);
+    }
+
+    #[test]
+    fn a_snapshot_in_the_moment_of_a_reopening_is_as_of_the_last_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::default().with_data(folder.path());
+        let known = Arc::new(OnceLock::<Arc<DiskReader>>::new());
+        let reader_in_use = Arc::clone(&known);
+        let opener: Opener = Box::new(move |path| {
+            // No handle is open for writing now.
+            if let Some(reader) = reader_in_use.get() {
+                assert_eq!(reader.snapshot().unwrap().last_seq(), 1);
+            }
+            Database::builder().set_concurrency_mode(redb::ConcurrencyMode::SingleWriter).open(path)
+        });
+        let (mut store, reader, log) = open_with(&config, ChangeLog::builder(), opener).unwrap();
+        let claim = log.claim_operations(None, insert(&["t1"])).unwrap();
+        store.commit(1, &[&claim]).unwrap();
+        assert!(known.set(reader).is_ok());
+        assert_eq!(store.recover().unwrap(), 1);
     }
 }
