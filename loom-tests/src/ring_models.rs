@@ -201,7 +201,7 @@ fn a_conditional_writer_against_a_plain_one() {
 }
 
 /// R2, R4: a writer that claimed seq 1 publishes while another goes round the ring past it: the
-/// newer record stays, and the books balance. 2 threads, the real epoch, bound 4: 1,735 executions.
+/// newer record stays, and the books balance. 2 threads, the real epoch, bound 4: 776 executions.
 ///
 /// Catches `late_writer_installs`.
 #[test]
@@ -230,7 +230,7 @@ fn a_lapped_late_writer() {
 }
 
 /// R4: a reader comes while a writer laps it and reclaims: it gets the record whole, or is told
-/// that it is gone. 2 threads, the real epoch, bound 5: 14,812 executions.
+/// that it is gone. 2 threads, the real epoch, bound 5: 13,146 executions.
 ///
 /// Catches `reclaim_at_once`, `read_unpinned`.
 #[test]
@@ -261,7 +261,7 @@ fn a_reader_against_a_lap() {
 /// R1, R4: long texts lie in blocks, which stay with their slots until these are written again, and
 /// go to their next writer. A writer goes round the ring and fills the block that it gets anew,
 /// while a reader looks at the first record: that is whole. In the end a short record gets a block
-/// too. 2 threads, the real epoch, bound 5: 14,812 executions.
+/// too. 2 threads, the real epoch, bound 5: 13,146 executions.
 ///
 /// Catches `leave_block`, `spill_unsaid`.
 #[test]
@@ -336,7 +336,7 @@ fn the_window_is_there() {
 }
 
 /// R5: what cannot be appended is refused before a seq is claimed, so that no reader waits for it.
-/// A writer is refused while another one appends. 2 threads, bound 2: 31 executions, each of which
+/// A writer is refused while another one appends. 2 threads, bound 2: 226 executions, each of which
 /// says that it is refused.
 ///
 /// Catches `lay_out_after_claim`.
@@ -359,7 +359,7 @@ fn a_refused_change_leaves_no_gap() {
 }
 
 /// The books balance: two batches longer than the window at the same time. Offered = visible +
-/// superseded + what left the window, and every segment is live or pooled. 2 threads, bound 4: 33
+/// superseded + what left the window, and every segment is live or pooled. 2 threads, bound 4: 201
 /// executions.
 ///
 /// Catches `superseded_not_atomic`.
@@ -385,7 +385,7 @@ fn the_books_balance() {
 }
 
 /// R4: a writer with a reservation is writing while another goes round the ring: what it writes to
-/// is not used again before it has left. Then it comes once more. 2 threads, bound 3: 3,149
+/// is not used again before it has left. Then it comes once more. 2 threads, bound 3: 17,256
 /// executions.
 ///
 /// Catches `reservations_unseen`, `enter_a_relaxed`, `leave_a_relaxed`, `leave_b_relaxed`.
@@ -410,7 +410,7 @@ fn a_late_writer_with_a_reservation() {
 
 /// R4: a writer with a reservation looks at an older segment in its position (S = 2), as another
 /// takes the segment away and it is to be used again by a third, which claimed before both. 2
-/// threads, bound 4: 3,191 executions.
+/// threads, bound 4: 6,433 executions.
 ///
 /// Catches `announce_a_relaxed`, `announce_b_relaxed`.
 #[test]
@@ -466,7 +466,7 @@ fn a_conditional_writer_that_only_looks() {
 }
 
 /// R4: a thread ends, and another acquires its reservation: what sees that one's era sees what the
-/// first wrote. 3 threads, bound 2: 17,351 executions.
+/// first wrote. 3 threads, bound 2: 130,742 executions.
 ///
 /// Catches `register_a_relaxed`, `register_b_relaxed`, `vacate_a_relaxed`, `vacate_b_relaxed`.
 #[test]
