@@ -168,8 +168,8 @@ impl ChangeLog {
         seqs.start..=seqs.end - 1
     }
 
-    /// Appends changes as one batch if `last_seq` is the last seq handed out, and nothing otherwise.
-    /// Returns the seqs, which follow `last_seq`; for no changes an empty range.
+    /// Appends changes as one batch if `last_seq` is the last seq handed out, and nothing
+    /// otherwise. Returns the seqs, which follow `last_seq`; for no changes an empty range.
     ///
     /// Optimistic concurrency: a writer reads the log up to a cursor, decides, and appends only if
     /// no event has come since. Of any number of writers that name the same seq, one at most
@@ -374,11 +374,11 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the number of events returned, whatever the capacity; with a filter or a
-    /// bound in bytes, to the number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
-    /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
-    /// each, and where events are examined, a number for each that is returned. Wait-free but for that, and
-    /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when
-    /// writers go round the whole window meanwhile.
+    /// bound in bytes, to the number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED).
+    /// Allocates where the events lie in more than one segment of the ring (256 events, fewer in
+    /// small windows), a pointer for each, and where events are examined, a number for each that is
+    /// returned. Wait-free but for that, and for a cursor at 0 under [`StartPolicy::Earliest`],
+    /// which is tried again a few times when writers go round the whole window meanwhile.
     ///
     /// # Examples
     ///

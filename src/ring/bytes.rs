@@ -179,8 +179,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         self.reaper.close();
     }
 
-    /// Keeps the bound of the ring whose last seq is in `last`, after a publish. Returns when all that is published is counted, or another
-    /// thread is about to count it.
+    /// Keeps the bound of the ring whose last seq is in `last`, after a publish. Returns when all
+    /// that is published is counted, or another thread is about to count it.
     ///
     /// Lock-free: a turn after the first counts what other threads have published meanwhile.
     #[cold]
