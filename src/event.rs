@@ -287,8 +287,8 @@ impl<'a> EventRef<'a> {
     /// The event as the owned type of pylon-sync.
     ///
     /// JSON text that cannot be parsed into a [`Value`] becomes a `Value::String` of the text: a
-    /// number beyond `f64`, half a surrogate pair (only [`Change::with_raw`] lets these in), and what is
-    /// nested deeper than 127, also if it came as a `Value`.
+    /// number beyond `f64`, half a surrogate pair (only [`Change::with_raw`] lets these in), and
+    /// what is nested deeper than 127, also if it came as a `Value`.
     pub fn to_event(&self) -> ChangeEvent {
         self.to_event_at(crate::clock::rfc3339(self.meta.timestamp()))
     }

@@ -312,8 +312,9 @@ impl Follower {
     /// if none came by then. `None` if the log is [closed](ChangeLog::close), and everything that
     /// was appended before is handed out.
     ///
-    /// `query` is a limit, or a [`Query`]. With a filter it waits for one that matches, and the cursor moves on past the others,
-    /// also when the time is up. With a limit of 0 there is nothing to wait for.
+    /// `query` is a limit, or a [`Query`]. With a filter it waits for one that matches, and the
+    /// cursor moves on past the others, also when the time is up. With a limit of 0 there is
+    /// nothing to wait for.
     ///
     /// # Errors
     /// [`Resync`] if the log cannot go on from the cursor. The same one again until

@@ -7,6 +7,28 @@
 //!
 #![doc = include_str!("../README.md")]
 
+// The map. Each line imports from lines below it only; `builder` and `log` also from each other.
+//
+//   push, follow          what one does with a log besides appending and reading
+//   log, builder          the log: the API, and how it is set up
+//   profile               how long its operations take (feature `profile`)
+//   append/               changes laid out as records, and appended; blocks for long texts
+//   events                what a read returns
+//   query                 how much a read wants, and of what
+//   dedup/                op ids: who may apply an operation, and which were applied
+//   wire, fingerprint     requests and answers; a change as one number
+//   event                 changes and events, borrowed and owned
+//   json/                 values read, events and values written
+//   kind                  what can happen to a row
+//   error                 what can go wrong
+//   cursor, limits, stats, clock
+//   ring/                 seqs, slots, segments: the core
+//   wait                  sleeping threads and tasks
+//   foreign               code of others that may panic
+//   sync/                 atomics, locks, epochs, fences: std's, or loom's in a model
+//
+// `unsafe` is in `ring/`, `dedup/` and `sync/`.
+
 mod append;
 mod builder;
 mod clock;

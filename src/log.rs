@@ -120,27 +120,6 @@ impl ChangeLog {
 impl ChangeLog {
     /// Appends a change. Returns its seq.
     ///
-    /// The call of pylon-sync. [`append_change`](Self::append_change) takes JSON text, and any type
-    /// that serialises.
-    ///
-    /// # Panics
-    /// If entity, row id and data together are longer than
-    /// [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is claimed, the log goes on as if
-    /// nothing had been asked.
-    ///
-    /// # Complexity
-    /// As [`append_change`](Self::append_change).
-    #[expect(clippy::needless_pass_by_value, reason = "the signature of pylon-sync")]
-    pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
-        let change = Change::new(kind, entity, row_id);
-        match &data {
-            Some(value) => self.append_change(&change.with_value(value)),
-            None => self.append_change(&change),
-        }
-    }
-
-    /// Appends a change. Returns its seq.
-    ///
     /// It is visible to every read that begins after this returns, as soon as all earlier seqs are
     /// published: at once, unless another writer stalled half-way.
     ///
@@ -189,8 +168,8 @@ impl ChangeLog {
         seqs.start..=seqs.end - 1
     }
 
-    /// Appends changes as one batch if `last_seq` is the last seq handed out, and nothing otherwise.
-    /// Returns the seqs, which follow `last_seq`; for no changes an empty range.
+    /// Appends changes as one batch if `last_seq` is the last seq handed out, and nothing
+    /// otherwise. Returns the seqs, which follow `last_seq`; for no changes an empty range.
     ///
     /// Optimistic concurrency: a writer reads the log up to a cursor, decides, and appends only if
     /// no event has come since. Of any number of writers that name the same seq, one at most
@@ -395,11 +374,11 @@ impl ChangeLog {
     ///
     /// # Complexity
     /// Proportional to the number of events returned, whatever the capacity; with a filter or a
-    /// bound in bytes, to the number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED). Allocates where the events
-    /// lie in more than one segment of the ring (256 events, fewer in small windows), a pointer for
-    /// each, and where events are examined, a number for each that is returned. Wait-free but for that, and
-    /// for a cursor at 0 under [`StartPolicy::Earliest`], which is tried again a few times when
-    /// writers go round the whole window meanwhile.
+    /// bound in bytes, to the number examined, at most [`MAX_EXAMINED`](crate::MAX_EXAMINED).
+    /// Allocates where the events lie in more than one segment of the ring (256 events, fewer in
+    /// small windows), a pointer for each, and where events are examined, a number for each that is
+    /// returned. Wait-free but for that, and for a cursor at 0 under [`StartPolicy::Earliest`],
+    /// which is tried again a few times when writers go round the whole window meanwhile.
     ///
     /// # Examples
     ///
@@ -425,7 +404,7 @@ impl ChangeLog {
         // empty.
         let fresh = cursor == Cursor::from(0) && self.start_policy == StartPolicy::Earliest;
         let mut incarnation = Some(self.incarnation);
-        let run = match self.ring.read(self.ring.pin(), cursor.seq, limit) {
+        let run = match self.ring.read(cursor.seq, limit) {
             Err(Missed::Evicted(_)) if fresh => {
                 // A reader that asks for nothing has seen nothing, and stays fresh.
                 incarnation = incarnation.filter(|_| limit > 0);
@@ -441,24 +420,6 @@ impl ChangeLog {
             }
             Err(Missed::Ahead(window)) => Err(self.resync(ResyncReason::Ahead, cursor.seq, window.last + 1)),
         }
-    }
-
-    /// The events after a cursor, at most `limit`, owned.
-    ///
-    /// The call of pylon-sync: copies every string and parses every event's data.
-    /// [`read`](Self::read) does neither, and [`pull_json`](Self::pull_json) writes the JSON that
-    /// this would be turned into.
-    ///
-    /// # Errors
-    /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the
-    /// cursor lies ahead of the log.
-    ///
-    /// # Complexity
-    /// As [`read`](Self::read), and the copying.
-    pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
-        #[cfg(feature = "profile")]
-        let _timed = self.profile.time(Operation::Pull);
-        Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
     /// Appends to `out` the JSON of the [`PullResponse`] for the events after a cursor, as many as
@@ -536,7 +497,7 @@ impl ChangeLog {
     /// # Complexity
     /// Proportional to the events published since anyone last asked, at most the capacity.
     pub fn head(&self) -> u64 {
-        self.ring.head(&self.ring.pin())
+        self.ring.head()
     }
 
     /// Where a reader stands that has read everything: [`head`](Self::head), and the log's
@@ -692,6 +653,53 @@ impl ChangeLog {
     /// ```
     pub fn claim_op_id(&self, op_id: &str) -> OpClaim<'_> {
         self.op_ids.claim_op(OpId::bare(op_id))
+    }
+}
+
+/// Compatibility with pylon-sync.
+///
+/// These calls have its names and its types, beside [`new`](Self::new),
+/// [`with_capacity`](Self::with_capacity), [`len`](Self::len) and [`is_empty`](Self::is_empty). New
+/// programs are better served by [`append_change`](Self::append_change), [`read`](Self::read) or
+/// [`pull_json`](Self::pull_json), and [`claim_op_id`](Self::claim_op_id).
+impl ChangeLog {
+    /// Appends a change. Returns its seq.
+    ///
+    /// The call of pylon-sync. [`append_change`](Self::append_change) takes JSON text, and any type
+    /// that serialises.
+    ///
+    /// # Panics
+    /// If entity, row id and data together are longer than
+    /// [`MAX_RECORD_LEN`](crate::MAX_RECORD_LEN): before a seq is claimed, the log goes on as if
+    /// nothing had been asked.
+    ///
+    /// # Complexity
+    /// As [`append_change`](Self::append_change).
+    #[expect(clippy::needless_pass_by_value, reason = "the signature of pylon-sync")]
+    pub fn append(&self, entity: &str, row_id: &str, kind: ChangeKind, data: Option<Value>) -> u64 {
+        let change = Change::new(kind, entity, row_id);
+        match &data {
+            Some(value) => self.append_change(&change.with_value(value)),
+            None => self.append_change(&change),
+        }
+    }
+
+    /// The events after a cursor, at most `limit`, owned.
+    ///
+    /// The call of pylon-sync: copies every string and parses every event's data.
+    /// [`read`](Self::read) does neither, and [`pull_json`](Self::pull_json) writes the JSON that
+    /// this would be turned into.
+    ///
+    /// # Errors
+    /// [`PullError::ResyncRequired`] if the events after the cursor have left the window, or if the
+    /// cursor lies ahead of the log.
+    ///
+    /// # Complexity
+    /// As [`read`](Self::read), and the copying.
+    pub fn pull(&self, cursor: &SyncCursor, limit: usize) -> Result<PullResponse, PullError> {
+        #[cfg(feature = "profile")]
+        let _timed = self.profile.time(Operation::Pull);
+        Ok(self.read_from(cursor.into(), limit.into())?.to_response())
     }
 
     /// Whether this op id is among the last `op_id_capacity` that were completed. One that is in

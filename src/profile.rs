@@ -235,13 +235,14 @@ fn histogram() -> Histogram<u64> {
         .unwrap_or_else(|error| unreachable!("these bounds are constants: {error}"))
 }
 
-/// How long operations took, by operation (feature `profile`). Made by [`ChangeLog::latency`](crate::ChangeLog::latency).
+/// How long operations took, by operation (feature `profile`). Made by
+/// [`ChangeLog::latency`](crate::ChangeLog::latency).
 ///
 /// Counted from the log's making. What is timed is the call, the cost of one reading of the clock
-/// included; [`read`](crate::ChangeLog::read) ends when the batch is there, before the caller looks at its
-/// events. Reads that are answered with a [`Resync`](crate::Resync) count too.
-/// [`append`](crate::ChangeLog::append) and [`append_change`](crate::ChangeLog::append_change) are one operation;
-/// a batch is one, however long.
+/// included; [`read`](crate::ChangeLog::read) ends when the batch is there, before the caller looks
+/// at its events. Reads that are answered with a [`Resync`](crate::Resync) count too.
+/// [`append`](crate::ChangeLog::append) and [`append_change`](crate::ChangeLog::append_change) are
+/// one operation; a batch is one, however long.
 ///
 /// Written out as text, it is a table. Serialised, it is its fields.
 #[derive(Debug, Clone, Serialize)]

@@ -343,8 +343,8 @@ impl ChangeLog {
     /// let log = ChangeLog::new();
     /// let text: &RawValue = serde_json::from_str(r#"{"title": "Milk", "price": 1.10}"#)?;
     /// let claim = |client| {
-    ///     let operation = Operation::new(Change::insert("Todo", client).with_raw(text)).op_id("1");
-    ///     log.claim_operations(Some(client), vec![operation])
+    ///     let change = Change::insert("Todo", client).with_raw(text);
+    ///     log.claim_operations(Some(client), vec![Operation::new(change).op_id("1")])
     /// };
     ///
     /// let claims = ["a", "b"].into_iter().filter_map(|client| claim(client).ok());

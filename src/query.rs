@@ -77,8 +77,8 @@ impl Filter {
 /// - `limit` counts the events that match;
 /// - the cursor moves on past all that were examined, so an idle subscriber can store how far it
 ///   has got, and does not fall behind the window;
-/// - a read examines at most [`MAX_EXAMINED`](crate::MAX_EXAMINED) events, and `has_more` tells whether further ones are
-///   there to be examined.
+/// - a read examines at most [`MAX_EXAMINED`](crate::MAX_EXAMINED) events, and `has_more` tells
+///   whether further ones are there to be examined.
 ///
 /// # Examples
 ///

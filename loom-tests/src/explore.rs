@@ -1,6 +1,7 @@
 //! How a model is run.
 
-use crossbeam_epoch::{Collector, LocalHandle};
+use crate::sync::epoch::{Registered, register};
+use crossbeam_epoch::Collector;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +34,8 @@ impl Epoch {
         Self { collector: Collector::new() }
     }
 
-    pub(crate) fn register(&self) -> LocalHandle {
-        self.collector.register()
+    /// The calling thread's pins are pins of this, until what this returns is dropped.
+    pub(crate) fn register(&self) -> Registered {
+        register(&self.collector)
     }
 }

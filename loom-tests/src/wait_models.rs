@@ -264,7 +264,7 @@ impl Watched for Followed {
     }
 
     fn head(&self) -> u64 {
-        self.ring.head(&unpinned())
+        self.ring.head()
     }
 
     fn last(&self) -> u64 {
@@ -292,7 +292,7 @@ fn a_follower_across_a_lap() {
         };
         let (mut cursor, mut seen, mut missed) = (0, 0, 0);
         while cursor < OFFERED {
-            match log.ring.read(unpinned(), cursor, 10) {
+            match log.ring.read(cursor, 10) {
                 Ok(run) if run.len() == 0 => assert!(Waiter::new(&*log).block(cursor + 1, None).is_ok()),
                 Ok(run) => {
                     assert_eq!(run.get(0), (cursor + 1, (cursor + 1) * 10, [""; 3]));

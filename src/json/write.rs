@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
 //! Writing events and values as JSON.
 //!
-//! Nothing is prepared for readers: whether a name needs escaping in JSON is for the readers of JSON
-//! to find out, and the append, which others may wait for, is a copy.
+//! Nothing is prepared for readers: whether a name needs escaping in JSON is for the readers of
+//! JSON to find out, and the append, which others may wait for, is a copy.
 
 use crate::clock::Rfc3339;
 use crate::kind::ChangeKind;

@@ -55,8 +55,9 @@
 //! thread uses the log after that. And blocks are handed to the epoch when they sum to [`GRAIN`]
 //! bytes, not one by one.
 
+use super::order;
+use super::positions::Found;
 use super::reaper::Reaper;
-use super::{Found, Ring, order};
 use crate::sync::epoch::Guard;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 use std::collections::VecDeque;
@@ -82,7 +83,7 @@ pub(super) struct ByteBound<M: Copy + Send + Sync> {
     /// lock.
     retained: AtomicU64,
     counted: Mutex<Counted>,
-    reaper: Arc<Reaper<M>>,
+    pub(super) reaper: Arc<Reaper<M>>,
 }
 
 /// The records that are counted, and still in the window.
@@ -178,17 +179,17 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         self.reaper.close();
     }
 
-    /// Keeps the bound, after a publish. Returns when all that is published is counted, or another
-    /// thread is about to count it.
+    /// Keeps the bound of the ring whose last seq is in `last`, after a publish. Returns when all
+    /// that is published is counted, or another thread is about to count it.
     ///
     /// Lock-free: a turn after the first counts what other threads have published meanwhile.
     #[cold]
-    pub(super) fn keep(&self, ring: &Ring<M>, mut guard: Guard) {
+    pub(super) fn keep(&self, last: &AtomicU64, mut guard: Guard) {
         let mut handed_over = false;
         loop {
             fence(Ordering::SeqCst);
             let Some(mut counted) = self.counted.try_lock() else { break };
-            self.count(ring, &mut counted, &guard);
+            self.count(last, &mut counted, &guard);
             let floor = counted.hand_over();
             drop(counted);
             if let Some(floor) = floor {
@@ -196,23 +197,23 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
                 handed_over = true;
             }
             fence(Ordering::SeqCst);
-            if !self.is_behind(ring, &guard) {
+            if !self.is_behind(last, &guard) {
                 break;
             }
         }
         if handed_over {
-            self.flush(ring, &mut guard);
+            self.flush(&mut guard);
         }
     }
 
     /// Asks the epoch to move on, and goes on as long as that frees blocks beyond the bound, for a
     /// while.
-    fn flush(&self, ring: &Ring<M>, guard: &mut Guard) {
+    fn flush(&self, guard: &mut Guard) {
         let mut spilled = u64::MAX;
         for round in 0..MOST_ROUNDS {
             guard.flush();
             guard.repin();
-            let now = ring.allocator.spilled_bytes();
+            let now = self.reaper.spilled_bytes();
             if round + 1 >= ROUNDS && (now >= spilled || now <= self.max_bytes.saturating_add(GRAIN)) {
                 break;
             }
@@ -221,13 +222,13 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
     }
 
     /// Counts all that is published, and stores the floor (floor:A).
-    fn count(&self, ring: &Ring<M>, counted: &mut Counted, guard: &Guard) {
+    fn count(&self, last: &AtomicU64, counted: &mut Counted, guard: &Guard) {
         // Each turn but the last finds that writers have gone round the ring meanwhile.
         loop {
-            counted.evict_before(ring.window_by_count().oldest);
+            counted.evict_before(self.oldest_by_count(last));
             let found = loop {
                 let seq = counted.end();
-                match ring.find(seq, guard) {
+                match self.reaper.positions().find(seq, guard) {
                     Found::Segment(segment) if segment.holds(seq) => {
                         // SAFETY: its stamp was seen (R3), and the segment found under the guard
                         // (R4). It is not below the floor, so its block is there.
@@ -245,15 +246,20 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
         self.floor.store(counted.floor, order::FLOOR_A);
     }
 
+    /// The start of the window by count, where `last` is the ring's.
+    fn oldest_by_count(&self, last: &AtomicU64) -> u64 {
+        self.reaper.positions().geometry().window(last.load(Ordering::Relaxed)).oldest
+    }
+
     /// Whether there is something to count.
-    fn is_behind(&self, ring: &Ring<M>, guard: &Guard) -> bool {
+    pub(super) fn is_behind(&self, last: &AtomicU64, guard: &Guard) -> bool {
         let seq = self.uncounted.load(Ordering::Relaxed);
-        let published = match ring.find(seq, guard) {
+        let published = match self.reaper.positions().find(seq, guard) {
             Found::Segment(segment) => segment.holds(seq),
             Found::NotYet => false,
             Found::Newer => true,
         };
-        published || seq < ring.window_by_count().oldest
+        published || seq < self.oldest_by_count(last)
     }
 
     /// Has the blocks below `floor` taken when no reader can reach them any more.
@@ -267,43 +273,8 @@ impl<M: Copy + Send + Sync> ByteBound<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::geometry::Geometry;
     use super::*;
     use proptest::prelude::*;
-
-    /// What waits for the epoch holds it, and may run later.
-    #[test]
-    fn a_ring_that_is_dropped_closes_its_reaper() {
-        let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, 64).with_max_bytes(Some(100)));
-        let reaper = Arc::clone(&ring.bytes.as_ref().unwrap().reaper);
-        assert!(!reaper.is_closed());
-        drop(ring);
-        assert!(reaper.is_closed());
-    }
-
-    #[test]
-    fn a_bound_is_behind_as_long_as_a_published_record_is_not_counted() {
-        let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
-        let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring, &ring.pin());
-        assert!(!is_behind(), "of an empty ring");
-        let mut claim = ring.claim(ring.enter(), 1);
-        assert!(!is_behind(), "by a record that is not published");
-        claim.publish_last(1, ["a", "", ""]);
-        assert!(is_behind());
-        claim.finish();
-        assert!(!is_behind(), "by what the append has counted");
-    }
-
-    #[test]
-    fn a_bound_is_behind_as_long_as_it_counts_from_before_the_window() {
-        let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
-        let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring, &ring.pin());
-        let claim = ring.claim(ring.enter(), 4);
-        assert!(!is_behind(), "seq 1 is in the window");
-        let next = ring.claim(ring.enter(), 1);
-        assert!(is_behind(), "seq 1 left the window and was never published");
-        drop((next, claim));
-    }
 
     proptest! {
         /// Against the definition: the longest suffix of at most so many records and bytes.

@@ -23,7 +23,7 @@
 //!
 //! # Protocol by role
 //!
-//! *Writer* ([`Claim`](writer::Claim)). Everything that can fail or take long is done before the
+//! *Writer* ([`Claim`]). Everything that can fail or take long is done before the
 //! claim: a long text is spilled, the thread's *reservation* made (see `reservation`). Then: claim
 //! seqs with one `fetch_add`; find the segment; write the record; store the stamp; end the
 //! reservation. Seqs claimed together are published **back to front**: a reader stops at the first
@@ -55,7 +55,7 @@
 //! which the segment was unlinked.
 //! Stamps are not reset: a stale stamp is smaller than every seq of a later life.
 //!
-//! *Evictor* ([`ByteBound`]). If the window is bounded in bytes, a writer that has published counts
+//! *Evictor* (`bytes`). If the window is bounded in bytes, a writer that has published counts
 //! what is published, moves the floor, and has the blocks of evicted records taken out of their
 //! slots. The argument stands in `bytes`.
 //!
@@ -86,7 +86,7 @@
 //!
 //! # Barriers
 //!
-//! Everything not named here is `Relaxed`. Each name stands at both ends, in [`order`].
+//! Everything not named here is `Relaxed`. Each name stands at both ends, in `order`.
 //!
 //! | name | earlier | later | what it carries |
 //! | --- | --- | --- | --- |
@@ -186,179 +186,25 @@ mod block;
 mod bytes;
 mod chain;
 mod geometry;
+mod order;
 mod pool;
+mod positions;
 mod reader;
 mod reaper;
 mod reservation;
 mod segment;
 mod slot;
+mod state;
 mod writer;
 
 pub(crate) use block::{Block, Parts, total};
-pub(crate) use geometry::{Geometry, Window};
+pub(crate) use geometry::Geometry;
 pub(crate) use reader::{Missed, Run};
+#[cfg(loom)]
 pub(crate) use reservation::WriteGuard;
 pub(crate) use slot::MIN_SLOT_SIZE;
+pub(crate) use state::Ring;
 pub(crate) use writer::{Claim, Text};
-
-use crate::sync::epoch::{Domain, Guard};
-use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};
-use bytes::ByteBound;
-use crossbeam_utils::CachePadded;
-use reader::Found;
-use reaper::{Positions, Reaper};
-use segment::SegmentAllocator;
-use std::ptr;
-
-/// The orderings of the barrier table, by name. `A` is the earlier end, `B` the later.
-mod order {
-    use crate::sync::Ordering;
-
-    pub(super) const PUBLISH_A: Ordering = Ordering::Release;
-    pub(super) const PUBLISH_B: Ordering = Ordering::Acquire;
-    pub(super) const INSTALL_A: Ordering = Ordering::Release;
-    pub(super) const INSTALL_B: Ordering = Ordering::Acquire;
-    pub(super) const ANNOUNCE_A: Ordering = Ordering::AcqRel;
-    pub(super) const ANNOUNCE_B: Ordering = Ordering::AcqRel;
-    pub(super) const ENTER_A: Ordering = Ordering::Release;
-    pub(super) const LEAVE_A: Ordering = Ordering::Release;
-    pub(super) const LEAVE_B: Ordering = Ordering::Acquire;
-    pub(super) const REGISTER_A: Ordering = Ordering::Release;
-    pub(super) const REGISTER_B: Ordering = Ordering::Acquire;
-    pub(super) const VACATE_A: Ordering = Ordering::Release;
-    pub(super) const VACATE_B: Ordering = Ordering::Acquire;
-    pub(super) const POOL_A: Ordering = Ordering::Release;
-    pub(super) const POOL_B: Ordering = Ordering::Acquire;
-    pub(super) const MEMO_A: Ordering = Ordering::Release;
-    pub(super) const MEMO_B: Ordering = Ordering::Acquire;
-    pub(super) const FLOOR_A: Ordering = Ordering::Release;
-    pub(super) const FLOOR_B: Ordering = Ordering::Acquire;
-    pub(super) const REAP_A: Ordering = Ordering::Release;
-    pub(super) const REAP_B: Ordering = Ordering::Acquire;
-}
-
-/// The window of the latest records. See the module's essay.
-pub(crate) struct Ring<M: Copy + Send + Sync> {
-    /// The highest seq handed out, alone on its cache line: every writer writes it.
-    last: CachePadded<AtomicU64>,
-    /// Every seq up to this one is published or out of the window. A memo of [`Ring::head`], not
-    /// read by writers.
-    published_upto: CachePadded<AtomicU64>,
-    geometry: Geometry,
-    /// The longest text that a slot holds itself.
-    inline: u64,
-    positions: Positions<M>,
-    allocator: Arc<SegmentAllocator<M>>,
-    /// Where its readers pin, and what they may look at waits.
-    domain: std::sync::Arc<Domain>,
-    /// The bound in bytes, if the window has one.
-    bytes: Option<ByteBound<M>>,
-}
-
-/// What the ring's memory is doing, in segments and bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Memory {
-    /// Held by the allocator's account: live, pooled and awaiting reclaim together.
-    pub(crate) allocated: u64,
-    pub(crate) pooled: u64,
-    /// Retired, but some guard may still look at them.
-    pub(crate) awaiting: u64,
-    pub(crate) segment_bytes: u64,
-    /// In blocks that slots hold.
-    pub(crate) spilled_bytes: u64,
-}
-
-impl<M: Copy + Send + Sync> Ring<M> {
-    /// An empty ring. Its segments are allocated as the window fills.
-    pub(crate) fn new(geometry: Geometry) -> Self {
-        let allocator = Arc::new(SegmentAllocator::new(&geometry));
-        let domain = std::sync::Arc::new(Domain::new());
-        let positions: Positions<M> =
-            (0..geometry.positions()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
-        let bytes = geometry.max_bytes().map(|max_bytes| {
-            let reaper = Reaper::new(&positions, &geometry, &allocator, &domain);
-            ByteBound::new(max_bytes, geometry.base_seq() + 1, allocator.inline(), reaper)
-        });
-        Self {
-            last: CachePadded::new(AtomicU64::new(geometry.base_seq())),
-            published_upto: CachePadded::new(AtomicU64::new(geometry.base_seq())),
-            positions,
-            domain,
-            bytes,
-            inline: allocator.inline() as u64,
-            allocator,
-            geometry,
-        }
-    }
-
-    /// Pins the calling thread: no memory that this ring retires from now on is used again until
-    /// the guard is gone.
-    #[inline]
-    pub(crate) fn pin(&self) -> Guard {
-        self.domain.pin()
-    }
-
-    /// Says that the calling thread is about to claim seqs.
-    #[inline]
-    pub(crate) fn enter(&self) -> WriteGuard {
-        WriteGuard::enter(&self.domain)
-    }
-
-    pub(crate) fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    /// The highest seq handed out.
-    #[inline]
-    pub(crate) fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-
-    /// How many records were dropped because the ring had gone round before they were written.
-    pub(crate) fn superseded(&self) -> u64 {
-        self.allocator.superseded()
-    }
-
-    /// The bytes of the texts in the window, if they are bounded.
-    pub(crate) fn retained_bytes(&self) -> Option<u64> {
-        self.bytes.as_ref().map(ByteBound::retained)
-    }
-
-    pub(crate) fn memory(&self) -> Memory {
-        self.allocator.memory()
-    }
-}
-
-impl<M: Copy + Send + Sync> Drop for Ring<M> {
-    fn drop(&mut self) {
-        if let Some(bytes) = &self.bytes {
-            bytes.close();
-        }
-        for position in &*self.positions {
-            let segment = position.load(Ordering::Relaxed);
-            if !segment.is_null() {
-                // SAFETY: `&mut self`: no reader or writer of this ring is left, and a segment in a
-                // position has not been retired (R4).
-                drop(unsafe { Box::from_raw(segment) });
-            }
-        }
-        // Retired segments are with the epoch, which moves on only when a thread pins. What is
-        // still there when the last thread lets go of the domain is freed then. Two advances make
-        // garbage free to go.
-        for _ in 0..3 {
-            self.pin().flush();
-        }
-    }
-}
-
-impl<M: Copy + Send + Sync> std::fmt::Debug for Ring<M> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring")
-            .field("last", &self.last())
-            .field("geometry", &self.geometry)
-            .finish_non_exhaustive()
-    }
-}
 
 #[cfg(all(test, not(loom)))]
 mod tests;

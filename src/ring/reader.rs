@@ -2,8 +2,11 @@
 
 use super::block::Parts;
 use super::bytes::ByteBound;
+use super::geometry::Window;
+use super::order;
+use super::positions::Found;
 use super::segment::Segment;
-use super::{Ring, Window, order};
+use super::state::Ring;
 use crate::sync::epoch::Guard;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -33,15 +36,6 @@ pub(crate) struct Run<'r, M: Copy + Send + Sync> {
     not_send: PhantomData<*mut ()>,
 }
 
-/// What the position of a seq holds, seen from that seq.
-pub(super) enum Found<'g, M: Copy> {
-    Segment(&'g Segment<M>),
-    /// Not installed yet.
-    NotYet,
-    /// A later lap's: the seq is out of the window (R6).
-    Newer,
-}
-
 /// The walk met a later lap.
 struct Lapped;
 
@@ -56,8 +50,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
     }
 
     /// The last `capacity` seqs, whatever the bound in bytes leaves of them.
-    pub(super) fn window_by_count(&self) -> Window {
-        self.geometry.window(self.last())
+    fn window_by_count(&self) -> Window {
+        self.geometry().window(self.last())
     }
 
     /// The published records after seq `after`: a contiguous run of at most `limit`, up to the
@@ -65,7 +59,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
     ///
     /// Wait-free: a walk that meets a later lap is repeated, and the window check of the repetition
     /// fails (R6).
-    pub(crate) fn read(&self, mut guard: Guard, after: u64, limit: usize) -> Result<Run<'_, M>, Missed> {
+    pub(crate) fn read(&self, after: u64, limit: usize) -> Result<Run<'_, M>, Missed> {
+        let mut guard = self.pin();
         loop {
             let window = self.window();
             if after > window.last {
@@ -90,7 +85,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
     pub(crate) fn read_earliest(&self, limit: usize) -> Run<'_, M> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
-            if let Ok(run) = self.read(self.pin(), self.window().oldest - 1, limit) {
+            if let Ok(run) = self.read(self.window().oldest - 1, limit) {
                 return if limit == 0 { Run::empty(self, 1, run.more, run.guard) } else { run };
             }
         }
@@ -125,12 +120,12 @@ impl<M: Copy + Send + Sync> Ring<M> {
     ) -> Result<(usize, bool), Lapped> {
         let mut seq = from;
         while seq < end {
-            let segment = match self.find(seq, guard) {
+            let segment = match self.positions.find(seq, guard) {
                 Found::Segment(segment) => segment,
                 Found::NotYet => break,
                 Found::Newer => return Err(Lapped),
             };
-            let stop = (self.geometry.base_of(seq) + self.geometry.segment_len() as u64).min(end);
+            let stop = (self.geometry().base_of(seq) + self.geometry().segment_len() as u64).min(end);
             let entered = seq;
             while seq < stop && segment.holds(seq) {
                 seq += 1;
@@ -142,7 +137,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
                 break;
             }
         }
-        let more = match self.find(seq, guard) {
+        let more = match self.positions.find(seq, guard) {
             Found::Segment(segment) if seq <= last => segment.holds(seq),
             Found::Newer => return Err(Lapped),
             _ => false,
@@ -150,33 +145,17 @@ impl<M: Copy + Send + Sync> Ring<M> {
         Ok(((seq - from) as usize, more))
     }
 
-    /// What is in the position of `seq`.
-    #[inline]
-    pub(super) fn find<'g>(&self, seq: u64, _guard: &'g Guard) -> Found<'g, M> {
-        let position = &self.positions[self.geometry.position_of(seq)];
-        // SAFETY: loaded with install:B under the guard (R4).
-        let Some(segment): Option<&'g _> = (unsafe { position.load(order::INSTALL_B).as_ref() }) else {
-            return Found::NotYet;
-        };
-        // SAFETY: as above.
-        let found = unsafe { segment.base() };
-        match found.cmp(&self.geometry.base_of(seq)) {
-            std::cmp::Ordering::Equal => Found::Segment(segment),
-            std::cmp::Ordering::Less => Found::NotYet,
-            std::cmp::Ordering::Greater => Found::Newer,
-        }
-    }
-
     /// The highest seq below which nothing is unpublished.
     ///
     /// Walks on from where the last call of any thread got to: amortised one stamp a record, at
     /// most a window's worth.
-    pub(crate) fn head(&self, guard: &Guard) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
+        let guard = self.pin();
         let window = self.window();
         let mut seq = self.published_upto.load(order::MEMO_B).max(window.oldest - 1);
         let from = seq;
         while seq < window.last {
-            match self.find(seq + 1, guard) {
+            match self.positions.find(seq + 1, &guard) {
                 Found::Segment(segment) if segment.holds(seq + 1) => {
                     seq += 1;
                 }
@@ -197,7 +176,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
 impl<'r, M: Copy + Send + Sync> Run<'r, M> {
     /// No records, before seq `first`.
     fn empty(ring: &'r Ring<M>, first: u64, more: bool, guard: Guard) -> Self {
-        let seam = ring.geometry.base_of(first) + ring.geometry.segment_len() as u64;
+        let seam = ring.geometry().base_of(first) + ring.geometry().segment_len() as u64;
         let (first_segment, other_segments) = (None, Vec::new());
         Self { ring, first, len: 0, more, seam, first_segment, other_segments, guard, not_send: PhantomData }
     }
@@ -228,9 +207,9 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
         let (last, from) = (ring.last(), *first + *len as u64);
         let end = from.saturating_add(count as u64).min(last + 1);
         // The walk may start in the segment in which the run ends.
-        let mut known = (*len > 0).then(|| ring.geometry.base_of(from - 1));
+        let mut known = (*len > 0).then(|| ring.geometry().base_of(from - 1));
         let scan = ring.scan(guard, from, end, last, |segment| {
-            if known.take() == Some(ring.geometry.base_of(from)) {
+            if known.take() == Some(ring.geometry().base_of(from)) {
                 return;
             }
             match first_segment {
@@ -264,7 +243,7 @@ impl<'r, M: Copy + Send + Sync> Run<'r, M> {
         let segment = if seq < self.seam {
             self.first_segment
         } else {
-            Some(self.other_segments[self.ring.geometry.segments_between(self.seam, seq)])
+            Some(self.other_segments[self.ring.geometry().segments_between(self.seam, seq)])
         };
         let Some(segment) = segment else { unreachable!("a run with records has a segment") };
         // SAFETY: loaded under `self.guard` (R4).

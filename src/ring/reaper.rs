@@ -1,23 +1,18 @@
 //! Takes the blocks of evicted records. See *Memory* in `bytes`.
 
-use super::geometry::Geometry;
 use super::order;
-use super::segment::{Segment, SegmentAllocator};
+use super::positions::Positions;
+use super::segment::SegmentAllocator;
 use crate::sync::epoch::Domain;
-use crate::sync::{Arc, AtomicPtr, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 use std::ops::Range;
 use std::sync::Weak;
-
-/// The positions of a ring. The allocation is shared with what is handed to the epoch; what the
-/// positions point to is the ring's.
-pub(super) type Positions<M> = std::sync::Arc<[AtomicPtr<Segment<M>>]>;
 
 /// Takes the blocks of records that no reader can reach any more.
 ///
 /// It outlives the ring in what waits for the epoch, so the ring [closes](Self::close) it.
 pub(super) struct Reaper<M: Copy + Send + Sync> {
     positions: Positions<M>,
-    geometry: Geometry,
     allocator: Arc<SegmentAllocator<M>>,
     /// The ring's. It holds what waits for the epoch, and that holds the reaper.
     domain: Weak<Domain>,
@@ -32,20 +27,27 @@ pub(super) struct Reaper<M: Copy + Send + Sync> {
 impl<M: Copy + Send + Sync> Reaper<M> {
     pub(super) fn new(
         positions: &Positions<M>,
-        geometry: &Geometry,
         allocator: &Arc<SegmentAllocator<M>>,
         domain: &std::sync::Arc<Domain>,
     ) -> Self {
-        let first_seq = geometry.base_seq() + 1;
+        let first_seq = positions.geometry().base_seq() + 1;
         Self {
-            positions: Positions::clone(positions),
-            geometry: geometry.clone(),
+            positions: positions.clone(),
             allocator: Arc::clone(allocator),
             domain: std::sync::Arc::downgrade(domain),
             reapable: AtomicU64::new(first_seq),
             reaped: AtomicU64::new(first_seq),
             closed: Mutex::new(false),
         }
+    }
+
+    pub(super) fn positions(&self) -> &Positions<M> {
+        &self.positions
+    }
+
+    /// The bytes of all blocks that slots hold.
+    pub(super) fn spilled_bytes(&self) -> u64 {
+        self.allocator.spilled_bytes()
     }
 
     /// Takes the blocks of all records before seq `floor`, which no reader can reach any more, or
@@ -77,16 +79,16 @@ impl<M: Copy + Send + Sync> Reaper<M> {
     fn take_blocks(&self, seqs: Range<u64>) {
         let Some(domain) = self.domain.upgrade() else { return };
         let _guard = domain.pin();
-        let segment_len = self.geometry.segment_len() as u64;
+        let geometry = self.positions.geometry();
+        let segment_len = geometry.segment_len() as u64;
         // What lies further back than the ring is long went with its segment.
-        let span = self.positions.len() as u64 * segment_len;
+        let span = geometry.positions() as u64 * segment_len;
         let mut seq = seqs.start.max(seqs.end.saturating_sub(span));
         while seq < seqs.end {
-            let base = self.geometry.base_of(seq);
+            let base = geometry.base_of(seq);
             let end = (base + segment_len).min(seqs.end);
-            let position = &self.positions[self.geometry.position_of(seq)];
             // SAFETY: loaded with install:B under the guard (R4).
-            let segment = unsafe { position.load(order::INSTALL_B).as_ref() };
+            let segment = unsafe { self.positions.of(seq).load(order::INSTALL_B).as_ref() };
             // SAFETY: as above.
             if let Some(segment) = segment.filter(|segment| unsafe { segment.base() } == base) {
                 // SAFETY: the segment covers the seqs, no reader can reach them, and the lock keeps

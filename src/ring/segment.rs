@@ -1,8 +1,7 @@
 //! A run of slots, and the allocator that hands segments out and takes them back.
 
-use super::Memory;
 use super::block::{Block, Parts};
-use super::chain::{Chain, SharedChain};
+use super::chain::{Chain, Linked, SharedChain};
 use super::geometry::Geometry;
 use super::pool::Pool;
 use super::reservation::RetireEra;
@@ -78,24 +77,6 @@ impl<M: Copy> Segment<M> {
         // SAFETY: R2: not written while reachable; install carries the value that was written
         // before.
         self.base.with(|base| unsafe { *base })
-    }
-
-    /// The next segment in the chain that holds this one.
-    ///
-    /// # Safety
-    /// The chain is the caller's.
-    pub(super) unsafe fn next(&self) -> Option<NonNull<Self>> {
-        // SAFETY: the caller's.
-        self.next.with(|next| unsafe { *next })
-    }
-
-    /// Links the segment to the next one of a chain.
-    ///
-    /// # Safety
-    /// The chain is the caller's.
-    pub(super) unsafe fn set_next(&self, to: Option<NonNull<Self>>) {
-        // SAFETY: the caller's.
-        self.next.with_mut(|next| unsafe { *next = to });
     }
 
     /// Whether `seq`'s record is here.
@@ -198,6 +179,18 @@ impl<M: Copy> Segment<M> {
     }
 }
 
+impl<M: Copy> Linked for Segment<M> {
+    unsafe fn next(&self) -> Option<NonNull<Self>> {
+        // SAFETY: the caller's.
+        self.next.with(|next| unsafe { *next })
+    }
+
+    unsafe fn set_next(&self, to: Option<NonNull<Self>>) {
+        // SAFETY: the caller's.
+        self.next.with_mut(|next| unsafe { *next = to });
+    }
+}
+
 impl<M: Copy> Drop for Segment<M> {
     fn drop(&mut self) {
         self.free_blocks();
@@ -210,6 +203,19 @@ impl<M: Copy> Drop for Segment<M> {
     }
 }
 
+/// What the ring's memory is doing, in segments and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Held by the allocator's account: live, pooled and awaiting reclaim together.
+    pub(crate) allocated: u64,
+    pub(crate) pooled: u64,
+    /// Retired, but some guard may still look at them.
+    pub(crate) awaiting: u64,
+    pub(crate) segment_bytes: u64,
+    /// In blocks that slots hold.
+    pub(crate) spilled_bytes: u64,
+}
+
 /// So many segments are pooled in the smallest ring.
 const MIN_POOLED: usize = 3;
 
@@ -217,9 +223,9 @@ const MIN_POOLED: usize = 3;
 /// account. They are on cache lines that an append does not look at: a thread that updates them
 /// delays no writer else.
 pub(super) struct SegmentAllocator<M: Copy> {
-    pool: Pool<M>,
+    pool: Pool<Segment<M>>,
     /// What found no place in the pool while a late writer could reach it.
-    late: SharedChain<M>,
+    late: SharedChain<Segment<M>>,
     segment_len: usize,
     stride: usize,
     /// Whether segments give their blocks up when they are retired: the window is bounded in bytes.
@@ -263,7 +269,7 @@ impl<M: Copy + Send + Sync> SegmentAllocator<M> {
     ///
     /// One of the pool that a late writer can still reach is put aside, for the caller to give
     /// back.
-    pub(super) fn take(&self, base: u64, aside: &mut Chain<M>) -> Box<Segment<M>> {
+    pub(super) fn take(&self, base: u64, aside: &mut Chain<Segment<M>>) -> Box<Segment<M>> {
         let segment = self.take_pooled(aside).unwrap_or_else(|| {
             self.allocated.fetch_add(1, Ordering::Relaxed);
             Box::new(Segment::new(self.segment_len, self.stride))
@@ -275,7 +281,7 @@ impl<M: Copy + Send + Sync> SegmentAllocator<M> {
     }
 
     /// A segment of the pool, if there is one that no writer can reach.
-    fn take_pooled(&self, aside: &mut Chain<M>) -> Option<Box<Segment<M>>> {
+    fn take_pooled(&self, aside: &mut Chain<Segment<M>>) -> Option<Box<Segment<M>>> {
         let segment = self.pool.take()?;
         // SAFETY: out of the pool, and not freed.
         if unsafe { segment.as_ref() }.unlinked.is_over() {

@@ -1,6 +1,8 @@
 //! The ring alone, with writers stopped at any point: claiming and publishing are two calls here.
 
+use super::geometry::Window;
 use super::*;
+use crate::sync::Arc;
 use std::cell::Cell;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -24,7 +26,7 @@ fn text(text: &str) -> Parts<'_> {
 
 /// What a reader after `after` gets: seqs and values, checked against each other's text.
 fn read(ring: &Ring<u64>, after: u64, limit: usize) -> Result<Vec<(u64, u64)>, Missed> {
-    let run = ring.read(ring.pin(), after, limit)?;
+    let run = ring.read(after, limit)?;
     let records = (0..run.len()).map(|index| {
         let (seq, value, text) = run.get(index);
         assert_eq!(text.concat(), value.to_string(), "the record of seq {seq} is torn");
@@ -76,10 +78,10 @@ fn a_stalled_writer_holds_back_what_comes_after_it_and_nothing_else() {
         append(&ring, value);
     }
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=1)), "readers stop before the gap");
-    assert_eq!((ring.head(&ring.pin()), ring.last()), (1, 5));
+    assert_eq!((ring.head(), ring.last()), (1, 5));
     stalled.publish_last(2, text("2"));
     assert_eq!(read(&ring, 0, 100), Ok(numbered(1, 1..=5)));
-    assert_eq!(ring.head(&ring.pin()), 5);
+    assert_eq!(ring.head(), 5);
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn a_lapped_writer_is_superseded_and_overwrites_nothing() {
     assert_eq!(ring.superseded(), 1);
     assert_eq!(read(&ring, laps - 4, 100), before);
     assert_eq!(before, Ok(numbered(laps - 3, laps - 3..=laps)));
-    assert_eq!(ring.head(&ring.pin()), laps, "a gap that left the window holds nobody back");
+    assert_eq!(ring.head(), laps, "a gap that left the window holds nobody back");
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn a_reader_keeps_what_it_read_while_writers_go_round() {
     for value in 1..=4 {
         append(&ring, value);
     }
-    let run = ring.read(ring.pin(), 0, 100).expect("in the window");
+    let run = ring.read(0, 100).expect("in the window");
     for value in 5..=1000 {
         append(&ring, value);
     }
@@ -167,7 +169,7 @@ fn a_run_extended_past_a_gap_reads_each_record_from_its_own_segment() {
         (1..gap).for_each(|value| assert_eq!(append(&ring, value), value));
         let mut stalled = ring.claim(ring.enter(), 1);
         append(&ring, gap + 1);
-        let mut run = ring.read(ring.pin(), 0, 100).expect("in the window");
+        let mut run = ring.read(0, 100).expect("in the window");
         assert_eq!((run.len() as u64, run.has_more()), (gap - 1, false));
         run.extend(100);
         assert_eq!(run.len() as u64, gap - 1, "the gap is still there");
@@ -203,7 +205,7 @@ fn long_texts_come_back_in_their_parts() {
         let parts = ["<", if value % 3 == 0 { &long } else { "short" }, ">"];
         append_text(&ring, value, parts, &mut None);
     }
-    let run = ring.read(ring.pin(), 97, 100).expect("in the window");
+    let run = ring.read(97, 100).expect("in the window");
     assert_eq!(run.get(0).2, ["<", "short", ">"]);
     assert_eq!(run.get(2).2, ["<", &long, ">"]);
 }
@@ -242,7 +244,7 @@ fn a_text_comes_back_whatever_the_writer_thought_of_its_length() {
     let before = ring.memory().spilled_bytes;
     ring.append(ring.enter(), 3, ["c", &long, "x"]);
     assert_eq!(ring.memory().spilled_bytes - before, long.len() as u64 + 2, "in a block of its own");
-    let run = ring.read(ring.pin(), 0, 100).expect("in the window");
+    let run = ring.read(0, 100).expect("in the window");
     let texts = [0, 1, 2].map(|index| run.get(index).2);
     assert_eq!(texts, [["a", &long, "z"], ["b", "", "y"], ["c", &long, "x"]]);
 }
@@ -279,7 +281,7 @@ fn parts_of_every_length_come_back() {
     for len in 0..=140 {
         let parts = [&text[..len], &text[len..2 * len], &text[300..440 - len]];
         let (seq, _) = ring.append(ring.enter(), 0, parts);
-        let run = ring.read(ring.pin(), seq - 1, 1).expect("in the window");
+        let run = ring.read(seq - 1, 1).expect("in the window");
         assert_eq!(run.get(0).2, parts);
     }
 }
@@ -401,7 +403,7 @@ fn a_run_that_is_forgotten_in_one_ring_holds_no_memory_of_another() {
     let [forgotten, other] = [ring(8, 4), ring(8, 4)];
     append(&forgotten, 1);
     append(&other, 1);
-    std::mem::forget(forgotten.read(forgotten.pin(), 0, 10));
+    std::mem::forget(forgotten.read(0, 10));
     for value in 0..4_000 {
         append(&forgotten, value);
         append(&other, value);
@@ -424,7 +426,7 @@ fn a_thread_uses_more_rings_than_it_keeps_registrations_for() {
     }
     // Pinned in all at once, and dropped in another order.
     let runs: Vec<_> =
-        rings.iter().map(|ring| ring.read(ring.pin(), ring.last() - 8, 8).expect("in the window")).collect();
+        rings.iter().map(|ring| ring.read(ring.last() - 8, 8).expect("in the window")).collect();
     for (ring, run) in rings.iter().zip(runs) {
         (0..100).for_each(|value| _ = append(ring, value));
         let (seq, value, text) = run.get(7);
@@ -435,7 +437,7 @@ fn a_thread_uses_more_rings_than_it_keeps_registrations_for() {
 #[test]
 fn has_more_tells_whether_a_published_record_follows() {
     let ring = ring(8, 4);
-    let more = |after, limit| ring.read(ring.pin(), after, limit).expect("in the window").has_more();
+    let more = |after, limit| ring.read(after, limit).expect("in the window").has_more();
     assert!(!more(0, 0));
     append(&ring, 1);
     assert!(more(0, 0));
@@ -453,7 +455,7 @@ fn has_more_tells_whether_a_published_record_follows() {
 fn a_ring_may_start_anywhere_below_2_to_the_53() {
     let base = (1 << 53) - 1;
     let ring = Ring::<u64>::new(Geometry::new(3, base, 2, SLOT));
-    assert_eq!(ring.head(&ring.pin()), base);
+    assert_eq!(ring.head(), base);
     for value in base + 1..=base + 10 {
         assert_eq!(append(&ring, value), value);
     }
@@ -528,6 +530,40 @@ fn held_writers_and_lapped_readers_lose_nothing_untold() {
             assert!(lost >= ring.superseded(), "{lost} lost, {} superseded", ring.superseded());
         }
     });
-    assert_eq!((ring.last(), ring.head(&ring.pin())), (offered, offered));
+    assert_eq!((ring.last(), ring.head()), (offered, offered));
     assert!(ring.superseded() > 0, "held long enough to be lapped, at least once");
+}
+
+/// What waits for the epoch holds it, and may run later.
+#[test]
+fn a_ring_that_is_dropped_closes_its_reaper() {
+    let ring = Ring::<u64>::new(Geometry::new(8, 0, 4, 64).with_max_bytes(Some(100)));
+    let reaper = Arc::clone(&ring.bytes.as_ref().unwrap().reaper);
+    assert!(!reaper.is_closed());
+    drop(ring);
+    assert!(reaper.is_closed());
+}
+
+#[test]
+fn a_bound_is_behind_as_long_as_a_published_record_is_not_counted() {
+    let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
+    let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring.last, &ring.pin());
+    assert!(!is_behind(), "of an empty ring");
+    let mut claim = ring.claim(ring.enter(), 1);
+    assert!(!is_behind(), "by a record that is not published");
+    claim.publish_last(1, ["a", "", ""]);
+    assert!(is_behind());
+    claim.finish();
+    assert!(!is_behind(), "by what the append has counted");
+}
+
+#[test]
+fn a_bound_is_behind_as_long_as_it_counts_from_before_the_window() {
+    let ring = Ring::<u64>::new(Geometry::new(4, 0, 4, 64).with_max_bytes(Some(100)));
+    let is_behind = || ring.bytes.as_ref().unwrap().is_behind(&ring.last, &ring.pin());
+    let claim = ring.claim(ring.enter(), 4);
+    assert!(!is_behind(), "seq 1 is in the window");
+    let next = ring.claim(ring.enter(), 1);
+    assert!(is_behind(), "seq 1 left the window and was never published");
+    drop((next, claim));
 }

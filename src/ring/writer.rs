@@ -2,9 +2,10 @@
 
 use super::block::{Block, Parts, len};
 use super::chain::Chain;
+use super::order;
 use super::reservation::WriteGuard;
 use super::segment::{Segment, SegmentAllocator};
-use super::{Ring, order};
+use super::state::Ring;
 use crate::sync::epoch::Guard;
 use crate::sync::{AtomicPtr, Ordering, prefetch_for_write};
 use std::iter;
@@ -33,9 +34,9 @@ pub(crate) struct Claim<'r, M: Copy + Send + Sync> {
 struct Leftovers<'r, M: Copy + Send + Sync> {
     ring: &'r Ring<M>,
     /// Unlinked from their positions, to be retired.
-    unlinked: Chain<M>,
+    unlinked: Chain<Segment<M>>,
     /// Of no use, to be given back.
-    aside: Chain<M>,
+    aside: Chain<Segment<M>>,
 }
 
 impl<'r, M: Copy + Send + Sync> Leftovers<'r, M> {
@@ -159,13 +160,13 @@ impl<M: Copy + Send + Sync> Ring<M> {
         // probably give is found before. In a model any guess will do, and a load would keep loom
         // from seeing what the claim races with (see `load_own`).
         let expected = if cfg!(loom) { 1 } else { self.last() + 1 };
-        let position = self.position(expected);
+        let position = self.positions.of(expected);
         let seq = self.hand_out(1, &writing);
         // The base is checked below all the same: a wrong guess that is believed would be published
         // out of line. This keeps the short way for it, which is once a segment for each writer
         // that others overtake.
-        let guessed = self.geometry.share_segment(expected, seq);
-        let position = if guessed { position } else { self.position(seq) };
+        let guessed = self.geometry().share_segment(expected, seq);
+        let position = if guessed { position } else { self.positions.of(seq) };
         let segment = match self.current(position, seq, &writing) {
             Ok(segment) if self.fits(len(&parts)) => segment,
             _ => {
@@ -263,14 +264,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
     #[cold]
     fn keep_bytes(&self, guard: Guard) {
         if let Some(bytes) = &self.bytes {
-            bytes.keep(self, guard);
+            bytes.keep(&self.last, guard);
         }
-    }
-
-    /// The position whose segment covers `seq`.
-    #[inline]
-    fn position(&self, seq: u64) -> &AtomicPtr<Segment<M>> {
-        &self.positions[self.geometry.position_of(seq)]
     }
 
     /// What is in the position of `seq`, which was claimed under `writing`: the segment for it,
@@ -286,7 +281,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         // SAFETY: loaded with install:B after the claim (R4).
         let segment = unsafe { current.as_ref() };
         // SAFETY: as above.
-        let covers = |segment: &&Segment<M>| unsafe { segment.base() } == self.geometry.base_of(seq);
+        let covers = |segment: &&Segment<M>| unsafe { segment.base() } == self.geometry().base_of(seq);
         segment.filter(covers).ok_or(current)
     }
 
@@ -299,7 +294,7 @@ impl<M: Copy + Send + Sync> Ring<M> {
         writing: &'w WriteGuard,
         leftovers: &mut Leftovers<'_, M>,
     ) -> Option<&'w Segment<M>> {
-        self.current(self.position(seq), seq, writing)
+        self.current(self.positions.of(seq), seq, writing)
             .map_or_else(|current| self.install(seq, current, writing, leftovers), Some)
     }
 
@@ -314,8 +309,8 @@ impl<M: Copy + Send + Sync> Ring<M> {
         _writing: &'w WriteGuard,
         leftovers: &mut Leftovers<'_, M>,
     ) -> Option<&'w Segment<M>> {
-        let base = self.geometry.base_of(seq);
-        let position = self.position(seq);
+        let base = self.geometry().base_of(seq);
+        let position = self.positions.of(seq);
         let mut fresh = None;
         // Each turn but the last finds that another writer has moved the base forward.
         let segment = loop {
@@ -376,7 +371,7 @@ impl<M: Copy + Send + Sync> Claim<'_, M> {
         while self.end > to {
             let Self { writing, leftovers, .. } = self;
             let ring = leftovers.ring;
-            let from = ring.geometry.base_of(self.end - 1).max(to);
+            let from = ring.geometry().base_of(self.end - 1).max(to);
             let end = std::mem::replace(&mut self.end, from);
             let records = (from..end).rev().zip(records.by_ref());
             let Some(segment) = ring.look_up(from, writing, leftovers) else {

@@ -134,8 +134,15 @@ mod collector {
 #[cfg(loom)]
 mod collector {
     use super::Guard;
+    use crossbeam_epoch::{Collector, LocalHandle};
+    use std::cell::RefCell;
 
-    /// A model brings its own collector: it starts from fewer states.
+    loom::thread_local! {
+        /// The model's collector, for a thread that registered with one.
+        static REGISTERED: RefCell<Option<LocalHandle>> = RefCell::new(None);
+    }
+
+    /// A model that is about the epoch brings its own collector: it starts from fewer states.
     #[derive(Debug)]
     pub(crate) struct Domain;
 
@@ -144,18 +151,33 @@ mod collector {
             Self
         }
 
-        /// No pin: a model that is about the epoch brings a collector.
+        /// A pin of the collector that the thread registered with, or none.
         pub(crate) fn pin(&self) -> Guard {
-            unpinned()
+            let pin = |registered: &RefCell<Option<LocalHandle>>| {
+                registered.borrow().as_ref().map(LocalHandle::pin)
+            };
+            Guard(REGISTERED.try_with(pin).ok().flatten())
         }
     }
 
-    pub(crate) fn pin_to(handle: &crossbeam_epoch::LocalHandle) -> Guard {
-        Guard(Some(handle.pin()))
+    /// A thread's registration with a model's collector, until this is dropped.
+    #[must_use]
+    pub(crate) struct Registered(());
+
+    pub(crate) fn register(collector: &Collector) -> Registered {
+        let handle = collector.register();
+        REGISTERED.with(|registered| *registered.borrow_mut() = Some(handle));
+        Registered(())
     }
 
-    /// A guard that guards nothing, for models whose readers see nothing retired: their states
-    /// are those of the protocol alone. What is retired under it comes back at once.
+    impl Drop for Registered {
+        fn drop(&mut self) {
+            drop(REGISTERED.with(|registered| registered.borrow_mut().take()));
+        }
+    }
+
+    /// A guard that guards nothing, for models whose readers see nothing retired: their states are
+    /// those of the protocol alone. What is retired under it comes back at once.
     pub(crate) fn unpinned() -> Guard {
         Guard(None)
     }
