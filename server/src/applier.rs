@@ -6,17 +6,18 @@
 //!
 //! # The steps
 //!
-//! The [sequencer](crate::sequencer) hands over all requests that wait as a *group*. For each group:
+//! The [sequencer](crate::sequencer) hands over all requests that wait as a *group*. For each
+//! group:
 //!
 //! 1. **Claim.** [`Push::claim`] of each request: its op ids are claimed, those applied
 //!    before are known as replays, and what is to be applied is laid out. A request that shares an
-//!    op id with an earlier one of the group finds it in flight. The group ends before that request,
-//!    which begins the next group, and is then a replay of the other. So the order of the log is
-//!    the order of requests, however they are grouped.
+//!    op id with an earlier one of the group finds it in flight. The group ends before that
+//!    request, which begins the next group, and is then a replay of the other. So the order of the
+//!    log is the order of requests, however they are grouped.
 //! 2. **Commit.** One transaction of the [store](crate::store) holds, for all claims: the rows, the
 //!    events with their seqs, the op ids with the same seqs, the new last seq; what has left the
-//!    window and the memory of op ids is dropped. On disk, it is synced when the commit returns: the
-//!    whole group shares its syncs. In memory, the rows are published.
+//!    window and the memory of op ids is dropped. On disk, it is synced when the commit returns:
+//!    the whole group shares its syncs. In memory, the rows are published.
 //! 3. **Append.** The claims are published in the order of the transaction, each as a batch. No
 //!    other thread appends, so they get the seqs that were written.
 //! 4. **Answer.** Each client gets its results, and the head.
@@ -26,9 +27,9 @@
 //!
 //! # Why nothing is lost, doubled or renumbered, wherever it stops
 //!
-//! This is about the store on disk; the one in memory and its log end together, and the next log has
-//! another incarnation. On disk there is the state before a transaction or after it, never one between. So there are two
-//! cases.
+//! This is about the store on disk; the one in memory and its log end together, and the next log
+//! has another incarnation. On disk there is the state before a transaction or after it, never one
+//! between. So there are two cases.
 //!
 //! - **It stopped before the commit was on disk**: in step 1, or in 2 before the header was
 //!   written. Of this group nothing is on disk, nothing was appended (3 comes after 2) and nothing

@@ -17,8 +17,8 @@
 //! - `sequencer`: one order for all pushes, in groups. `applier`: the only appender. It claims a
 //!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
 //!   argued there.
-//! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one file
-//!   (redb), and `store::memory`.
+//! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one
+//!   file (redb), and `store::memory`.
 //! - `snapshots`: snapshots that stay the same while they are paged through.
 //! - `frames`, `subscriber`: what is sent live is encoded once, for all subscribers.
 //! - `liveness`: how a peer that has vanished is noticed.

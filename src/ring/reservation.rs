@@ -221,7 +221,7 @@ mod tests {
     /// The installer may unlink a segment in the very era in which the writer came.
     #[test]
     fn a_segment_unlinked_in_the_era_of_a_writer_is_not_over_before_the_writer_leaves() {
-        let domain = Domain::new();
+        let domain = Arc::new(Domain::new());
         let writer = WriteGuard::enter(&domain);
         let Protection::Reservation(Active(reservation)) = &writer.protection else {
             panic!("the thread is not writing yet")
