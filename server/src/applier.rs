@@ -9,7 +9,7 @@
 //! The [sequencer](crate::sequencer) hands over all requests that wait as a *group*. For each
 //! group:
 //!
-//! 1. **Claim.** [`Push::claim`] of each request: its op ids are claimed, those applied
+//! 1. **Claim.** `Push::claim` of each request: its op ids are claimed, those applied
 //!    before are known as replays, and what is to be applied is laid out. A request that shares an
 //!    op id with an earlier one of the group finds it in flight. The group ends before that
 //!    request, which begins the next group, and is then a replay of the other. So the order of the
