@@ -1,4 +1,4 @@
-//! What waiters cost those who append.
+//! What waiters cost writers.
 //!
 //! `cargo bench --bench wait` (half a minute), or `-- NAME` for the tables whose names hold that,
 //! `-- --quick` for a look. Times are in nanoseconds, the exact ones of HDR histograms with three
@@ -19,7 +19,7 @@ use std::future::Future;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Measures what waiters cost those who append.
+/// Measures what waiters cost writers.
 #[derive(Debug, Parser)]
 #[command(name = "wait")]
 struct Args {
@@ -65,7 +65,7 @@ fn print(name: &str, histogram: &Histogram<u64>, rounds: u64) {
 
 const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
 
-/// Appends that nobody waits for, timed a hundred at a time.
+/// Appends without waiters for their seqs, timed a hundred at a time.
 fn append_far(rounds: u64) {
     for waiters in WAITERS {
         let log = ChangeLog::new();
@@ -79,7 +79,7 @@ fn append_far(rounds: u64) {
     }
 }
 
-/// Appends that everybody waits for, timed one at a time. Each wakes a few; the others are woken by
+/// Appends that all wait for, timed one at a time. Each wakes a few; the others are woken by
 /// these, outside of the time.
 fn append_tail(rounds: u64) {
     for waiters in WAITERS {
@@ -104,7 +104,7 @@ fn append_tail(rounds: u64) {
     }
 }
 
-/// Appends with nobody waiting, now or lately.
+/// Appends without waiters, now or lately.
 fn append(rounds: u64) {
     print("nobody waiting", &appends(&ChangeLog::new(), rounds, 1_000), rounds);
 }

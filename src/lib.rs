@@ -15,7 +15,7 @@
 //   append/               changes laid out as records, and appended; blocks for long texts
 //   events                what a read returns
 //   query                 how much a read wants, and of what
-//   dedup/                op ids: who may apply an operation, and which were applied
+//   dedup/                op ids: claims, and which operations were applied
 //   wire, fingerprint     requests and answers; a change as one number
 //   event                 changes and events, borrowed and owned
 //   json/                 values read, events and values written

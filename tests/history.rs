@@ -136,7 +136,7 @@ fn read(reader: usize, start: Time, end: Time, cursor: u64, limit: usize, answer
     call(start, end, Did::Read { reader: Some(reader), cursor, limit, answer })
 }
 
-/// A read by nobody in particular.
+/// A read by no reader in particular.
 fn look(start: Time, end: Time, cursor: u64, answer: Answer) -> Call {
     call(start, end, Did::Read { reader: None, cursor, limit: 10, answer })
 }

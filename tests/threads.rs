@@ -238,7 +238,8 @@ fn balance(capacity: usize) {
     assert!(capacity > 64 || lost > 0, "no reader was ever lapped: this has tested nothing");
 }
 
-/// The seqs in order, each with who offered what, and whether the next seq is of the same batch.
+/// The seqs in order, each with its writer and what it offered, and whether the next seq is of the
+/// same batch.
 /// Every seq is there exactly once, and each writer's are in the order of its calls.
 fn enter(offers: &[Vec<Offer>]) -> (Vec<(u64, u64)>, Vec<bool>) {
     let offered: u64 = offers.iter().flatten().map(|offer| offer.len).sum();

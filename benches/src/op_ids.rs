@@ -47,7 +47,7 @@ impl Id {
 
 /// Remembers what was done.
 pub trait OpIds: Sync {
-    /// Asks whether it may do an operation that nobody did, and says that it is done.
+    /// Claims an operation that is not known yet, and completes it.
     fn claim_and_complete(&self, op_id: &str, seq: u64);
 
     /// Whether it was done.
@@ -212,7 +212,7 @@ impl OpIds for pylon_sync::ChangeLog {
     }
 }
 
-/// A contender with a full window, and ids that nobody has claimed yet.
+/// A contender with a full window, and ids that are not claimed yet.
 pub struct Trial<'a> {
     contender: &'a dyn OpIds,
     next: AtomicU64,
@@ -224,7 +224,7 @@ impl std::fmt::Debug for Trial<'_> {
     }
 }
 
-/// Where the numbers begin of ids that nobody ever claims.
+/// The first number of ids that are never claimed.
 const ABSENT: u64 = 1 << 47;
 
 impl<'a> Trial<'a> {

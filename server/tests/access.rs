@@ -1,4 +1,4 @@
-//! Who is let in: tickets, pages of other origins, proxies, and requests that say something twice.
+//! Access: tickets, pages of other origins, proxies, and requests that say something twice.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

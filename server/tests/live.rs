@@ -102,7 +102,7 @@ async fn all_subscribers_are_sent_the_same_bytes_over_either_transport() {
     assert_eq!(message["data"], page);
     assert_eq!(page, get(&url, &format!("/api/sync/pull?since={base}")).await.body, "and the same as pulled");
 
-    // Who comes later gets what the others had, from where it stands, not what was encoded last.
+    // A later subscriber gets what the others had, from where it stands, not what was encoded last.
     for n in 0..4 {
         push(&url, &todos(n, 1)).await;
         assert_eq!(read(&mut streams[0], 1).await, [base + 2 + n as u64]);
@@ -122,7 +122,8 @@ async fn only_the_entities_that_were_asked_for_come() {
     let base = base(&url).await;
     let mut users = Sse::open(&url, &format!("since={base}&entity=User")).await;
     push(&url, &todos(0, 3)).await;
-    // The place moves on past what does not match: who comes back later has not fallen behind.
+    // The cursor moves on past what does not match: a client that comes back later has not fallen
+    // behind.
     loop {
         let beat = tokio::time::timeout(HANG, users.next()).await.unwrap().unwrap();
         assert_eq!(beat.name, "heartbeat");

@@ -205,7 +205,8 @@ fn a_look_up_counts_as_a_false_positive_if_the_filter_has_the_id_and_the_set_doe
     assert_eq!(memory.tally().false_positives, 1);
 }
 
-/// Ids that someone would send who wants two of them to be taken for one, or the memory to be slow.
+/// Ids that an attacker would send, for two of them to be taken for one, or to make the memory
+/// slow.
 fn hostile_ids() -> Vec<String> {
     let long = "x".repeat(1 << 20);
     let mut ids: Vec<String> =

@@ -135,7 +135,7 @@ pub(crate) enum Rule {
     ReplayedAfterComplete,
     /// An op id is forgotten when as many others as the memory holds were completed after it.
     RememberedToTheLimit,
-    /// In flight is only what somebody holds.
+    /// Only an id with a live guard is in flight.
     InFlightIsHeld,
     /// The log's own counters say what the calls say: offered = visible + superseded among them.
     BooksBalance,
@@ -280,7 +280,7 @@ impl Sights {
         let returned = increasing(returned.collect());
         let batch_end = |seq| ledger.entry(seq).map_or(seq, |entry| entry.batch_end);
         let seen = history.calls.iter().filter_map(|call| match &call.did {
-            // Who asks from a cursor of nobody's may look past what is still unpublished.
+            // A read from a cursor that no reader has may look past what is still unpublished.
             Did::Read { reader: Some(_), answer: Answer::Page { rows, .. }, .. } => {
                 Some((call.end, batch_end(rows.last()?.0)))
             }

@@ -271,7 +271,7 @@ impl Both<'_> {
         assert_eq!(self.log.has_seen_op_id(name), expected, "{name}");
     }
 
-    /// Completes so many ids that nobody asks for again but to see that they go in turn.
+    /// Completes so many ids that are not asked for again but to see that they go in turn.
     fn fill(&mut self, count: u8) {
         for _ in 0..count {
             self.filler += 1;

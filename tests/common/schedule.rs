@@ -255,7 +255,7 @@ impl<'a> Actor<'a> {
         Did::Read { reader: Some(self.number), cursor, limit, answer }
     }
 
-    /// Reads on to the end, when nobody appends any more.
+    /// Reads on to the end, when no writer appends any more.
     fn drain(&mut self) {
         while self.cursor < self.log.last_seq() {
             self.read(100);

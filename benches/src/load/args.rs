@@ -117,17 +117,17 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Who can be loaded.
+/// The contenders that can be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerName {
     /// This crate.
     Ringlog,
-    /// `Mutex<VecDeque<Arc<Event>>>`, with a Condvar for those who sleep.
+    /// `Mutex<VecDeque<Arc<Event>>>`, with a Condvar for sleeping readers.
     Mutex,
     /// tokio's channel. Its window is the next power of two.
     Broadcast,
-    /// pylon-sync behind one lock. Who sleeps on it looks every millisecond: it cannot be waited
+    /// pylon-sync behind one lock. A sleeping reader looks every millisecond: it cannot be waited
     /// for.
     Pylon,
     /// pylon-sync as it is. With writers and readers at a time, it hangs.
@@ -148,7 +148,7 @@ impl PeerName {
 }
 
 impl Args {
-    /// Who runs, ringlog or the one to compare with first.
+    /// The contenders, ringlog or the one to compare with first.
     pub fn contenders(&self) -> Vec<PeerName> {
         if !self.peers.is_empty() {
             return self.peers.clone();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What a child is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// Who.
+    /// The contender.
     pub peer: PeerName,
     /// Under which load.
     pub load: Load,

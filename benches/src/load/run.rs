@@ -105,7 +105,7 @@ impl All {
 fn threads(peer: &dyn Peer, pool: &Pool, load: &Load) -> All {
     let kinds = Kind::all(load);
     let ready = Barrier::new(load.writers as usize + kinds.len() + usize::from(load.suspend) + 1);
-    // The clock starts when everybody is ready.
+    // The clock starts when all threads are ready.
     let clock = OnceLock::new();
     let start = || {
         ready.wait();

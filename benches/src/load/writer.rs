@@ -37,7 +37,7 @@ pub(super) struct Work<'a> {
     pub(super) place: usize,
     /// Nothing in a closed loop.
     pub(super) pace: Option<Pace>,
-    /// One call in so many carries a mark; 0 if nobody reads.
+    /// One call in so many carries a mark; 0 without readers.
     pub(super) mark_every: u64,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Work<'a> {
         written
     }
 
-    /// Appends until it is told to stop; nobody measures it.
+    /// Appends until it is told to stop; it is not measured.
     pub(super) fn run_until(mut self, writer: &mut dyn Writer, stop: impl Fn() -> bool) -> Written {
         let mut written = Written::default();
         while !stop() {

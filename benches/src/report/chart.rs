@@ -27,7 +27,7 @@ impl Theme {
         self.pick(0x00e3_e7ec, 0x002c_333d)
     }
 
-    /// Each contender's own, told apart by those who do not see red and green as well.
+    /// Each contender's own; they differ without red and green as well.
     fn colour(self, peer: PeerName) -> RGBColor {
         match peer {
             PeerName::Ringlog => self.pick(0x0000_62b8, 0x0056_b4ff),
@@ -55,7 +55,7 @@ pub(super) struct Axis {
     pub(super) ticks: Vec<(f64, String)>,
 }
 
-/// Places are those of the axes: logarithms are taken by who makes the chart.
+/// Places are those of the axes: the chart's maker takes logarithms.
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) x: Axis,

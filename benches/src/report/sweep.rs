@@ -18,7 +18,7 @@ pub(super) struct Point {
 pub(super) struct Series {
     pub(super) load: Load,
     pub(super) turns: u32,
-    /// The load as it was given, with a follower if there was nobody to read.
+    /// The load as it was given, with a follower if there was no reader.
     pub(super) whole: Vec<(PeerName, Ended)>,
     pub(super) writers: Vec<Point>,
     pub(super) rates: Vec<Point>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Who does `n` operations and says how long they took.
+/// A name, and a run of so many operations that returns how long they took.
 pub type Contestant<'a> = (&'static str, &'a dyn Fn(u64) -> Duration);
 
 /// How long a run is, and how many turns there are.

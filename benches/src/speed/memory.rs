@@ -9,7 +9,7 @@ use std::process::Command;
 /// What the program `memory` says of a contender, a line of JSON each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MemoryFigures {
-    /// Who.
+    /// The contender.
     pub contender: String,
     /// How many events it keeps.
     pub window: usize,

@@ -14,7 +14,7 @@ use std::thread;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 const MEASURED: &str = "Measured";
-/// Nobody is lapped.
+/// No reader is lapped.
 const LONG: usize = 1 << 20;
 
 /// A follower in `blocking_next`.

@@ -1,4 +1,4 @@
-//! From just before something happens until whoever sleeps for it runs.
+//! From just before something happens until the sleeper that waits for it runs.
 //!
 //! The sleeper has a thread of its own. Each round begins once the one before has been noticed and
 //! a pause has passed in which the sleeper falls asleep again. Times are in nanoseconds.

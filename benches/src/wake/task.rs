@@ -34,7 +34,7 @@ pub fn task_ringlog(rounds: u64) -> Histogram<u64> {
     )
 }
 
-/// On tokio's `Notify`, notified after an append to a log that nobody waits for.
+/// On tokio's `Notify`, notified after an append to a log without waiters.
 pub fn task_append_notify(rounds: u64) -> Histogram<u64> {
     let log = log_in_use();
     let notify = Arc::new(Notify::new());

@@ -103,7 +103,7 @@ pub fn thread_ringlog(rounds: u64) -> Histogram<u64> {
     ring_bell(log_in_use(), rounds)
 }
 
-/// On a `Condvar` that is notified after an append to a log that nobody waits for.
+/// On a `Condvar` that is notified after an append to a log without waiters.
 pub fn thread_append_condvar(rounds: u64) -> Histogram<u64> {
     ring_bell(Beside { log: log_in_use(), bell: Signal::default() }, rounds)
 }

@@ -105,7 +105,7 @@ const SINGLE: [HeaderName; 6] = [
     HeaderName::from_static("sec-fetch-site"),
 ];
 
-/// Refuses requests that say twice whom they are for, whom they are of, or what they hold.
+/// Refuses requests that name their host, their sender or their contents twice.
 async fn unambiguous(request: Request, next: Next) -> Result<Response, ApiError> {
     let headers = request.headers();
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {

@@ -232,7 +232,7 @@ mod tests {
 
     impl Drop for Repository {
         fn drop(&mut self) {
-            // What cannot be removed is left to whoever cleans the temporary directory.
+            // What cannot be removed is left in the temporary directory.
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

@@ -260,7 +260,7 @@ mod tests {
             let text = ok(&format!("--requests 500 --repeat 3 --writers 3 --capacity {capacity}"));
             assert!(text.contains("snapshots for readers"), "{text}");
         }
-        // Nothing is retained, so everybody must have been told.
+        // Nothing is retained, so every reader must have been told.
         let text = ok("--requests 500 --capacity 0 --readers 3");
         assert!(text.contains("3 had to resync") && text.contains("was first told: "), "{text}");
     }

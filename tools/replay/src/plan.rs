@@ -1,4 +1,4 @@
-//! Who appends what: the input's requests, dealt out to the writers.
+//! Which writer appends what: the input's requests, dealt out to the writers.
 //!
 //! The order of two changes to the same row decides what the row ends up as; the order of changes
 //! to different rows does not. So each row belongs to one writer, chosen by a hash of its name, and

@@ -38,7 +38,7 @@ pub(crate) struct Written {
     pub(crate) ended: Instant,
 }
 
-/// What everybody did.
+/// What all threads did.
 #[derive(Debug)]
 pub(crate) struct Outcome<'a> {
     pub(crate) writers: Vec<Written>,
@@ -86,7 +86,7 @@ pub(crate) fn run<'a>(
         let readers: Vec<_> = (0..load.readers).map(read).collect();
         let progress = (!bar.is_hidden()).then(|| scope.spawn(|| show_progress(log, bar, &writers_done)));
         let writers: Vec<_> = writers.into_iter().map(ScopedJoinHandle::join).collect();
-        // Also when a writer panicked: nobody waits for more.
+        // Also when a writer panicked: no reader waits for more.
         writers_done.store(true, Ordering::Release);
         if let Some(progress) = progress {
             progress.thread().unpark();

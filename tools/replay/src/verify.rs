@@ -42,7 +42,7 @@ impl Expected {
         let ends = match ends_of_calls(&outcome.writers, self.offered) {
             Ok(ends) => ends,
             Err(failure) => {
-                // Nobody can say what should have been read under which seq.
+                // It is not known what should have been read under which seq.
                 failures.push(failure);
                 return Ok(failures);
             }

@@ -1,4 +1,4 @@
-//! Who is loaded.
+//! The contenders that are loaded.
 
 mod broadcast;
 mod plain;
@@ -18,7 +18,7 @@ pub(super) trait Peer: Sync {
     /// A reader's way in, which begins with the next event.
     fn reader(&self) -> Box<dyn Reader + '_>;
 
-    /// No writer will append any more: who sleeps shall wake up. Returns what the contender says of
+    /// No writer will append any more: wakes sleeping readers. Returns what the contender says of
     /// itself.
     fn close(&self) -> Account;
 }

@@ -21,7 +21,7 @@ impl Seed {
         self.lock.as_ref().map(Mutex::lock)
     }
 
-    /// The last seq: who asks from ahead is told.
+    /// The last seq: a pull from ahead is told it.
     fn last(&self) -> u64 {
         let _alone = self.alone();
         let PullError::ResyncRequired { oldest_seq, .. } =
