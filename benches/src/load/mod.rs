@@ -29,7 +29,6 @@ pub mod args;
 mod child;
 mod mark;
 mod outcome;
-mod peers;
 mod pool;
 mod reader;
 mod run;

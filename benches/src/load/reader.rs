@@ -3,7 +3,7 @@
 use super::args::Load;
 use super::mark::{self, Clock};
 use super::outcome::{Reading, Times};
-use super::peers::{Progress, Reader};
+use crate::peer::{Progress, Reader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

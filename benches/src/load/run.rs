@@ -3,12 +3,13 @@
 use super::args::{Load, PeerName};
 use super::mark::Clock;
 use super::outcome::Outcome;
-use super::peers::{self, Peer};
 use super::pool::Pool;
 use super::reader::{self, Kind, Read};
 use super::writer::{Pace, Work, Written};
 use crate::Result;
+use crate::contenders::{Broadcast, Plain, Pylon, Ringlog};
 use crate::machine::{self, processor_nanos};
+use crate::peer::{Account, Peer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::thread::{self, ScopedJoinHandle};
@@ -28,7 +29,7 @@ const SUSPENDED_BATCH: usize = 64;
 pub(super) fn run(name: PeerName, load: &Load) -> Result<Outcome> {
     let pool = Pool::of(load)?;
     let resident_before = machine::resident();
-    let peer = peers::make(name, load)?;
+    let peer = make(name, load)?;
     let filled = fill(&*peer, &pool, load);
     let processor_before = processor_nanos();
     let all = threads(&*peer, &pool, load);
@@ -55,6 +56,18 @@ pub(super) fn run(name: PeerName, load: &Load) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// A contender of this name.
+fn make(name: PeerName, load: &Load) -> Result<Box<dyn Peer>> {
+    let window = load.window as usize;
+    Ok(match name {
+        PeerName::Ringlog => Box::new(Ringlog::with_slots(window, load.slot)?),
+        PeerName::Mutex => Box::new(Plain::new(window)),
+        PeerName::Broadcast => Box::new(Broadcast::new(window)),
+        PeerName::Pylon => Box::new(Pylon::locked(window)),
+        PeerName::PylonBare => Box::new(Pylon::new(window)),
+    })
+}
+
 /// Goes round the window twice, so that all memory has been touched. Returns how many events that
 /// took.
 fn fill(peer: &dyn Peer, pool: &Pool, load: &Load) -> u64 {
@@ -74,7 +87,7 @@ struct All {
     written: Vec<Written>,
     suspended: Written,
     read: Vec<Read>,
-    account: peers::Account,
+    account: Account,
     seconds: f64,
 }
 

@@ -2,8 +2,8 @@
 
 use super::mark::{self, Clock};
 use super::outcome::Times;
-use super::peers::Writer;
 use super::pool::Pool;
+use crate::peer::Writer;
 use ringlog_replay::input::Op;
 use std::time::Duration;
 

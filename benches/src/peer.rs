@@ -1,17 +1,10 @@
-//! The contenders that are loaded.
+//! What the load generator asks of a contender: writers of batches, and readers that wait.
 
-mod broadcast;
-mod plain;
-mod pylon;
-mod ringlog;
-
-use super::args::{Load, PeerName};
-use crate::Result;
 use ringlog_replay::input::Op;
 use std::time::Duration;
 
 /// Takes batches from any number of writers, and lets any number read.
-pub(super) trait Peer: Sync {
+pub trait Peer: Sync {
     /// A writer's way in.
     fn writer(&self) -> Box<dyn Writer + '_>;
 
@@ -24,13 +17,13 @@ pub(super) trait Peer: Sync {
 }
 
 /// One writer.
-pub(super) trait Writer {
+pub trait Writer {
     /// Appends a batch, the first event under the row id given here, if there is one.
     fn append(&mut self, batch: &[Op], marked: Option<&str>);
 }
 
 /// One reader.
-pub(super) trait Reader {
+pub trait Reader {
     /// The next events, each row id and its bytes handed to `each`. Waits for the first of them for
     /// so long; with no time to wait it only looks.
     fn next(&mut self, wait: Duration, each: &mut dyn FnMut(&str, u64)) -> Progress;
@@ -38,40 +31,32 @@ pub(super) trait Reader {
 
 /// How far a read got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    pub(super) read: u64,
+pub struct Progress {
+    /// Events read.
+    pub read: u64,
     /// Events that the reader was told it had missed.
-    pub(super) lost: u64,
+    pub lost: u64,
 }
 
 /// What a contender says of itself in the end.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Account {
+pub struct Account {
     /// Seqs given out, if it knows.
-    pub(super) appended: Option<u64>,
+    pub appended: Option<u64>,
     /// Events that were dropped because their writer was a lap late.
-    pub(super) superseded: u64,
+    pub superseded: u64,
 }
 
 /// The most that is read at a time.
-const LIMIT: usize = 256;
+pub(crate) const LIMIT: usize = 256;
 
 /// The row id of each event of a batch: the first may be replaced.
-fn row_ids<'a>(batch: &'a [Op], marked: Option<&'a str>) -> impl Iterator<Item = (&'a Op, &'a str)> {
+pub(crate) fn row_ids<'a>(
+    batch: &'a [Op],
+    marked: Option<&'a str>,
+) -> impl Iterator<Item = (&'a Op, &'a str)> {
     batch
         .iter()
         .enumerate()
         .map(move |(place, event)| (event, marked.filter(|_| place == 0).unwrap_or(&event.row_id)))
-}
-
-/// A contender of this name.
-pub(super) fn make(name: PeerName, load: &Load) -> Result<Box<dyn Peer>> {
-    let window = load.window as usize;
-    Ok(match name {
-        PeerName::Ringlog => Box::new(ringlog::Log::new(window, load.slot)?),
-        PeerName::Mutex => Box::new(plain::Queue::new(window)),
-        PeerName::Broadcast => Box::new(broadcast::Channel::new(window)),
-        PeerName::Pylon => Box::new(pylon::Seed::new(window, true)),
-        PeerName::PylonBare => Box::new(pylon::Seed::new(window, false)),
-    })
 }
