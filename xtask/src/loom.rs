@@ -7,6 +7,9 @@ use std::process::Command;
 /// Turns every primitive behind `src/sync/`, and those of `crossbeam-epoch`, into loom's.
 const FLAGS: &str = "--cfg loom --cfg crossbeam_loom";
 
+/// Cargo's own variable for this target. `RUSTFLAGS` takes its place, so its flags are added.
+const TARGET_FLAGS: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
+
 /// Set, it makes each model take one more preemption.
 const DEEP: &str = "RINGLOG_LOOM_DEEP";
 
@@ -31,7 +34,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 /// Sets what every build of the models needs. Their own target directory keeps ordinary builds
 /// warm.
 pub(crate) fn with_loom(mut command: Command) -> Command {
-    command.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", target());
+    let flags = std::env::var(TARGET_FLAGS).unwrap_or_default();
+    command.env("RUSTFLAGS", format!("{FLAGS} {flags}").trim_end()).env("CARGO_TARGET_DIR", target());
     command
 }
 
