@@ -1,4 +1,6 @@
-//! The applier: one thread through which every push goes, and the only one that appends.
+//! The applier: every push goes through it, one group after the other, and nothing else appends.
+//! Where the store may wait for a disk, it has a thread of its own ([`Applier::start`]); else it runs
+//! on the threads that push, one at a time ([`Applier::direct`]).
 //!
 //! ```text
 //! routes → sequencer → applier: claim → commit to the store → append to the log → answer
@@ -85,7 +87,7 @@ use crate::metrics::Metrics;
 use crate::sequencer::{Answer, Groups, Job, Refused};
 use crate::store::{CommitError, Store, StoreError};
 use ringlog::{ChangeLog, OpStatus, PushClaim, PushResponse};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -143,6 +145,20 @@ impl Applier {
                 Err(error) => tracing::error!(%error, "the store failed: nothing more is accepted"),
             }
         })
+    }
+
+    /// For a store whose commits neither wait nor fail: applies each request on the thread that
+    /// calls. A panic, in this call or an earlier one, cancels `failed` and leaves the request
+    /// without an answer.
+    pub(crate) fn direct(self, failed: CancellationToken) -> impl Fn(Job) + Send + Sync {
+        let applier = Mutex::new(self);
+        move |job| {
+            let Ok(mut applier) = applier.lock() else { return };
+            let failing = failed.clone().drop_guard();
+            if applier.serve(vec![job]).is_ok() {
+                failing.disarm();
+            }
+        }
     }
 
     fn run(mut self) -> Result<(), StoreError> {

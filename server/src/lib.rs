@@ -16,7 +16,7 @@
 //!
 //! - `sequencer`: one order for all pushes, in groups. `applier`: the only appender. It claims a
 //!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
-//!   argued there.
+//!   argued there. It has a thread of its own where the store may wait.
 //! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one
 //!   file (redb), and `store::memory`.
 //! - `snapshots`: snapshots that stay the same while they are paged through.

@@ -2,6 +2,9 @@
 //!
 //! It is a bounded queue in this process. Routes have the [`Sequencer`], the applier has the
 //! [`Groups`]. The order of the queue is the order of the log.
+//!
+//! A store that never waits needs no queue, and no other thread: [`Sequencer::direct`] applies each
+//! request on the thread that pushes it. A queue would cost two wake-ups a push.
 
 use crate::envelope::Push;
 use arc_swap::ArcSwapOption;
@@ -42,10 +45,16 @@ pub(crate) struct Job {
 }
 
 /// The way in. The applier ends when the last clone is dropped and all that waited is done.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Sequencer {
-    jobs: mpsc::Sender<Job>,
+    way: Way,
     read_only: ReadOnly,
+}
+
+#[derive(Clone)]
+enum Way {
+    Queue(mpsc::Sender<Job>),
+    Direct(Arc<dyn Fn(Job) + Send + Sync>),
 }
 
 /// Why the store takes nothing at present; none if it does.
@@ -64,26 +73,38 @@ pub(crate) fn sequencer() -> (Sequencer, Groups) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let read_only = ReadOnly::default();
     let groups = Groups { jobs: receiver, ahead: VecDeque::new(), read_only: Arc::clone(&read_only) };
-    (Sequencer { jobs: sender, read_only }, groups)
+    (Sequencer { way: Way::Queue(sender), read_only }, groups)
 }
 
 impl Sequencer {
+    /// A way in without a queue: `apply` takes each request, and answers it before it returns.
+    pub(crate) fn direct(apply: impl Fn(Job) + Send + Sync + 'static) -> Self {
+        Self { way: Way::Direct(Arc::new(apply)), read_only: ReadOnly::default() }
+    }
+
     /// Applies a push. Its changes are committed and in the log when this returns.
     pub(crate) async fn push(&self, push: Push) -> Result<PushResponse, Refused> {
         if let Some(why) = self.read_only.load_full() {
             return Err(Refused::ReadOnly(Arc::clone(&why)));
         }
         let (answer, answered) = oneshot::channel();
-        self.jobs.try_send(Job { push, answer }).map_err(|error| match error {
-            TrySendError::Full(_) => Refused::Busy,
-            TrySendError::Closed(_) => Refused::Ended,
-        })?;
+        let job = Job { push, answer };
+        match &self.way {
+            Way::Queue(jobs) => jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(_) => Refused::Busy,
+                TrySendError::Closed(_) => Refused::Ended,
+            })?,
+            Way::Direct(apply) => apply(job),
+        }
         answered.await.unwrap_or(Err(Refused::Ended))
     }
 
     /// The number of requests that wait.
     pub(crate) fn waiting(&self) -> usize {
-        MAX_WAITING - self.jobs.capacity()
+        match &self.way {
+            Way::Queue(jobs) => MAX_WAITING - jobs.capacity(),
+            Way::Direct(_) => 0,
+        }
     }
 
     /// Whether the store takes pushes.
@@ -164,9 +185,12 @@ mod tests {
 
     /// Queues requests of so many changes each.
     fn queue(sequencer: &Sequencer, changes: &[usize]) {
-        for changes in changes {
-            sequencer.jobs.try_send(job(*changes).0).unwrap_or_else(|_| panic!("there is room"));
-        }
+        changes.iter().for_each(|changes| send(sequencer, job(*changes).0));
+    }
+
+    fn send(sequencer: &Sequencer, job: Job) {
+        let Way::Queue(jobs) = &sequencer.way else { panic!("it has a queue") };
+        jobs.try_send(job).unwrap_or_else(|_| panic!("there is room"));
     }
 
     fn lengths(group: &[Job]) -> Vec<usize> {
@@ -214,7 +238,7 @@ mod tests {
         let why: Arc<str> = "no room".into();
         let refused = || Err(Refused::ReadOnly("no room".into()));
         let [(waits, mut first), (was_put_back, mut second)] = [job(1), job(1)];
-        sequencer.jobs.try_send(waits).unwrap_or_else(|_| panic!("there is room"));
+        send(&sequencer, waits);
         groups.put_back(vec![was_put_back]);
         assert!(sequencer.is_writable());
         groups.refuse(&why);

@@ -224,7 +224,8 @@ struct Serving {
     /// Cancelled when the applier has ended.
     failed: CancellationToken,
     observer: tokio::task::JoinHandle<()>,
-    applier: JoinHandle<()>,
+    /// The applier's thread, if it has one.
+    applier: Option<JoinHandle<()>>,
 }
 
 impl Serving {
@@ -268,7 +269,13 @@ impl Serving {
         // routes.
         let deadline = listening.stop().await;
         observer.abort();
-        match timeout_at(deadline, join(applier)).await {
+        let closed = async {
+            match applier {
+                Some(applier) => join(applier).await,
+                None => Ok(()),
+            }
+        };
+        match timeout_at(deadline, closed).await {
             Ok(Ok(())) => {
                 tracing::info!("stopped");
                 true
@@ -306,7 +313,7 @@ struct Opened {
     reader: Arc<dyn Reader>,
     disk: Option<Arc<DiskReader>>,
     sequencer: Sequencer,
-    applier: JoinHandle<()>,
+    applier: Option<JoinHandle<()>>,
     failed: CancellationToken,
 }
 
@@ -326,9 +333,13 @@ async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerE
     // A log that is restored begins at 0, whatever of it has left the window.
     let base_seq = if disk.is_some() { 0 } else { log.last_seq() };
     let (log, failed) = (Arc::new(log), CancellationToken::new());
-    let (sequencer, groups) = sequencer();
+    let (queue, groups) = sequencer();
     let applier = Applier::new(Arc::clone(&log), store, Arc::clone(metrics), groups);
-    let applier = applier.start(failed.clone()).map_err(ServerError::Thread)?;
+    let (sequencer, applier) = if disk.is_some() {
+        (queue, Some(applier.start(failed.clone()).map_err(ServerError::Thread)?))
+    } else {
+        (Sequencer::direct(applier.direct(failed.clone())), None)
+    };
     Ok(Opened { log, base_seq, reader, disk, sequencer, applier, failed })
 }
 

@@ -1,11 +1,13 @@
-//! The provider without a file: rows in an immutable map, published whole with each commit.
+//! The provider without a file: rows in a map whose clones share what has not changed.
+//!
+//! A snapshot is a clone. Nothing is copied before a row changes that it shares, so a commit costs
+//! no more than its own rows while no snapshot is held.
 
 use super::{CommitError, Reader, Row, Snapshot, Store, StoreError};
-use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use ringlog::{Builder, Change, ChangeKind, ChangeLog, ConfigError, PushClaim};
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Opens an empty store and its log.
@@ -16,21 +18,27 @@ pub(crate) fn open(log: Builder) -> Result<(MemoryStore, Arc<MemoryReader>, Chan
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let log = log.base_seq(micros as u64).build()?;
     let rows = Rows { map: OrdMap::new(), last_seq: log.last_seq() };
-    let reader = Arc::new(MemoryReader { published: ArcSwap::from_pointee(rows.clone()) });
-    Ok((MemoryStore { rows, reader: Arc::clone(&reader) }, reader, log))
+    let reader = Arc::new(MemoryReader { rows: Mutex::new(rows) });
+    Ok((MemoryStore { reader: Arc::clone(&reader) }, reader, log))
 }
 
-/// The rows as of the last commit, and where they are published.
+/// Commits to the rows that its reader has.
 #[derive(Debug)]
 pub(crate) struct MemoryStore {
-    rows: Rows,
     reader: Arc<MemoryReader>,
 }
 
-/// Takes snapshots; a commit does not wait for them, nor they for it.
+/// The rows as of the last commit. To take a snapshot locks them for as long as a clone takes,
+/// which is the same however many there are.
 #[derive(Debug)]
 pub(crate) struct MemoryReader {
-    published: ArcSwap<Rows>,
+    rows: Mutex<Rows>,
+}
+
+impl MemoryReader {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The rows of one moment. A clone shares what has not changed since.
@@ -52,15 +60,15 @@ struct Value {
 impl Store for MemoryStore {
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
         let changes = claims.iter().flat_map(|claim| claim.changes());
+        let mut rows = self.reader.rows();
         for (seq, change) in (first_seq..).zip(changes) {
-            self.rows.apply(seq, change);
+            rows.apply(seq, change);
         }
-        self.reader.published.store(Arc::new(self.rows.clone()));
         Ok(())
     }
 
     fn recover(&mut self) -> Result<u64, StoreError> {
-        Ok(self.rows.last_seq)
+        Ok(self.reader.rows().last_seq)
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
@@ -70,7 +78,7 @@ impl Store for MemoryStore {
 
 impl Reader for MemoryReader {
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        Ok(self.published.load_full())
+        Ok(Arc::new(self.rows().clone()))
     }
 }
 

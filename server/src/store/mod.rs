@@ -1,7 +1,7 @@
 //! Where the rows are kept: three small traits, and two providers of them.
 //!
 //! - [`Store`] is the applier's: it commits groups of pushes, one after the other.
-//! - [`Reader`] is for requests: it takes snapshots, from any thread, and waits for no commit.
+//! - [`Reader`] is for requests: it takes snapshots, from any thread, and waits for no disk.
 //! - [`Snapshot`] is the rows of one moment.
 //!
 //! [`memory`] keeps nothing after the process ends. [`disk`] keeps everything in one file. Opening
