@@ -26,7 +26,7 @@ fn main() {
     println!("{}\n", Machine::here().summary());
     println!("| threads | contender | M claims/s | CPU ns | p50 ns | p99 ns | p99.9 ns |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
-    let (log, sharded, map) = (ChangeLog::new(), Sharded::default(), Mutex::new(Claims::default()));
+    let (log, sharded, map) = (ChangeLog::new(), Sharded::default(), Mutex::new(<Claims>::default()));
     let contenders: [(&str, &dyn OpIds); 3] =
         [("ringlog", &log), ("64 shards, each locked", &sharded), ("one lock", &map)];
     let trials = contenders.map(|(name, contender)| (name, Trial::new(contender)));

@@ -14,12 +14,12 @@
 use crate::timing::timed;
 use crate::workload::WINDOW;
 use crossbeam_utils::CachePadded;
-use foldhash::fast::RandomState;
+use foldhash::fast::RandomState as FastState;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use ringlog::{ChangeLog, OpClaim};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,12 +99,12 @@ impl Order {
 
 /// The best plain program for claims: in flight is `None`, completed the seq.
 #[derive(Debug, Default)]
-pub struct Claims {
-    known: HashMap<Arc<str>, Option<u64>, RandomState>,
+pub struct Claims<S = RandomState> {
+    known: HashMap<Arc<str>, Option<u64>, S>,
     order: Order,
 }
 
-impl OpIds for Mutex<Claims> {
+impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
     fn claim_and_complete(&self, op_id: &str, seq: u64) {
         let key: Arc<str> = op_id.into();
         let first = self.lock().known.insert(Arc::clone(&key), None).is_none();
@@ -132,24 +132,24 @@ impl OpIds for Mutex<Claims> {
 /// The number of shards of [`Sharded`].
 pub const SHARDS: usize = 64;
 
-/// The best program with locks: the shards of an id's hash share nothing. Each evicts by itself, so
+/// The best program with locks, and with a quick hash: the shards share nothing. Each evicts by itself, so
 /// the window is not exactly the last ids.
 #[derive(Debug)]
 pub struct Sharded {
-    shards: Vec<CachePadded<Mutex<Claims>>>,
-    hasher: RandomState,
+    shards: Vec<CachePadded<Mutex<Claims<FastState>>>>,
+    hasher: FastState,
 }
 
 impl Default for Sharded {
     fn default() -> Self {
         let order = || Order { capacity: WINDOW / SHARDS, ..Order::default() };
         let shard = || CachePadded::new(Mutex::new(Claims { order: order(), ..Claims::default() }));
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::default() }
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: FastState::default() }
     }
 }
 
 impl Sharded {
-    fn shard(&self, op_id: &str) -> &Mutex<Claims> {
+    fn shard(&self, op_id: &str) -> &Mutex<Claims<FastState>> {
         // The maps' own hashes take the low bits.
         &self.shards[(self.hasher.hash_one(op_id) >> 58) as usize % SHARDS]
     }
@@ -172,7 +172,7 @@ impl OpIds for Sharded {
 /// The best plain program for ids that are only remembered.
 #[derive(Debug, Default)]
 pub struct Seen {
-    known: HashSet<Arc<str>, RandomState>,
+    known: HashSet<Arc<str>>,
     order: Order,
 }
 

@@ -16,7 +16,7 @@ pub(super) fn has_seen(sheet: &mut Sheet, count: usize, limit: f64) {
 
 /// New ids, in a full window.
 pub(super) fn claim(sheet: &mut Sheet, count: usize, limit: f64) {
-    let map = Mutex::new(Claims::default());
+    let map = Mutex::new(<Claims>::default());
     let what = format!("claim + complete, {}", threads(count, "thread"));
     compare(sheet, &what, count, ("Mutex<HashMap>", &map), limit, |trial, count, ids| {
         trial.claim(count, ids)
