@@ -132,8 +132,8 @@ impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
 /// The number of shards of [`Sharded`].
 pub const SHARDS: usize = 64;
 
-/// The best program with locks, and with a quick hash: the shards share nothing. Each evicts by itself, so
-/// the window is not exactly the last ids.
+/// The best program with locks, and with a quick hash: the shards share nothing. Each evicts by
+/// itself, so the window is not exactly the last ids.
 #[derive(Debug)]
 pub struct Sharded {
     shards: Vec<CachePadded<Mutex<Claims<FastState>>>>,
