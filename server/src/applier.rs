@@ -1,6 +1,6 @@
 //! The applier: every push goes through it, one group after the other, and nothing else appends.
-//! Where the store may wait for a disk, it has a thread of its own ([`Applier::start`]); else it runs
-//! on the threads that push, one at a time ([`Applier::direct`]).
+//! Where the store may wait for a disk, it has a thread of its own ([`Applier::start`]); else it
+//! runs on the threads that push, one at a time ([`Applier::direct`]).
 //!
 //! ```text
 //! routes → sequencer → applier: claim → commit to the store → append to the log → answer

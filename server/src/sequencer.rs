@@ -185,7 +185,9 @@ mod tests {
 
     /// Queues requests of so many changes each.
     fn queue(sequencer: &Sequencer, changes: &[usize]) {
-        changes.iter().for_each(|changes| send(sequencer, job(*changes).0));
+        for changes in changes {
+            send(sequencer, job(*changes).0);
+        }
     }
 
     fn send(sequencer: &Sequencer, job: Job) {

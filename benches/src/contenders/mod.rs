@@ -1,5 +1,6 @@
-//! The contenders, each written once: for the tables ([`Contender`](crate::contender::Contender)) and
-//! for the load generator ([`Peer`](crate::peer::Peer)).
+//! The contenders, each written once: for the tables
+//! ([`Contender`](crate::contender::Contender)) and for the load generator
+//! ([`Peer`](crate::peer::Peer)).
 //!
 //! | name | letter in the table of targets | what it is |
 //! | --- | --- | --- |
