@@ -299,8 +299,9 @@ async fn clients_that_are_one_too_many_come_back_by_themselves() {
 /// What a watcher sees of the end: the code and the reason.
 async fn closed(watcher: &mut impl Watcher) -> (u64, String) {
     let said = until(watcher, "close").await;
-    // Only a browser says whether the handshake was whole.
-    assert_ne!(said["clean"], false, "{said}");
+    // Only a browser says whether the handshake was whole. In the middle of a message that is too
+    // long, the server cannot wait for the answer: it reads no frames any more.
+    assert!(said["clean"] != false || said["code"] == 1009, "{said}");
     (said["code"].as_u64().unwrap(), said["reason"].as_str().unwrap().to_owned())
 }
 
