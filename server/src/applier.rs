@@ -19,9 +19,9 @@
 //! 2. **Commit.** One transaction of the [store](crate::store) holds, for all claims: the rows, the
 //!    events with their seqs, the op ids with the same seqs, the new last seq; what has left the
 //!    window and the memory of op ids is dropped. On disk, it is synced when the commit returns:
-//!    the whole group shares its syncs. In memory, the rows are published.
+//!    the whole group shares its syncs. In memory, the next snapshot has the rows.
 //! 3. **Append.** The claims are published in the order of the transaction, each as a batch. No
-//!    other thread appends, so they get the seqs that were written.
+//!    other claim is published in between, so they get the seqs that were written.
 //! 4. **Answer.** Each client gets its results, and the head.
 //!
 //! While a group is being committed the next one gathers. So the log's order is the order of

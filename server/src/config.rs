@@ -8,8 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Limits of what can be set. In the order of their names: numbers of things, bytes, bytes of the
-/// window, times.
+/// What can be set: counts, sizes in bytes, the window's bytes, and times in seconds.
 pub(crate) const COUNTS: RangeInclusive<usize> = 1..=MAX_CAPACITY;
 pub(crate) const BYTES: RangeInclusive<usize> = 1024..=1 << 32;
 pub(crate) const WINDOW_BYTES: RangeInclusive<usize> = 1024..=1 << 40;
