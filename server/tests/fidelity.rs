@@ -84,11 +84,12 @@ async fn push_text(server: &Server, body: String) -> reqwest::Response {
 async fn live_data(server: &Server, since: u64) -> String {
     let stream = reqwest::get(format!("{}/api/sync/live?since={since}", server.url())).await.unwrap();
     let mut chunks = stream.bytes_stream();
-    let mut received = String::new();
+    let mut received = Vec::new();
     let wanted = async {
         loop {
-            received.push_str(std::str::from_utf8(&chunks.next().await.unwrap().unwrap()).unwrap());
-            let lines = received.replace("\r\n", "\n").replace('\r', "\n");
+            received.extend(chunks.next().await.unwrap().unwrap());
+            // A chunk may end within a character.
+            let lines = String::from_utf8_lossy(&received).replace("\r\n", "\n").replace('\r', "\n");
             if let Some((_, block)) = lines.split_once("event: changes\n")
                 && let Some((block, _)) = block.split_once("\n\n")
             {
