@@ -68,7 +68,7 @@ pub struct Resync {
 
 /// Why a reader must [`Resync`].
 ///
-/// In JSON: `"evicted"`, `"ahead"`, `"other_log"`.
+/// In JSON: `"evicted"`, `"ahead"`, `"other_log"`, `"compacted"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -79,15 +79,19 @@ pub enum ResyncReason {
     Ahead,
     /// The cursor names another incarnation.
     OtherLog,
+    /// The cursor is older than the oldest tombstone of the compacted history: rows were deleted
+    /// after it, and which ones is not known any more.
+    Compacted,
 }
 
 impl ResyncReason {
-    /// A word for logs and wire formats: `"evicted"`, `"ahead"`, `"other_log"`.
+    /// A word for logs and wire formats: `"evicted"`, `"ahead"`, `"other_log"`, `"compacted"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",
             Self::Ahead => "ahead",
             Self::OtherLog => "other_log",
+            Self::Compacted => "compacted",
         }
     }
 }
@@ -107,7 +111,9 @@ impl Resync {
     /// ```
     pub fn missed(&self) -> u64 {
         match self.reason {
-            ResyncReason::Evicted => self.oldest_seq.saturating_sub(self.requested.saturating_add(1)),
+            ResyncReason::Evicted | ResyncReason::Compacted => {
+                self.oldest_seq.saturating_sub(self.requested.saturating_add(1))
+            }
             ResyncReason::Ahead | ResyncReason::OtherLog => 0,
         }
     }
@@ -150,6 +156,10 @@ impl fmt::Display for Resync {
             ResyncReason::OtherLog => write!(
                 f,
                 "resync required: the cursor at seq {requested} belongs to another log than {incarnation}"
+            )?,
+            ResyncReason::Compacted => write!(
+                f,
+                "resync required: rows were deleted after seq {requested} whose tombstones are dropped"
             )?,
         }
         write!(f, "; load the rows anew and read on from there (head is {head})")

@@ -10,6 +10,7 @@
 // The map. Each line imports from lines below it only; `builder` and `log` also from each other.
 //
 //   push, follow          what one does with a log besides appending and reading
+//   history               the latest change of every row, behind the window (feature `history`)
 //   log, builder          the log: the API, and how it is set up
 //   profile               how long its operations take (feature `profile`)
 //   append/               changes laid out as records, and appended; blocks for long texts
@@ -41,6 +42,8 @@ mod events;
 mod fingerprint;
 mod follow;
 mod foreign;
+#[cfg(feature = "history")]
+mod history;
 mod json;
 mod kind;
 mod limits;
@@ -69,6 +72,8 @@ pub use fingerprint::Fingerprint;
 #[cfg(feature = "stream")]
 pub use follow::FollowerStream;
 pub use follow::{Follower, Next, WaitFor};
+#[cfg(feature = "history")]
+pub use history::{CompactedHistory, History, HistoryEvents};
 pub use kind::ChangeKind;
 pub use limits::{MAX_BASE_SEQ, MAX_CAPACITY, MAX_EXAMINED, MAX_RECORD_LEN};
 pub use log::ChangeLog;
@@ -77,4 +82,6 @@ pub use profile::{Latency, LatencySnapshot};
 pub use push::{Operation, PushClaim};
 pub use query::{Filter, Query};
 pub use stats::Stats;
-pub use wire::{ClientChange, OpResult, OpStatus, PullResponse, PullSummary, PushRequest, PushResponse};
+pub use wire::{
+    ClientChange, OpResult, OpStatus, PullResponse, PullSummary, PushRequest, PushResponse, RowState,
+};

@@ -398,7 +398,8 @@ impl ChangeLog {
     fn read_from(&self, cursor: Cursor, query: Query<'_>) -> Result<Events<'_>, Resync> {
         let limit = Events::chunk(&query);
         if cursor.incarnation.is_some_and(|incarnation| incarnation != self.incarnation) {
-            return Err(self.resync(ResyncReason::OtherLog, cursor.seq, self.oldest_seq()));
+            let oldest = self.oldest_seq();
+            return Err(self.resync(ResyncReason::OtherLog, &self.resyncs.other_log, cursor.seq, oldest));
         }
         // A cursor at 0 that names this log is not fresh: its reader has seen that the log was
         // empty.
@@ -416,9 +417,11 @@ impl ChangeLog {
             Ok(run) if query.examines() => Ok(Events::pick(run, incarnation, &query)),
             Ok(run) => Ok(Events::new(run, incarnation)),
             Err(Missed::Evicted(window)) => {
-                Err(self.resync(ResyncReason::Evicted, cursor.seq, window.oldest))
+                Err(self.resync(ResyncReason::Evicted, &self.resyncs.evicted, cursor.seq, window.oldest))
             }
-            Err(Missed::Ahead(window)) => Err(self.resync(ResyncReason::Ahead, cursor.seq, window.last + 1)),
+            Err(Missed::Ahead(window)) => {
+                Err(self.resync(ResyncReason::Ahead, &self.resyncs.ahead, cursor.seq, window.last + 1))
+            }
         }
     }
 
@@ -464,14 +467,20 @@ impl ChangeLog {
     }
 
     #[cold]
-    fn resync(&self, reason: ResyncReason, requested: u64, oldest_seq: u64) -> Resync {
-        let count = match reason {
-            ResyncReason::Evicted => &self.resyncs.evicted,
-            ResyncReason::Ahead => &self.resyncs.ahead,
-            ResyncReason::OtherLog => &self.resyncs.other_log,
-        };
+    fn resync(&self, reason: ResyncReason, count: &AtomicU64, requested: u64, oldest_seq: u64) -> Resync {
         count.fetch_add(1, Ordering::Relaxed);
         Resync { reason, requested, oldest_seq, head: self.head(), incarnation: self.incarnation }
+    }
+}
+
+impl Resync {
+    /// The answer of a compacted history that can be read from `oldest_seq` on, to a reader at
+    /// `requested`: see [`Compacted`](ResyncReason::Compacted).
+    ///
+    /// For programs that keep such a history of a log in a database of their own.
+    pub fn compacted(log: &ChangeLog, requested: u64, oldest_seq: u64) -> Self {
+        let (head, incarnation) = (log.head(), log.incarnation());
+        Self { reason: ResyncReason::Compacted, requested, oldest_seq, head, incarnation }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::fingerprint::Fingerprint;
 use crate::foreign::dispose;
 use crate::limits::MAX_RECORD_LEN;
 use crate::log::ChangeLog;
-use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse};
+use crate::wire::{ClientChange, OpResult, OpStatus, PushRequest, PushResponse, RowState};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -47,18 +47,25 @@ const NAME_SHOWN: usize = 64;
 pub struct Operation<'a> {
     change: Change<'a>,
     op_id: Option<&'a str>,
+    if_seq: Option<u64>,
 }
 
 impl<'a> Operation<'a> {
     /// An operation without an op id: it is applied each time that it is pushed.
     pub fn new(change: Change<'a>) -> Self {
-        Self { change, op_id: None }
+        Self { change, op_id: None, if_seq: None }
     }
 
     /// With the client's idempotency key: pushed again under it, the operation is not applied
     /// again.
     pub fn op_id(self, op_id: &'a str) -> Self {
         Self { op_id: Some(op_id), ..self }
+    }
+
+    /// To be applied only if the seq of its row's last change is this one, 0 if the row is not to
+    /// be there. The log knows no rows: see [`PushClaim::check`].
+    pub fn if_seq(self, seq: u64) -> Self {
+        Self { if_seq: Some(seq), ..self }
     }
 }
 
@@ -69,7 +76,7 @@ impl<'a> From<&'a ClientChange> for Operation<'a> {
             Some(data) => prepared.with_value(data),
             None => prepared,
         };
-        Self { change: prepared, op_id: change.op_id.as_deref() }
+        Self { change: prepared, op_id: change.op_id.as_deref(), if_seq: None }
     }
 }
 
@@ -393,12 +400,13 @@ impl ChangeLog {
         let mut own = HashMap::new();
         for (index, operation) in operations.into_iter().enumerate() {
             let subject = Subject::of(&operation);
+            let if_seq = operation.if_seq;
             let outcome = match (prepare(operation.change), operation.op_id) {
                 (Err(error), _) => {
                     plan.refused.get_or_insert(index);
                     Outcome::Failed(error)
                 }
-                (Ok(change), None) => plan.take(change, None),
+                (Ok(change), None) => plan.take(change, if_seq, None),
                 (Ok(change), Some(op_id)) => {
                     let fingerprint = Fingerprint::of(&change);
                     match own.get(op_id) {
@@ -407,7 +415,7 @@ impl ChangeLog {
                         None => match self.claim_for(client_id, op_id, fingerprint) {
                             Ok(guard) => {
                                 own.insert(op_id, (plan.changes.len(), fingerprint));
-                                plan.take(change, Some(Claimed { op_id, fingerprint, guard }))
+                                plan.take(change, if_seq, Some(Claimed { op_id, fingerprint, guard }))
                             }
                             Err(outcome) => outcome,
                         },
@@ -457,19 +465,23 @@ impl ChangeLog {
             results: Vec::with_capacity(results.len()),
         };
         for (Subject { entity, row_id, op_id }, outcome) in results {
-            let (status, seq, error) = match outcome {
-                Outcome::Applied(seq) => (OpStatus::Applied, Some(seq), None),
-                Outcome::Replayed(seq) => (OpStatus::Replayed, Some(seq).filter(|&seq| seq > 0), None),
-                Outcome::Failed(error) => (OpStatus::Error, None, Some(error)),
+            let (status, seq, error, row) = match outcome {
+                Outcome::Applied(seq) => (OpStatus::Applied, Some(seq), None, None),
+                Outcome::Replayed(seq) => (OpStatus::Replayed, Some(seq).filter(|&seq| seq > 0), None, None),
+                Outcome::Failed(error) => (OpStatus::Error, None, Some(error), None),
+                Outcome::Conflict(expected, row) => {
+                    let error = format!("if_seq is {expected}, and the row's last seq is {}", row.seq);
+                    (OpStatus::Conflict, None, Some(error), Some(row))
+                }
                 Outcome::Pending | Outcome::Planned(_) | Outcome::Repeats(_) | Outcome::Differs(_) => {
-                    (OpStatus::Pending, None, None)
+                    (OpStatus::Pending, None, None, None)
                 }
             };
             response.applied += usize::from(matches!(status, OpStatus::Applied | OpStatus::Replayed));
             response.deduped += usize::from(status == OpStatus::Replayed);
             let named = |error| format!("{entity:.NAME_SHOWN$}/{row_id:.NAME_SHOWN$}: {error}");
             response.errors.extend(error.as_ref().map(named));
-            response.results.push(OpResult { op_id: op_id.map(String::from), status, seq, error });
+            response.results.push(OpResult { op_id: op_id.map(String::from), status, seq, error, row });
         }
         response
     }
@@ -515,6 +527,52 @@ impl<'a> PushClaim<'a> {
     pub fn op_ids(&self) -> impl ExactSizeIterator<Item = Option<(&'a str, Fingerprint)>> {
         let claims = self.plan.claims.iter();
         claims.map(|claimed| claimed.as_ref().map(|claimed| (claimed.op_id, claimed.fingerprint)))
+    }
+
+    /// Whether a change of it is to be applied only [if](Operation::if_seq) its row has a certain
+    /// seq, and is not [checked](Self::check) yet.
+    pub fn is_conditional(&self) -> bool {
+        self.plan.conditions.iter().any(Option::is_some)
+    }
+
+    /// Checks the conditions of its changes, and takes out those that do not hold: they are not
+    /// among [`changes`](Self::changes) any more, their op ids are free again, and their result is
+    /// a [`Conflict`](OpStatus::Conflict) with the row. The others are applied all the same.
+    ///
+    /// `row` is called with each of the changes, in their order, and with its condition. It returns
+    /// the row as it is then, after the changes before it that stay: to find a condition false is
+    /// its part, by returning an error. A change without a condition stays whatever it returns.
+    ///
+    /// To be called before anything is applied, on the thread that applies: the rows must not
+    /// change between this and the commit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, OpStatus, Operation, RowState};
+    /// use std::collections::HashMap;
+    ///
+    /// let log = ChangeLog::new();
+    /// let mut last_seqs = HashMap::from([("t1", 7)]);
+    /// let operation = |row_id| Operation::new(Change::update("Todo", row_id)).if_seq(7);
+    /// let operations = vec![operation("t1"), operation("t2")];
+    /// let mut claim = log.claim_operations(None, operations).expect("no other claim");
+    /// claim.check(|change, if_seq| {
+    ///     let row = RowState { seq: *last_seqs.get(change.row_id()).unwrap_or(&0), data: None };
+    ///     if if_seq.is_none_or(|seq| seq == row.seq) { Ok(()) } else { Err(row) }
+    /// });
+    /// assert_eq!(claim.changes().len(), 1);
+    /// // … write it, commit …
+    /// let results = claim.publish().results;
+    /// assert_eq!((results[0].status, results[1].status), (OpStatus::Applied, OpStatus::Conflict));
+    /// assert_eq!(results[1].row.as_ref().map(|row| row.seq), Some(0));
+    /// ```
+    pub fn check(&mut self, mut row: impl FnMut(&Change<'a>, Option<u64>) -> Result<(), RowState>) {
+        let each = self.plan.changes.iter().zip(&self.plan.conditions);
+        let conflicts: Vec<_> = each
+            .map(|(change, if_seq)| row(change, *if_seq).err().and_then(|row| Some(((*if_seq)?, row))))
+            .collect();
+        self.plan.take_out(&conflicts);
     }
 
     /// The client that its op ids belong to.
@@ -582,6 +640,8 @@ enum Outcome {
     Replayed(u64),
     Pending,
     Failed(String),
+    /// Its row's last seq was to be this one, and the row is another.
+    Conflict(u64, RowState),
     /// Will be applied; index into [`Plan::changes`].
     Planned(usize),
     /// The same change, under the same op id, as this one of [`Plan::changes`].
@@ -595,9 +655,10 @@ enum Outcome {
 struct Plan<'a> {
     /// What is known of each change of the push.
     results: Vec<(Subject<'a>, Outcome)>,
-    /// The changes to be applied, and the claim on the op id of each.
+    /// The changes to be applied, with the claim on the op id and the condition of each.
     changes: Vec<Change<'a>>,
     claims: Vec<Option<Claimed<'a>>>,
+    conditions: Vec<Option<u64>>,
     /// An op id is in flight elsewhere.
     is_blocked: bool,
     /// The first change of the push that cannot be appended.
@@ -612,10 +673,38 @@ struct Claimed<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn take(&mut self, change: Change<'a>, claimed: Option<Claimed<'a>>) -> Outcome {
+    fn take(&mut self, change: Change<'a>, if_seq: Option<u64>, claimed: Option<Claimed<'a>>) -> Outcome {
         self.changes.push(change);
         self.claims.push(claimed);
+        self.conditions.push(if_seq);
         Outcome::Planned(self.changes.len() - 1)
+    }
+
+    /// Takes out those changes for which there is a conflict: what was expected, and the row.
+    fn take_out(&mut self, conflicts: &[Option<(u64, RowState)>]) {
+        let mut next = 0..;
+        let turns: Vec<_> =
+            conflicts.iter().map(|conflict| if conflict.is_none() { next.next() } else { None }).collect();
+        for (subject, known) in &mut self.results {
+            let (Outcome::Planned(turn) | Outcome::Repeats(turn) | Outcome::Differs(turn)) = known else {
+                continue;
+            };
+            match (turns[*turn], &conflicts[*turn]) {
+                (Some(new_turn), _) => *turn = new_turn,
+                (None, conflict) => {
+                    let (expected, row) = conflict.clone().unwrap_or_default();
+                    *known = match known {
+                        Outcome::Differs(_) => Outcome::Failed(used(subject.op_id.unwrap_or_default(), 0)),
+                        _ => Outcome::Conflict(expected, row),
+                    };
+                }
+            }
+        }
+        let mut stays = turns.iter().map(Option::is_some);
+        self.changes.retain(|_| stays.next() == Some(true));
+        let mut stays = turns.iter().map(Option::is_some);
+        self.claims.retain(|_| stays.next() == Some(true));
+        self.conditions.clear();
     }
 
     /// Gives the claims up. Every change that was to be applied has this outcome.

@@ -63,6 +63,16 @@ impl Filter {
         self.entities.binary_search_by(|known| (**known).cmp(entity)).is_ok()
     }
 
+    /// The entities, in order, each once.
+    ///
+    /// ```
+    /// let filter = ringlog::Filter::entities(["Todo", "List", "Todo"]);
+    /// assert!(filter.names().eq(["List", "Todo"]));
+    /// ```
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entities.iter().map(|name| &**name)
+    }
+
     /// At most `limit` events that match.
     pub fn limit(&self, limit: usize) -> Query<'_> {
         Query::new(limit).filter(self)

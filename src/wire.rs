@@ -6,6 +6,7 @@ use crate::event::ChangeEvent;
 use crate::kind::ChangeKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The answer to a pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,10 +190,32 @@ pub struct OpResult {
     /// if its op id was only [remembered](crate::ChangeLog::remember_op_id), without a seq.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// Why it was not applied, if the status is [`OpStatus::Error`].
+    /// Why it was not applied, if the status is [`OpStatus::Error`] or [`OpStatus::Conflict`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The row as it is, if the status is [`OpStatus::Conflict`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<RowState>,
 }
+
+/// A row as a conditional change finds it: see [`Operation::if_seq`](crate::Operation::if_seq).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RowState {
+    /// The seq of its last change; 0 if it is not there.
+    pub seq: u64,
+    /// Its data, byte for byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
+}
+
+impl PartialEq for RowState {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |row: &Self| row.data.as_ref().map(|data| data.get().to_owned());
+        self.seq == other.seq && text(self) == text(other)
+    }
+}
+
+impl Eq for RowState {}
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -208,4 +231,7 @@ pub enum OpStatus {
     Pending,
     /// It could not be applied. Its op id is free again.
     Error,
+    /// It was to be applied only if its row's last seq is another one than it is. Its op id is free
+    /// again.
+    Conflict,
 }

@@ -3,7 +3,7 @@
 
 use ringlog::{
     Change, ChangeKind, ChangeLog, ClientChange, Fingerprint, MAX_RECORD_LEN, OpClaim, OpResult, OpStatus,
-    Operation, PushRequest, PushResponse, SyncCursor,
+    Operation, PushRequest, PushResponse, RowState, SyncCursor,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -881,4 +881,52 @@ fn an_error_that_panics_when_it_is_written_out_is_a_failed_change_like_any_other
     }
     assert_eq!(log.stats().op_claims_forgotten, 3);
     assert_eq!(log.push(&one, accept).applied, 1);
+}
+
+#[test]
+fn changes_whose_condition_does_not_hold_are_taken_out_and_the_others_are_applied() {
+    let log = ChangeLog::new();
+    let operation = |row_id, op_id| Operation::new(Change::insert("Todo", row_id)).op_id(op_id);
+    let operations = || {
+        vec![
+            operation("a", "1").if_seq(7),
+            operation("b", "2"),
+            operation("a", "1"), // repeats the first
+            operation("c", "1"), // another change under its op id
+            operation("b", "2"), // repeats the second
+            operation("d", "2"),
+            operation("e", "3").if_seq(8),
+        ]
+    };
+    let mut claim = log.claim_operations(Some("c"), operations()).unwrap();
+    assert!(claim.is_conditional());
+    let mut asked = Vec::new();
+    claim.check(|change, if_seq| {
+        asked.push((change.row_id().to_owned(), if_seq));
+        let row = RowState { seq: 8, data: None };
+        if if_seq.is_none_or(|seq| seq == row.seq) { Ok(()) } else { Err(row) }
+    });
+    assert_eq!(asked, [("a".into(), Some(7)), ("b".into(), None), ("e".into(), Some(8))]);
+    assert!(!claim.is_conditional());
+    assert_eq!(claim.changes().iter().map(Change::row_id).collect::<Vec<_>>(), ["b", "e"]);
+    assert_eq!(claim.op_ids().map(|op_id| op_id.unwrap().0).collect::<Vec<_>>(), ["2", "3"]);
+    let response = claim.publish();
+    let conflict = OpStatus::Conflict;
+    let expected = vec![
+        (conflict, None),
+        (Applied, Some(1)),
+        (conflict, None),
+        (Error, None),
+        (Replayed, Some(1)),
+        (Error, None),
+        (Applied, Some(2)),
+    ];
+    assert_eq!(summary(&response), (3, 1, expected));
+    assert_eq!(response.errors[0], "Todo/a: if_seq is 7, and the row's last seq is 8");
+    assert_eq!(response.results[2].row.as_ref().unwrap().seq, 8);
+    // Its op id is free again, and the others are not.
+    let mut again = log.claim_operations(Some("c"), operations()).unwrap();
+    assert_eq!(again.changes().len(), 1);
+    again.check(|_, _| Ok(()));
+    assert_eq!(again.publish().results[0].seq, Some(3));
 }

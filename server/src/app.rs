@@ -2,8 +2,10 @@
 
 use crate::auth::Access;
 use crate::config::Config;
+use crate::echo::Echoes;
 use crate::envelope::Push;
 use crate::error::ApiError;
+use crate::history::History;
 use crate::metrics::{Gauge, Metrics};
 use crate::sequencer::{Refused, Sequencer};
 use crate::share::{Pushing, Room, Sending};
@@ -11,7 +13,7 @@ use crate::snapshots::SnapshotCache;
 use crate::store::disk::DiskReader;
 use crate::store::{Reader, Snapshot};
 use crate::subscriber::Live;
-use ringlog::{ChangeLog, Cursor, PushResponse};
+use ringlog::{ChangeLog, PushResponse};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +23,14 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) log: Arc<ChangeLog>,
-    /// The seq before the first one of this log.
-    pub(crate) base_seq: u64,
     pub(crate) sequencer: Sequencer,
     pub(crate) reader: Arc<dyn Reader>,
     /// The reader again, where the store is on disk: backups are made of it.
     pub(crate) disk: Option<Arc<DiskReader>>,
     pub(crate) snapshots: Arc<SnapshotCache>,
+    pub(crate) history: Arc<History>,
+    /// With `--echo`.
+    pub(crate) echoes: Option<Arc<Echoes>>,
     pub(crate) access: Arc<Access>,
     pub(crate) live: Arc<Live>,
     pub(crate) metrics: Arc<Metrics>,
@@ -47,12 +50,6 @@ impl App {
     /// The number of open connections.
     pub(crate) fn open_connections(&self) -> usize {
         self.config.max_connections - self.connections.available_permits()
-    }
-
-    /// Where to begin for a reader that stands at `cursor`. A bare 0 is that of a reader that has
-    /// seen nothing: it begins with the first event of this log, whatever its seq.
-    pub(crate) fn begin(&self, cursor: Cursor) -> Cursor {
-        if cursor == Cursor::from(0) { Cursor::from(self.base_seq) } else { cursor }
     }
 
     /// Applies a push. What it applied is visible when this returns.

@@ -16,6 +16,9 @@
 //!    op id with an earlier one of the group finds it in flight. The group ends before that
 //!    request, which begins the next group, and is then a replay of the other. So the order of the
 //!    log is the order of requests, however they are grouped.
+//!    Changes with an `if_seq` are [checked](crate::conditions) against the rows as the changes
+//!    before them leave them. Those whose condition does not hold are taken out, and their op ids
+//!    are free again.
 //! 2. **Commit.** One transaction of the [store](crate::store) holds, for all claims: the rows, the
 //!    events with their seqs, the op ids with the same seqs, the new last seq; what has left the
 //!    window and the memory of op ids is dropped. On disk, it is synced when the commit returns:
@@ -82,7 +85,9 @@
 //! A snapshot may read rows that are committed and not appended yet. Its cursor would lie ahead of
 //! the log; so it is held back until the log has got there.
 
+use crate::conditions;
 use crate::crash;
+use crate::echo::Echoes;
 use crate::metrics::Metrics;
 use crate::sequencer::{Answer, Groups, Job, Refused};
 use crate::store::{CommitError, Store, StoreError};
@@ -102,6 +107,8 @@ pub(crate) struct Applier {
     store: Box<dyn Store>,
     metrics: Arc<Metrics>,
     groups: Groups,
+    /// With `--echo`.
+    echoes: Option<Arc<Echoes>>,
     /// Why the store takes nothing, since a commit failed and until a probe succeeds.
     refusing: Option<Arc<str>>,
     /// The wait before the next probe.
@@ -131,7 +138,12 @@ impl Applier {
         metrics: Arc<Metrics>,
         groups: Groups,
     ) -> Self {
-        Self { log, store, metrics, groups, refusing: None, next_probe: FIRST_PROBE }
+        Self { log, store, metrics, groups, echoes: None, refusing: None, next_probe: FIRST_PROBE }
+    }
+
+    /// Notes what each change is pushed under.
+    pub(crate) fn with_echoes(self, echoes: Option<Arc<Echoes>>) -> Self {
+        Self { echoes, ..self }
     }
 
     /// Starts the thread. It ends when no push can come any more; if it ends for another reason,
@@ -191,7 +203,7 @@ impl Applier {
         }
         crash::point("claimed");
         let served = claims.len();
-        let outcome = self.commit(&claims, &mut answers)?;
+        let outcome = self.commit(&mut claims, &mut answers)?;
         self.answer(claims, &mut answers, &outcome);
         let put_back = pushes.into_iter().zip(answers).skip(served);
         let put_back = put_back.filter_map(|(push, answer)| Some(Job { push, answer: answer? }));
@@ -199,15 +211,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Step 2, and 5 if it fails.
-    fn commit(&mut self, claims: &[Claimed<'_>], answers: &mut Answers) -> Result<Outcome, StoreError> {
-        let claims: Vec<&PushClaim<'_>> = claims.iter().flatten().collect();
+    /// The rest of step 1, step 2, and 5 if it fails.
+    fn commit(&mut self, claims: &mut [Claimed<'_>], answers: &mut Answers) -> Result<Outcome, StoreError> {
+        let (start, first_seq) = (Instant::now(), self.log.last_seq() + 1);
+        let mut claims: Vec<&mut PushClaim<'_>> = claims.iter_mut().flatten().collect();
+        let checked = conditions::check(&*self.store, first_seq, &mut claims);
+        let claims: Vec<&PushClaim<'_>> = claims.into_iter().map(|claim| &*claim).collect();
         let changes: usize = claims.iter().map(|claim| claim.changes().len()).sum();
         if changes == 0 {
             return Ok(Outcome::Committed);
         }
-        let (start, first_seq) = (Instant::now(), self.log.last_seq() + 1);
-        match self.store.commit(first_seq, &claims) {
+        let checked = checked.map_err(|error| CommitError { nothing_written: true, error });
+        match checked.and_then(|()| self.store.commit(first_seq, &claims)) {
             Ok(()) => {
                 self.next_probe = FIRST_PROBE;
                 self.metrics.committed(changes, start);
@@ -250,6 +265,9 @@ impl Applier {
     fn publish(&self, claim: PushClaim<'_>) -> PushResponse {
         let last_seq = self.log.last_seq() + claim.changes().len() as u64;
         self.metrics.appending(last_seq);
+        if let Some(echoes) = &self.echoes {
+            echoes.add(self.log.last_seq() + 1, &claim);
+        }
         let response = claim.publish();
         assert_eq!(self.log.last_seq(), last_seq, "another thread appends: what is stored has other seqs");
         crash::point("claim_appended");

@@ -1,7 +1,7 @@
 //! The command line and the environment, of which a [`Config`] is made.
 
 use crate::command::Command;
-use crate::config::{BYTES, COUNTS, Config, SECONDS, Token, WINDOW_BYTES, origin};
+use crate::config::{AGE, BYTES, COUNTS, Config, SECONDS, Token, WINDOW_BYTES, origin};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
@@ -65,6 +65,18 @@ pub struct Serve {
     /// Number of latest op ids remembered
     #[arg(long, env = "RINGLOG_OP_IDS", value_name = "COUNT", default_value_t = defaults().op_ids, value_parser = count)]
     op_ids: usize,
+
+    /// Events that say under which client id and op id they were pushed
+    #[arg(long, env = "RINGLOG_ECHO", value_parser = switch)]
+    echo: bool,
+
+    /// Number of latest deletes told to clients whose cursor is older than the window
+    #[arg(long, env = "RINGLOG_TOMBSTONES", value_name = "COUNT", default_value_t = defaults().tombstones, value_parser = count)]
+    tombstones: usize,
+
+    /// Time for which a delete is told to such clients
+    #[arg(long, env = "RINGLOG_TOMBSTONE_AGE", value_name = "SECONDS", default_value_t = Seconds(defaults().tombstone_age), value_parser = age)]
+    tombstone_age: Seconds,
 
     /// Maximum changes in a push; never above --capacity or --op-ids
     #[arg(long, env = "RINGLOG_MAX_CHANGES", value_name = "COUNT", default_value_t = defaults().max_changes, value_parser = count)]
@@ -173,11 +185,18 @@ impl FromStr for Seconds {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().ok().filter(|seconds| SECONDS.contains(seconds));
-        let (least, most) = SECONDS.into_inner();
-        let number = number.ok_or_else(|| format!("must be seconds in {least}..={most}"))?;
-        Ok(Self(Duration::from_secs_f64(number)))
+        seconds(text, SECONDS)
     }
+}
+
+fn age(text: &str) -> Result<Seconds, String> {
+    seconds(text, AGE)
+}
+
+fn seconds(text: &str, range: RangeInclusive<f64>) -> Result<Seconds, String> {
+    let number = text.parse().ok().filter(|seconds| range.contains(seconds));
+    let number = number.ok_or_else(|| format!("must be seconds in {}..={}", range.start(), range.end()))?;
+    Ok(Seconds(Duration::from_secs_f64(number)))
 }
 
 impl Cli {
@@ -216,6 +235,9 @@ impl Serve {
             capacity: self.capacity,
             window_bytes: self.window_bytes,
             op_ids: self.op_ids,
+            echo: self.echo,
+            tombstones: self.tombstones,
+            tombstone_age: self.tombstone_age.0,
             max_changes: self.max_changes,
             max_body: self.max_body,
             max_pushing: self.max_pushing,

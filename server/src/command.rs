@@ -105,7 +105,7 @@ impl Command {
 }
 
 fn described(summary: BackupSummary) -> String {
-    let BackupSummary { last_seq, rows, events, op_ids } = summary;
+    let BackupSummary { last_seq, rows, events, op_ids, .. } = summary;
     format!("{rows} rows, {events} events and {op_ids} op ids up to seq {last_seq}")
 }
 

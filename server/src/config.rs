@@ -14,6 +14,9 @@ pub(crate) const BYTES: RangeInclusive<usize> = 1024..=1 << 32;
 pub(crate) const WINDOW_BYTES: RangeInclusive<usize> = 1024..=1 << 40;
 pub(crate) const SECONDS: RangeInclusive<f64> = 0.001..=86_400.0;
 
+/// How long something is remembered, in seconds: up to ten years.
+pub(crate) const AGE: RangeInclusive<f64> = 1.0..=315_360_000.0;
+
 /// A little less than 1 MiB, the longest WebSocket message that Python's `websockets` takes unless
 /// told otherwise: so a change of any length that is taken can be sent to every client.
 const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
@@ -39,6 +42,7 @@ const MIN_TOKEN_LEN: usize = 16;
 #[derive(Debug, Clone, Setters)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch of the command line")]
 pub struct Config {
     /// Folder of the store; made if missing.
     #[setters(into)]
@@ -55,6 +59,12 @@ pub struct Config {
     pub window_bytes: usize,
     /// Number of latest op ids remembered.
     pub op_ids: usize,
+    /// Whether events say under which client id and op id they were pushed.
+    pub echo: bool,
+    /// Number of latest deletes that are told to clients whose cursor is older than the window.
+    pub tombstones: usize,
+    /// For how long a delete is told to such clients.
+    pub tombstone_age: Duration,
     /// Maximum changes in a push; never above `capacity` or `op_ids`.
     pub max_changes: usize,
     /// Maximum size of the body of a push, in bytes.
@@ -113,6 +123,9 @@ impl Default for Config {
             capacity: 100_000,
             window_bytes: 256 << 20,
             op_ids: 100_000,
+            echo: false,
+            tombstones: 1_000_000,
+            tombstone_age: Duration::from_secs(30 * 86_400),
             max_changes: 1000,
             max_body: DEFAULT_MAX_BODY,
             max_pushing: 64 << 20,
@@ -238,6 +251,7 @@ impl Config {
         for (name, value) in [
             ("capacity", self.capacity),
             ("op-ids", self.op_ids),
+            ("tombstones", self.tombstones),
             ("max-changes", self.max_changes),
             ("max-limit", self.max_limit),
             ("max-connections", self.max_connections),
@@ -256,7 +270,7 @@ impl Config {
             in_range(name, value, BYTES)?;
         }
         in_range("window-bytes", self.window_bytes, WINDOW_BYTES)?;
-        for (name, value) in [
+        let times = [
             ("max-wait", self.max_wait),
             ("header-timeout", self.header_timeout),
             ("request-timeout", self.request_timeout),
@@ -266,9 +280,11 @@ impl Config {
             ("snapshot-max-age", self.snapshot_max_age),
             ("drain", self.drain),
             ("ticket-ttl", self.ticket_ttl),
-        ] {
-            let (seconds, (least, most)) = (value.as_secs_f64(), SECONDS.into_inner());
-            if !SECONDS.contains(&seconds) {
+        ];
+        let times = times.into_iter().map(|(name, value)| (name, value, SECONDS));
+        for (name, value, range) in times.chain([("tombstone-age", self.tombstone_age, AGE)]) {
+            let (seconds, least, most) = (value.as_secs_f64(), range.start(), range.end());
+            if !range.contains(&seconds) {
                 return Err(format!("--{name} is {seconds} seconds: must be in {least}..={most}"));
             }
         }

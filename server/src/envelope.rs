@@ -146,6 +146,8 @@ struct Entry<'a> {
     data: Option<&'a RawValue>,
     #[serde(default)]
     op_id: Option<Name<'a>>,
+    #[serde(default)]
+    if_seq: Option<u64>,
 }
 
 impl Entry<'_> {
@@ -155,9 +157,14 @@ impl Entry<'_> {
             Some(data) => change.with_raw(data),
             None => change,
         };
-        match &self.op_id {
-            Some(op_id) => Operation::new(change).op_id(&op_id.0),
-            None => Operation::new(change),
+        let operation = Operation::new(change);
+        let operation = match &self.op_id {
+            Some(op_id) => operation.op_id(&op_id.0),
+            None => operation,
+        };
+        match self.if_seq {
+            Some(seq) => operation.if_seq(seq),
+            None => operation,
         }
     }
 }

@@ -105,6 +105,9 @@ impl From<Resync> for ApiError {
             ResyncReason::Evicted => format!("{} events after seq {requested} are gone", resync.missed()),
             ResyncReason::Ahead => format!("seq {requested} was never handed out by this log"),
             ResyncReason::OtherLog => "the resume token is of another log".into(),
+            ResyncReason::Compacted => {
+                format!("rows were deleted after seq {requested}, and which ones is not known any more")
+            }
             _ => "the cursor cannot be continued".into(),
         };
         let mut error = Self::new(

@@ -5,6 +5,7 @@
 //! the others. A subscriber that has fallen behind what is kept here encodes from the log for
 //! itself, until it has caught up. So a slow subscriber costs its own time and no memory.
 
+use crate::echo::{Echoes, read_window};
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower, Query, Resync};
 use std::collections::VecDeque;
@@ -13,14 +14,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// The most events in a frame.
-const MAX_FRAME_EVENTS: usize = 256;
+pub(crate) const MAX_FRAME_EVENTS: usize = 256;
 
 /// A frame ends when its texts have so many bytes, however few events that is.
 ///
 /// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes
 /// unless told otherwise: a name's byte takes 6 at most (`\u0001`), data none more than it has, and
 /// what is put around 256 events less than 64 KiB.
-const MAX_FRAME_BYTES: u64 = 128 << 10;
+pub(crate) const MAX_FRAME_BYTES: u64 = 128 << 10;
 
 /// How many frames are kept, and of how many bytes together (one more may go beyond).
 const KEPT_FRAMES: usize = 64;
@@ -44,7 +45,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    fn new(after: u64, cursor: Cursor, json: Vec<u8>) -> Self {
+    pub(crate) fn new(after: u64, cursor: Cursor, json: Vec<u8>) -> Self {
         let head = format!("event: changes\nid: {cursor}\n");
         let mut sse = Vec::with_capacity(head.len() + json.len() + 8);
         sse.extend_from_slice(head.as_bytes());
@@ -104,9 +105,10 @@ pub(crate) fn write_data(out: &mut Vec<u8>, text: &[u8]) -> Option<Range<usize>>
 }
 
 /// The latest frames.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Frames {
     kept: Mutex<Kept>,
+    echoes: Option<Arc<Echoes>>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,10 @@ struct Kept {
 }
 
 impl Frames {
+    pub(crate) fn new(echoes: Option<&Arc<Echoes>>) -> Self {
+        Self { kept: Mutex::default(), echoes: echoes.cloned() }
+    }
+
     /// Waits for the follower's next events, and moves it past them. May be dropped at any time: it
     /// moves when it is done. `None` when the log is closed and everything in it was handed out.
     pub(crate) async fn next(
@@ -149,7 +155,7 @@ impl Frames {
     /// The frame of what comes after `start`: one that is there, or a new one.
     fn frame(&self, log: &ChangeLog, start: Cursor, filter: Option<&Filter>) -> Result<Arc<Frame>, Resync> {
         if let Some(filter) = filter {
-            return encode(log, start, Some(filter)).map(Arc::new);
+            return encode(log, start, Some(filter), self.echoes.as_deref()).map(Arc::new);
         }
         // Held while encoding: the others want the same frame, and would do the same work.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,9 +166,9 @@ impl Frames {
         if is_behind {
             // No other subscriber is likely to be just there.
             drop(kept);
-            return encode(log, start, None).map(Arc::new);
+            return encode(log, start, None, self.echoes.as_deref()).map(Arc::new);
         }
-        let frame = Arc::new(encode(log, start, None)?);
+        let frame = Arc::new(encode(log, start, None, self.echoes.as_deref())?);
         // Only what goes further than the others: one that catches up shall not push out what the
         // many are about to want.
         if kept.frames.back().is_none_or(|last| last.cursor.seq < frame.cursor.seq) {
@@ -182,11 +188,15 @@ impl Kept {
     }
 }
 
-fn encode(log: &ChangeLog, start: Cursor, filter: Option<&Filter>) -> Result<Frame, Resync> {
-    let mut json = Vec::new();
+fn encode(
+    log: &ChangeLog,
+    start: Cursor,
+    filter: Option<&Filter>,
+    echoes: Option<&Echoes>,
+) -> Result<Frame, Resync> {
     let query = Query::new(MAX_FRAME_EVENTS).max_bytes(MAX_FRAME_BYTES).filter(filter);
-    let summary = log.pull_json(start, query, &mut json)?;
-    Ok(Frame::new(start.seq, summary.cursor, json))
+    let page = read_window(log, start, query, echoes)?;
+    Ok(Frame::new(start.seq, page.cursor, page.json))
 }
 
 #[cfg(test)]
@@ -244,7 +254,7 @@ mod tests {
         for _ in 0..1000 {
             log.append_change(&ringlog::Change::update(&name, &name));
         }
-        let frame = encode(&log, Cursor::from(0), None).unwrap();
+        let frame = encode(&log, Cursor::from(0), None, None).unwrap();
         assert!(frame.cursor.seq > 1 && frame.ws().len() < 1 << 20, "{} bytes", frame.ws().len());
     }
 }

@@ -16,10 +16,13 @@
 //!
 //! - `sequencer`: one order for all pushes, in groups. `applier`: the only appender. It claims a
 //!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
-//!   argued there. It has a thread of its own where the store may wait.
+//!   argued there. It has a thread of its own where the store may wait. `conditions`: changes that
+//!   want a row to be as the client has seen it.
 //! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one
 //!   file (redb), and `store::memory`.
 //! - `snapshots`: snapshots that stay the same while they are paged through.
+//! - `history`: readers whose cursor is older than the window.
+//! - `echo`: what changes were pushed under.
 //! - `frames`, `subscriber`: what is sent live is encoded once, for all subscribers.
 //! - `liveness`: how a peer that has vanished is noticed.
 //! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is
@@ -35,13 +38,16 @@ mod applier;
 mod auth;
 mod cli;
 mod command;
+mod conditions;
 mod config;
 mod connection;
 mod crash;
+mod echo;
 mod envelope;
 mod error;
 mod exchange;
 mod frames;
+mod history;
 mod liveness;
 mod metrics;
 mod params;

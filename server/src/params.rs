@@ -116,6 +116,15 @@ impl<'a> Params<'a> {
         })
     }
 
+    /// Whether every event is wanted, also those that are not the latest of their rows.
+    pub(crate) fn wants_full_history(&self) -> Result<bool, ApiError> {
+        match self.get("history") {
+            None | Some("compacted") => Ok(false),
+            Some("full") => Ok(true),
+            Some(_) => Err(ApiError::bad_request("`history` must be `compacted`, the default, or `full`")),
+        }
+    }
+
     /// Which entities: all of those named, each by an `entity` of its own.
     pub(crate) fn filter(&self) -> Result<Option<Filter>, ApiError> {
         let named = self.pairs.iter().filter(|(name, _)| name == "entity");

@@ -5,6 +5,8 @@ use crate::applier::Applier;
 use crate::auth::Access;
 use crate::config::Config;
 use crate::connection::{Connections, RESERVE, accept};
+use crate::echo::Echoes;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
 use crate::sequencer::{Sequencer, sequencer};
@@ -235,11 +237,14 @@ impl Serving {
         let stopping = &connections.stopping;
         let snapshots =
             Arc::new(SnapshotCache::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age));
-        let Opened { log, base_seq, reader, disk, sequencer, applier, failed } = opened;
+        let Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed } = opened;
+        let history = Arc::new(History::new(&log, &reader, base_seq, echoes.as_ref()));
         let app = Arc::new(App {
             snapshots: Arc::clone(&snapshots),
             access: Arc::new(Access::new(&config)),
-            live: Arc::new(Live::new(&log, &config, stopping)),
+            live: Arc::new(Live::new(&log, &history, echoes.as_ref(), &config, stopping)),
+            history,
+            echoes,
             connections: Arc::clone(&connections.permits),
             pushing: Pushing::new(config.max_pushing),
             sending: Sending::new(config.max_sending, MAX_PAGE_BYTES.saturating_add(config.max_body)),
@@ -248,7 +253,6 @@ impl Serving {
             tasks: connections.tasks.clone(),
             config,
             log: Arc::clone(&log),
-            base_seq,
             sequencer,
             reader,
             disk,
@@ -312,6 +316,7 @@ struct Opened {
     base_seq: u64,
     reader: Arc<dyn Reader>,
     disk: Option<Arc<DiskReader>>,
+    echoes: Option<Arc<Echoes>>,
     sequencer: Sequencer,
     applier: Option<JoinHandle<()>>,
     failed: CancellationToken,
@@ -324,23 +329,30 @@ async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerE
         .max_bytes(config.window_bytes as u64)
         .max_push_changes(config.max_changes().0);
     let (store, reader, disk, log): (Box<dyn Store>, Arc<dyn Reader>, _, _) = if config.memory {
-        let (store, reader, log) = memory::open(builder)?;
+        let (store, reader, log) = memory::open(config, builder)?;
         (Box::new(store), reader, None, log)
     } else {
         let (store, reader, log) = open_disk(config.clone(), builder).await?;
         (Box::new(store), Arc::clone(&reader) as _, Some(reader), log)
     };
+    let echoes = match (&disk, config.echo) {
+        (_, false) => None,
+        (None, true) => Some(Echoes::new(config.op_ids)),
+        (Some(disk), true) => Some(disk.echoes(config.op_ids)?),
+    };
+    let echoes = echoes.map(Arc::new);
     // A log that is restored begins at 0, whatever of it has left the window.
     let base_seq = if disk.is_some() { 0 } else { log.last_seq() };
     let (log, failed) = (Arc::new(log), CancellationToken::new());
     let (queue, groups) = sequencer();
-    let applier = Applier::new(Arc::clone(&log), store, Arc::clone(metrics), groups);
+    let applier =
+        Applier::new(Arc::clone(&log), store, Arc::clone(metrics), groups).with_echoes(echoes.clone());
     let (sequencer, applier) = if disk.is_some() {
         (queue, Some(applier.start(failed.clone()).map_err(ServerError::Thread)?))
     } else {
         (Sequencer::direct(applier.direct(failed.clone())), None)
     };
-    Ok(Opened { log, base_seq, reader, disk, sequencer, applier, failed })
+    Ok(Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed })
 }
 
 /// Opens the store on a thread that the runtime does not wait for: asked to stop meanwhile, the

@@ -122,7 +122,8 @@ impl Page {
     }
 }
 
-fn write_string(out: &mut Vec<u8>, text: &str) {
+/// Appends a text as a JSON string.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).unwrap_or_else(|error| unreachable!("a Vec takes every byte: {error}"));
 }
 

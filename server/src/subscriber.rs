@@ -1,8 +1,10 @@
 //! One live stream: what it is sent next, whatever it is sent over.
 
 use crate::config::Config;
+use crate::echo::Echoes;
 use crate::error::ApiError;
-use crate::frames::{Frame, Frames, write_data};
+use crate::frames::{Frame, Frames, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, write_data};
+use crate::history::{History, Measure, Position};
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// What all live streams share.
 pub(crate) struct Live {
     log: Arc<ChangeLog>,
+    history: Arc<History>,
     frames: Frames,
     lag: LagTracker,
     heartbeat: Duration,
@@ -26,10 +29,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(log: &Arc<ChangeLog>, config: &Config, stopping: &CancellationToken) -> Self {
+    pub(crate) fn new(
+        log: &Arc<ChangeLog>,
+        history: &Arc<History>,
+        echoes: Option<&Arc<Echoes>>,
+        config: &Config,
+        stopping: &CancellationToken,
+    ) -> Self {
         Self {
             log: Arc::clone(log),
-            frames: Frames::default(),
+            history: Arc::clone(history),
+            frames: Frames::new(echoes),
             lag: LagTracker::default(),
             heartbeat: config.heartbeat,
             permits: Arc::new(Semaphore::new(config.max_subscribers)),
@@ -98,12 +108,22 @@ pub(crate) fn retry(streams: usize) -> Duration {
     MIN_RETRY + spread.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
+/// What a live stream is asked for, besides where it begins.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) filter: Option<Filter>,
+    /// Whether every event is wanted.
+    pub(crate) full: bool,
+}
+
 /// A follower, and its place among those that are allowed.
 pub(crate) struct Subscriber {
     live: Arc<Live>,
     follower: Follower,
-    filter: Option<Filter>,
-    position: Option<Arc<AtomicU64>>,
+    /// Where it stands if it is told to come back with a place, and that place.
+    place: Option<(Position, Cursor)>,
+    wanted: Wanted,
+    lag: Option<Arc<AtomicU64>>,
     /// The first delivery is due: where the stream begins. Not if it cannot begin there.
     is_new: bool,
     /// When it was last sent something.
@@ -169,10 +189,10 @@ impl Notice {
 
 impl Subscriber {
     /// One more live stream, from `start` or from the end of the log, unless there are too many.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         live: &Arc<Live>,
         start: Option<Cursor>,
-        filter: Option<Filter>,
+        wanted: Wanted,
     ) -> Result<Self, ApiError> {
         let permit = Arc::clone(&live.permits).try_acquire_owned().map_err(|_| {
             let most = live.max_streams;
@@ -180,19 +200,32 @@ impl Subscriber {
                 format!("there are {most} live streams, the most that are allowed (--max-subscribers)");
             ApiError::unavailable("TOO_MANY_SUBSCRIBERS", message).after(retry(most))
         })?;
-        let start = start.unwrap_or_else(|| live.log.cursor());
+        let shown = start.unwrap_or_else(|| live.log.cursor());
+        let position = live.history.locate(shown);
         // A bare seq that is good gets to know its log before anything happens: its first id is a
         // whole token.
-        let known = live.log.read(start, 0).map(|nothing| nothing.cursor());
-        let follower = live.log.follow(known.unwrap_or(start));
-        let position = filter.is_none().then(|| live.lag.open(start.seq));
-        let (live, is_new) = (Arc::clone(live), known.is_ok());
-        Ok(Self { live, follower, filter, position, is_new, last_sent: Instant::now(), permit })
+        let known = Cursor::new(position.cursor.seq, Some(live.log.incarnation()));
+        let (cursor, is_new) = if !wanted.full && live.history.serves(position.cursor) {
+            (known, live.history.covers(position).await)
+        } else {
+            let read = live.log.read(position.cursor, 0).map(|nothing| nothing.cursor());
+            (read.unwrap_or(position.cursor), read.is_ok())
+        };
+        let place = position.is_place().then(|| (position, Cursor::new(shown.seq, known.incarnation)));
+        let follower = live.log.follow(cursor);
+        let lag = wanted.filter.is_none().then(|| live.lag.open(cursor.seq));
+        let live = Arc::clone(live);
+        Ok(Self { live, follower, place, wanted, lag, is_new, last_sent: Instant::now(), permit })
     }
 
     /// Where the stream begins. None if the log cannot go on from there.
     pub(crate) fn start(&self) -> Option<Cursor> {
-        self.is_new.then(|| self.follower.cursor())
+        self.is_new.then(|| self.cursor())
+    }
+
+    /// What its client is told to come back with.
+    fn cursor(&self) -> Cursor {
+        self.place.map_or_else(|| self.follower.cursor(), |(_, shown)| shown)
     }
 
     /// Its place among those that are allowed, when nothing more is sent to it.
@@ -208,37 +241,66 @@ impl Subscriber {
     }
 
     async fn wait(&mut self) -> Delivery {
-        let Self { live, follower, filter, position, last_sent, .. } = self;
         // Counts from the last delivery, not from this call: a caller may drop the wait and begin
         // it again.
-        let quiet = live.heartbeat.saturating_sub(last_sent.elapsed());
-        let resync = tokio::select! {
+        let quiet = self.live.heartbeat.saturating_sub(self.last_sent.elapsed());
+        let live = Arc::clone(&self.live);
+        let refusal = tokio::select! {
             biased;
             () = live.stopping.cancelled() => None,
-            frame = live.frames.next(follower, filter.as_ref()) => match frame {
+            frame = self.next_frame() => match frame {
                 Ok(None) => None,
                 Ok(Some(frame)) => {
-                    if let Some(position) = position {
-                        position.store(follower.cursor().seq, Ordering::Relaxed);
+                    if let Some(lag) = &self.lag {
+                        lag.store(self.follower.cursor().seq, Ordering::Relaxed);
                     }
                     return Delivery::Changes(frame);
                 }
-                Err(resync) => Some(resync),
+                Err(refusal) => Some(refusal),
             },
             () = tokio::time::sleep(quiet) => return self.heartbeat(),
         };
         let retry = retry(live.streams());
-        if let Some(resync) = resync {
+        if let Some(refusal) = refusal {
             // No id: a client that comes back without having loaded the rows is told again.
-            return Delivery::Resync(Notice::refusal("resync", None, retry, &resync.into()));
+            return Delivery::Resync(Notice::refusal("resync", None, retry, &refusal));
         }
         let stopping = ApiError::unavailable("STOPPING", "the server is stopping");
-        Delivery::Stopping(Notice::refusal("stopping", Some(follower.cursor()), retry, &stopping))
+        Delivery::Stopping(Notice::refusal("stopping", Some(self.cursor()), retry, &stopping))
+    }
+
+    /// The next frame: of the window, or of the compacted history before it. May be dropped at any
+    /// time: the subscriber moves when it is done. `None` when the log is closed.
+    async fn next_frame(&mut self) -> Result<Option<Arc<Frame>>, ApiError> {
+        let Self { live, follower, place, wanted, .. } = self;
+        let filter = wanted.filter.as_ref();
+        let is_behind = |follower: &Follower| !wanted.full && live.history.serves(follower.cursor());
+        loop {
+            if !is_behind(follower) {
+                match live.frames.next(follower, filter).await {
+                    Ok(frame) => {
+                        *place = None;
+                        return Ok(frame);
+                    }
+                    Err(resync) if !is_behind(follower) => return Err(resync.into()),
+                    Err(_) => {}
+                }
+            }
+            let after = follower.cursor();
+            let position = place.map_or(after.into(), |(position, _)| position);
+            let measure = Measure { limit: MAX_FRAME_EVENTS, max_bytes: MAX_FRAME_BYTES as usize };
+            let page = live.history.page(position, measure, filter).await?;
+            follower.seek(page.position.cursor);
+            *place = page.position.is_place().then_some((page.position, page.shown));
+            if page.count > 0 {
+                return Ok(Some(Arc::new(Frame::new(after.seq, page.shown, page.json))));
+            }
+        }
     }
 
     fn heartbeat(&self) -> Delivery {
         let retry = retry(self.live.streams());
-        Delivery::Heartbeat(Notice::heartbeat(self.follower.cursor(), retry, self.live.heartbeat))
+        Delivery::Heartbeat(Notice::heartbeat(self.cursor(), retry, self.live.heartbeat))
     }
 }
 

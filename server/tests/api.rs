@@ -107,8 +107,8 @@ async fn a_cursor_that_cannot_go_on_gets_410_and_the_way_out() {
         push(&url, &todos(4, 4)).await;
         let other = format!("{}.{}", "0".repeat(32), base + 7);
         for (query, reason, oldest) in [
-            ("since=0".to_owned(), "evicted", base + 4),
-            (format!("since={}", base + 2), "evicted", base + 4),
+            ("since=0&history=full".to_owned(), "evicted", base + 4),
+            (format!("since={}&history=full", base + 2), "evicted", base + 4),
             (format!("since={}", base + 9), "ahead", base + 9),
             (format!("resume={other}"), "other_log", base + 4),
         ] {
@@ -127,6 +127,170 @@ async fn a_cursor_that_cannot_go_on_gets_410_and_the_way_out() {
         assert_eq!(get(&url, &on).await.seqs(), [0; 0]);
         push(&url, &todos(8, 1)).await;
         assert_eq!(get(&url, &on).await.seqs(), [base + 9]);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_with_if_seq_is_applied_only_if_its_row_is_as_the_client_saw_it() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        let base = base(&url).await;
+        let change = |row_id: &str, if_seq: u64, op_id: &str| {
+            json!({"entity": "Todo", "row_id": row_id, "kind": "update", "op_id": op_id, "if_seq": if_seq,
+                "data": {"by": op_id}})
+        };
+        push(
+            &url,
+            &json!({"changes": [{"entity": "Todo", "row_id": "a", "kind": "insert", "data": {"n": 1.50}}]}),
+        )
+        .await;
+        // The second is of a row that the first has changed, the third of one that is not there.
+        let request = json!({"client_id": "c", "changes": [
+            change("a", base + 1, "1"), change("a", base + 1, "2"), change("b", 7, "3"), change("b", 0, "4"),
+        ]});
+        let answer = push(&url, &request).await;
+        assert_eq!((answer.status, answer.body["applied"].as_u64()), (200, Some(2)), "{}", answer.body);
+        let results = &answer.body["results"];
+        assert_eq!(results[0], json!({"op_id": "1", "status": "applied", "seq": base + 2}));
+        let error = format!("if_seq is {}, and the row's last seq is {}", base + 1, base + 2);
+        let row = json!({"seq": base + 2, "data": {"by": "1"}});
+        assert_eq!(results[1], json!({"op_id": "2", "status": "conflict", "error": error, "row": row}));
+        assert_eq!((&results[2]["status"], &results[2]["row"]), (&json!("conflict"), &json!({"seq": 0})));
+        assert_eq!(results[3], json!({"op_id": "4", "status": "applied", "seq": base + 3}));
+        assert_eq!(answer.body["errors"].as_array().unwrap().len(), 2);
+        // What was applied is replayed; what was not can be pushed on what the row is now.
+        let again = push(
+            &url,
+            &json!({"client_id": "c", "changes": [change("a", base + 1, "1"), change("a", base + 2, "2")]}),
+        )
+        .await;
+        let statuses = |answer: &common::Answer| -> Vec<(String, Option<u64>)> {
+            let results = answer.body["results"].as_array().unwrap().iter();
+            results.map(|r| (r["status"].as_str().unwrap().to_owned(), r["seq"].as_u64())).collect()
+        };
+        assert_eq!(
+            statuses(&again),
+            [("replayed".into(), Some(base + 2)), ("applied".into(), Some(base + 4))]
+        );
+        // A row that is deleted is not there.
+        push(&url, &json!({"changes": [{"entity": "Todo", "row_id": "a", "kind": "delete"}]})).await;
+        let gone = push(&url, &json!({"changes": [{"entity": "Todo", "row_id": "a", "kind": "insert", "if_seq": base + 5}, {"entity": "Todo", "row_id": "a", "kind": "insert", "if_seq": 0}]})).await;
+        assert_eq!(statuses(&gone), [("conflict".into(), None), ("applied".into(), Some(base + 6))]);
+        assert_eq!(get(&url, "/api/sync/pull?since=0").await.seqs().len(), 6);
+        for wrong in [json!("1"), json!(-1), json!(1.5)] {
+            let refused = push(
+                &url,
+                &json!({"changes": [{"entity": "T", "row_id": "a", "kind": "insert", "if_seq": wrong}]}),
+            )
+            .await;
+            assert_eq!(refused.status, 400);
+            assert!(refused.error().1.starts_with("changes[0].if_seq: "), "{}", refused.body);
+        }
+        server.shutdown().await;
+    }
+}
+
+/// In the window and before it, in pulls and live, on disk and in memory, over a restart.
+#[tokio::test]
+async fn events_say_under_what_they_were_pushed_if_they_are_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = format!("--data {} --capacity 3 --max-changes 3 --echo", folder.path().display());
+    for args in ["--memory --capacity 3 --max-changes 3 --echo", &disk] {
+        let mut server = common::start(args).await;
+        let change = |row_id: &str, op_id: Option<&str>| json!({"entity": "Todo", "row_id": row_id, "kind": "insert", "op_id": op_id});
+        push(
+            &server.url(),
+            &json!({"client_id": "a \"b\"", "changes": [change("1", Some("op-1")), change("2", None)]}),
+        )
+        .await;
+        push(&server.url(), &json!({"changes": [change("3", Some("op-3")), change("4", None)]})).await;
+        let under = |change: &Value| (change.get("client_id").cloned(), change.get("op_id").cloned());
+        let (client, op) = (Some(json!("a \"b\"")), |op_id: &str| Some(json!(op_id)));
+        let mut expected = [(client.clone(), op("op-1")), (client, None), (None, op("op-3")), (None, None)];
+        for restarted in [false, true] {
+            if restarted {
+                if args == disk {
+                    server.shutdown().await;
+                    server = common::start(args).await;
+                    // The store has what comes with an op id.
+                    expected[1] = (None, None);
+                } else {
+                    continue;
+                }
+            }
+            let url = server.url();
+            let mut pulled = Vec::new();
+            let first = get(&url, "/api/sync/pull?since=0").await;
+            let rest = get(&url, &format!("/api/sync/pull?since={}", first.last_seq())).await;
+            for page in [&first, &rest] {
+                pulled.extend(page.body["changes"].as_array().unwrap().iter().map(under));
+            }
+            assert_eq!(pulled, expected, "{args}");
+            let mut live = common::clients::Sse::open(&url, "since=0").await;
+            let mut followed = Vec::new();
+            while followed.len() < 4 {
+                let page: Value = serde_json::from_str(&live.event("changes").await.data).unwrap();
+                followed.extend(page["changes"].as_array().unwrap().iter().map(under));
+            }
+            assert_eq!(followed, expected, "{args}");
+        }
+        server.shutdown().await;
+    }
+    let server = start_memory("").await;
+    push(&server.url(), &json!({"client_id": "c", "changes": [{"entity": "E", "row_id": "1", "kind": "insert", "op_id": "1"}]})).await;
+    let change = &get(&server.url(), "/api/sync/pull").await.body["changes"][0];
+    assert_eq!((change.get("client_id"), change.get("op_id")), (None, None), "not unless it is asked to");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_event_is_written_the_same_with_and_without_echoes() {
+    let change = json!({"entity": "a \"b\"\u{1}", "row_id": "é\n", "kind": "update", "data": {"x": 1.50, "y": [null]}});
+    let mut pages = Vec::new();
+    for args in ["", "--echo"] {
+        let server = start_memory(args).await;
+        push(&server.url(), &json!({"changes": [change]})).await;
+        let page =
+            reqwest::get(format!("{}/api/sync/pull", server.url())).await.unwrap().text().await.unwrap();
+        // What differs from log to log.
+        let (_, rest) = page.split_once(r#","entity":"#).unwrap();
+        let (event, rest) = rest.split_once(r#""timestamp":""#).unwrap();
+        pages.push((
+            event.to_owned(),
+            rest.len(),
+            rest["2026-11-22T07:09:00.123Z".len()..].split_once("cursor").unwrap().0.to_owned(),
+        ));
+        server.shutdown().await;
+    }
+    assert_eq!(pages[0], pages[1]);
+}
+
+/// Of clients that count at the same time, each on what it has seen, none is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_that_are_updated_with_if_seq_lose_no_count() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        let client = async |url: String| {
+            let (mut seq, mut count, mut done) = (0, 0, 0);
+            while done < 25 {
+                let change = json!({"entity": "Counter", "row_id": "c", "kind": "update", "if_seq": seq, "data": count + 1});
+                let answer = push(&url, &json!({"changes": [change]})).await;
+                let result = &answer.body["results"][0];
+                if result["status"] == "applied" {
+                    (seq, count, done) = (result["seq"].as_u64().unwrap(), count + 1, done + 1);
+                } else {
+                    let row = &result["row"];
+                    (seq, count) = (row["seq"].as_u64().unwrap(), row["data"].as_u64().unwrap_or(0));
+                }
+            }
+        };
+        let clients: Vec<_> = (0..4).map(|_| tokio::spawn(client(url.clone()))).collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        let rows = snapshot(&url, 9).await.unwrap().0;
+        assert_eq!(rows.values().map(|(_, data)| data.clone()).collect::<Vec<_>>(), [json!(100)]);
         server.shutdown().await;
     }
 }

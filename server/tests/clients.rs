@@ -311,7 +311,7 @@ async fn clients_of_web_sockets_see_why_one_is_closed() {
     let url = server.url().replace("http", "ws") + "/api/sync/ws";
     push(&server.url(), &todos(0, 1)).await;
     push(&server.url(), &todos(1, 1)).await;
-    let lapped = format!("{url}?since=0");
+    let lapped = format!("{url}?since=0&history=full");
     for (script, does, code) in [
         ("ws.mjs", "close", 1000),
         ("ws.mjs", "long", 1009),
@@ -340,7 +340,7 @@ async fn clients_of_web_sockets_see_why_one_is_closed() {
             page.run(&server.url(), &format!("follow('/api/sync/ws', (socket) => socket.{does})")).await;
             assert_eq!(closed(page).await.0, code, "a browser: {does}");
         }
-        page.run(&server.url(), "follow('/api/sync/ws?since=0')").await;
+        page.run(&server.url(), "follow('/api/sync/ws?since=0&history=full')").await;
         until(page, "resync").await;
         assert_eq!(closed(page).await, (1000, "resync required".into()));
         page.run(&server.url(), "follow('/api/sync/ws')").await;

@@ -412,12 +412,14 @@ async fn a_torn_or_damaged_backup_is_refused_and_leaves_nothing() {
 /// Whole as a stream of gzip, and not what a server writes.
 #[test]
 fn a_backup_whose_lines_disagree_is_refused_with_the_line() {
-    const BEGIN: &str = r#"{"backup":{"format":1,"incarnation":"0000000000000000","last_seq":2}}"#;
-    const ROW: &str = r#"{"row":["Todo","t1",2,"1"]}"#;
+    const BEGIN: &str =
+        r#"{"backup":{"format":2,"incarnation":"0000000000000000","last_seq":3,"oldest_compacted_seq":1}}"#;
+    const ROW: &str = r#"{"row":["Todo","t1",3,"1"]}"#;
+    const LATEST: &str = r#"{"latest":[1,0,2,"Todo","t0"]}"#;
     const EVENTS: [&str; 2] =
-        [r#"{"event":[1,0,0,"Todo","t1","1"]}"#, r#"{"event":[2,0,1,"Todo","t1","1"]}"#];
-    const OP_ID: &str = r#"{"op_id":[2,null,"op",null]}"#;
-    const END: &str = r#"{"end":{"last_seq":2,"rows":1,"events":2,"op_ids":1}}"#;
+        [r#"{"event":[2,0,0,"Todo","t1","1"]}"#, r#"{"event":[3,0,1,"Todo","t1","1"]}"#];
+    const OP_ID: &str = r#"{"op_id":[3,null,"op",null]}"#;
+    const END: &str = r#"{"end":{"last_seq":3,"rows":1,"events":2,"op_ids":1,"latest":1}}"#;
     let [first, second] = EVENTS;
     let place = Place::new();
     let file = place.path("backup");
@@ -430,23 +432,32 @@ fn a_backup_whose_lines_disagree_is_refused_with_the_line() {
         out.finish().unwrap();
         command(&["verify-backup", file.to_str().unwrap()])
     };
-    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, END]);
+    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, LATEST, END]);
     assert!(is_well, "{said}");
-    let later = BEGIN.replace("\"format\":1", "\"format\":2");
+    // As servers wrote them that kept no history.
+    let earlier = BEGIN.replace("\"format\":2", "\"format\":1").replace(",\"oldest_compacted_seq\":1", "");
+    let (is_well, said) = verify(&[&earlier, ROW, first, second, OP_ID, &END.replace(",\"latest\":1", "")]);
+    assert!(is_well, "{said}");
+    let later = BEGIN.replace("\"format\":2", "\"format\":3");
     let fewer = END.replace("\"rows\":1", "\"rows\":2");
     let one_event = END.replace("\"events\":2", "\"events\":1");
-    let refused: [(&[&str], &str); 9] = [
+    let refused: [(&[&str], &str); 11] = [
         (
             &[&later, ROW, first, second, OP_ID, END],
-            "line 1: a backup of format 2, and this server reads format 1",
+            "line 1: a backup of format 3, and this server reads formats 1 and 2",
         ),
         (&[ROW, BEGIN, first, second, OP_ID, END], "line 1: a backup begins with one line that says so"),
-        (&[BEGIN, ROW, first, second, OP_ID, &fewer], "line 6: it says"),
-        (&[BEGIN, ROW, first, OP_ID, &one_event], "line 5: the last events are missing"),
+        (&[BEGIN, ROW, first, second, OP_ID, LATEST, &fewer], "line 7: it says"),
+        (&[BEGIN, ROW, first, second, OP_ID, END], "line 6: it says"),
+        (&[BEGIN, ROW, first, OP_ID, LATEST, &one_event], "line 6: the last events are missing"),
         (&[BEGIN, ROW, second, first, OP_ID, END], "line 4: events are missing before it"),
-        (&[BEGIN, &ROW.replace(",2,", ",3,"), first, second, OP_ID, END], "line 2: seq 3 is none of 1 to 2"),
-        (&[BEGIN, ROW, first, second, &OP_ID.replace('2', "0"), END], "line 5: seq 0 is none of 1 to 2"),
+        (&[BEGIN, &ROW.replace(",3,", ",4,"), first, second, OP_ID, END], "line 2: seq 4 is none of 1 to 3"),
+        (&[BEGIN, ROW, first, second, &OP_ID.replace('3', "0"), END], "line 5: seq 0 is none of 1 to 3"),
         (&[BEGIN, ROW, &first.replace("\"1\"", "\"{\""), second, OP_ID, END], "line 3: data that is no JSON"),
+        (
+            &[BEGIN, ROW, first, second, OP_ID, &LATEST.replace(",0,2,", ",0,3,"), END],
+            "line 6: a change of an unknown kind",
+        ),
         (
             &[BEGIN, ROW, first, &second.replace(",0,1,", ",0,3,"), OP_ID, END],
             "line 4: an event of an unknown kind",
@@ -456,8 +467,8 @@ fn a_backup_whose_lines_disagree_is_refused_with_the_line() {
         let (is_well, said) = verify(lines);
         assert!(!is_well && said.contains(reason), "{reason}: {said}");
     }
-    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, END, ROW]);
-    assert!(!is_well && said.contains("line 7: it follows the last one"), "{said}");
+    let (is_well, said) = verify(&[BEGIN, ROW, first, second, OP_ID, LATEST, END, ROW]);
+    assert!(!is_well && said.contains("line 8: it follows the last one"), "{said}");
 }
 
 #[tokio::test]

@@ -376,7 +376,7 @@ async fn pages_whose_cursor_has_left_the_window_are_not_served() {
     for (server, _folder) in both("--capacity 4 --max-changes 4").await {
         let url = server.url();
         let (first, next) = first_page(&url).await;
-        let pull = format!("/api/sync/pull?since={}", first.last_seq());
+        let pull = format!("/api/sync/pull?history=full&since={}", first.last_seq());
         push(&url, &todos(3, 4)).await;
         assert_eq!((get(&url, &pull).await.status, get(&url, &next).await.status), (200, 200), "just in it");
         push(&url, &todos(7, 1)).await;

@@ -160,7 +160,7 @@ async fn who_cannot_go_on_is_told_to_resync_and_the_stream_ends() {
     let url = server.url();
     push(&url, &todos(0, 4)).await;
     push(&url, &todos(4, 4)).await;
-    let mut stream = Sse::open(&url, "since=0").await;
+    let mut stream = Sse::open(&url, "since=0&history=full").await;
     let resync = stream.next().await.unwrap();
     assert_eq!(resync.name, "resync");
     let error: Value = serde_json::from_str(&resync.data).unwrap();
@@ -171,7 +171,7 @@ async fn who_cannot_go_on_is_told_to_resync_and_the_stream_ends() {
     assert_eq!(resync.id, "", "coming back without the rows leads here again");
     assert_eq!(stream.next().await, None);
 
-    let mut socket = socket(&url, "since=0").await;
+    let mut socket = socket(&url, "since=0&history=full").await;
     let message = socket.next().await.unwrap();
     assert_eq!(
         (&message["event"], &message["data"]["error"]["code"]),
@@ -271,14 +271,15 @@ async fn subscribers_that_never_read_hold_nobody_up_and_are_let_go() {
     server.shutdown().await;
 }
 
-/// One that reads slowly is lapped, told so, loads the rows and goes on.
+/// One that reads slowly and wants every event is lapped, told so, loads the rows and goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_is_lapped_and_told() {
     let server = start_memory("--capacity 10").await;
     let url = server.url();
     let base = base(&url).await;
     let mut slow =
-        not_reading(&server, &format!("/api/sync/live?since={base}"), "Connection: close\r\n").await;
+        not_reading(&server, &format!("/api/sync/live?since={base}&history=full"), "Connection: close\r\n")
+            .await;
     for turn in 0..60 {
         assert_eq!(push(&url, &large(turn * 10, 10)).await.status, 200);
     }
@@ -286,7 +287,7 @@ async fn a_slow_subscriber_is_lapped_and_told() {
     tokio::time::timeout(HANG, slow.read_to_string(&mut text)).await.expect("the stream ends").unwrap();
     let last = text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     assert!(text.contains("event: resync"), "it was told");
-    assert_eq!(get(&url, &format!("/api/sync/pull?resume={last}")).await.status, 410);
+    assert_eq!(get(&url, &format!("/api/sync/pull?resume={last}&history=full")).await.status, 410);
     let (rows, token) = common::snapshot(&url, 1000).await.unwrap();
     assert_eq!(
         (rows.len(), token),

@@ -205,7 +205,7 @@ async fn answers_are_as_described() {
     let document = Document::read();
     let folder = tempfile::tempdir().unwrap();
     let server = start(&format!(
-        "--data {} --capacity 50 --max-changes 20 --max-snapshots 1 --max-body 4000 --max-subscribers 1",
+        "--data {} --echo --capacity 50 --max-changes 20 --max-snapshots 1 --max-body 4000 --max-subscribers 1",
         folder.path().display()
     ))
     .await;
@@ -215,6 +215,8 @@ async fn answers_are_as_described() {
     change["changes"][0]["op_id"] = "o".into();
     assert_eq!(document.push(&url, &change, 200).await["applied"], 1);
     assert_eq!(document.push(&url, &change, 200).await["deduped"], 1);
+    let conflict = json!({"changes": [{"entity": "Todo", "row_id": "none", "kind": "update", "if_seq": 7}]});
+    assert_eq!(document.push(&url, &conflict, 200).await["results"][0]["status"], "conflict");
     for n in 0..10 {
         document.push(&url, &todos(n * 7, 7), 200).await;
     }
@@ -236,7 +238,9 @@ async fn answers_are_as_described() {
         .get(format!("{url}/api/sync/pull?since=60"))
         .header("If-None-Match", answer.header("etag").unwrap());
     document.check(&Method::GET, "/api/sync/pull?since=60", known, 304).await;
-    document.get(&url, "/api/sync/pull?since=1", 410).await;
+    let before = document.get(&url, "/api/sync/pull?since=1&limit=1", 200).await;
+    assert!(before["compacted_to"].is_u64(), "{before}");
+    document.get(&url, "/api/sync/pull?since=1&history=full", 410).await;
     document.get(&url, "/api/sync/pull?sinse=1", 400).await;
     let first = document.get(&url, "/api/sync/snapshot?limit=3", 200).await;
     let next = format!("/api/sync/snapshot?limit=3&page={}", first["next"].as_str().unwrap());

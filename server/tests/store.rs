@@ -6,7 +6,7 @@
 mod common;
 
 use common::Server;
-use common::clients::Random;
+use common::clients::{Random, pull_all};
 use common::{Rows, config, snapshot, todos};
 use ringlog_server::{Config, ServerError, StoreError, run};
 use std::fs;
@@ -153,7 +153,7 @@ async fn a_store_of_another_format_is_refused_by_name() {
     }
     let before = fs::read(&file).unwrap();
     let error = start(folder.path()).await.unwrap_err();
-    assert!(error.to_string().contains("has format 7, and this server reads formats up to 2"), "{error}");
+    assert!(error.to_string().contains("has format 7, and this server reads formats up to 3"), "{error}");
     let mut backup = std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
     let said =
         backup.arg("backup").arg(folder.path()).arg("--to").arg(folder.path().join("b")).output().unwrap();
@@ -242,7 +242,7 @@ async fn what_has_left_the_window_is_not_kept_on_disk() {
         }
     }
     let server = start(folder.path()).await.unwrap();
-    let refused = common::get(&server.url(), "/api/sync/pull?since=39").await;
+    let refused = common::get(&server.url(), "/api/sync/pull?since=39&history=full").await;
     assert_eq!((refused.status, &refused.body["error"]["oldest_seq"]), (410, &41.into()));
     assert_eq!(common::get(&server.url(), "/api/sync/pull?since=40").await.seqs().len(), 30);
     assert_eq!(push(&server.url(), 9).await.body["deduped"], 7, "remembered");
@@ -305,8 +305,25 @@ async fn a_refused_store_frees_the_address() {
     std::net::TcpListener::bind(address).unwrap();
 }
 
+/// Makes what format 2 was of a store that is stopped.
+fn to_format_2(file: &Path) {
+    use redb::TableDefinition;
+    let database = redb::Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+        meta.insert("format", &2_u64.to_be_bytes()[..]).unwrap();
+        meta.remove("oldest_compacted_seq").unwrap();
+    }
+    for table in ["history", "history_by_entity", "deleted", "tombstones"] {
+        assert!(transaction.delete_table(TableDefinition::<u64, u64>::new(table)).unwrap());
+    }
+    transaction.commit().unwrap();
+}
+
 /// Makes what format 1 was of a store that is stopped.
 fn to_format_1(file: &Path) {
+    to_format_2(file);
     use redb::{ReadableTable, TableDefinition};
     type Id = (Option<&'static str>, &'static str);
     type Operation = (Option<&'static str>, &'static str, Option<u64>);
@@ -331,11 +348,65 @@ fn to_format_1(file: &Path) {
     transaction.commit().unwrap();
 }
 
+fn run_command(args: [&std::ffi::OsStr; 4]) {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server")).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn with_op_id(op_id: &str, n: usize) -> serde_json::Value {
     let mut request = todos(n, 1);
     request["client_id"] = "phone".into();
     request["changes"][0]["op_id"] = op_id.into();
     request
+}
+
+/// What was deleted before its window is not known: a client that stands there begins anew.
+#[tokio::test]
+async fn a_store_of_format_2_gets_a_history_of_its_rows() {
+    for is_restored in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = start(folder.path()).await.unwrap();
+        for n in 0..40 {
+            common::push(&server.url(), &todos(n, 1)).await;
+        }
+        let delete = |n| serde_json::json!({"changes": [{"entity": "Todo", "row_id": format!("row-{n}"), "kind": "delete"}]});
+        common::push(&server.url(), &delete(2)).await;
+        let (rows, _) = snapshot(&server.url(), 100).await.unwrap();
+        server.shutdown().await;
+        to_format_2(&folder.path().join(FILE));
+        let mut data = folder.path().to_owned();
+        if is_restored {
+            let (file, restored) = (folder.path().join("file"), folder.path().join("restored"));
+            run_command(["backup".as_ref(), folder.path().as_ref(), "--to".as_ref(), file.as_ref()]);
+            run_command(["restore".as_ref(), file.as_ref(), "--data".as_ref(), restored.as_ref()]);
+            data = restored;
+        }
+        for _ in 0..2 {
+            let server = start(&data).await.unwrap();
+            let url = server.url();
+            let mut pulled = common::Rows::new();
+            let changes = pull_all(&url, 0).await;
+            changes.iter().for_each(|change| common::fold(&mut pulled, change));
+            assert_eq!((changes.len(), pulled), (40, rows.clone()), "39 rows, and a delete");
+            // The window begins at 12.
+            let refused = common::get(&url, "/api/sync/pull?since=10").await;
+            assert_eq!((refused.status, &refused.body["error"]["reason"]), (410, &"compacted".into()));
+            assert_eq!(refused.body["error"]["oldest_seq"], 12);
+            server.shutdown().await;
+        }
+        // A delete that was in the window then is told when it has left it.
+        let server = start(&data).await.unwrap();
+        for n in 100..140 {
+            common::push(&server.url(), &todos(n, 1)).await;
+        }
+        let page = common::get(&server.url(), "/api/sync/pull?since=39&limit=2").await;
+        let change =
+            |n: usize| (page.body["changes"][n]["seq"].as_u64(), page.body["changes"][n]["kind"].clone());
+        assert_eq!(change(0), (Some(40), "insert".into()));
+        assert_eq!(change(1), (Some(41), "delete".into()));
+        server.shutdown().await;
+    }
 }
 
 #[tokio::test]
@@ -402,14 +473,9 @@ async fn a_store_of_format_1_is_backed_up_with_its_op_ids() {
     let (rows, _) = snapshot(&server.url(), 100).await.unwrap();
     server.shutdown().await;
     to_format_1(&folder.path().join(FILE));
-    let run = |args: [&std::ffi::OsStr; 4]| {
-        let output =
-            std::process::Command::new(env!("CARGO_BIN_EXE_ringlog-server")).args(args).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
     let (file, restored) = (folder.path().join("file"), folder.path().join("restored"));
-    run(["backup".as_ref(), folder.path().as_ref(), "--to".as_ref(), file.as_ref()]);
-    run(["restore".as_ref(), file.as_ref(), "--data".as_ref(), restored.as_ref()]);
+    run_command(["backup".as_ref(), folder.path().as_ref(), "--to".as_ref(), file.as_ref()]);
+    run_command(["restore".as_ref(), file.as_ref(), "--data".as_ref(), restored.as_ref()]);
     let server = start(&restored).await.unwrap();
     assert_eq!(snapshot(&server.url(), 100).await.unwrap().0, rows);
     let again = common::push(&server.url(), &with_op_id("39", 39)).await;
@@ -453,7 +519,7 @@ async fn the_window_keeps_to_its_bytes_in_memory_and_on_disk() {
         let url = server.url();
         let pulled = common::get(&url, &format!("/api/sync/pull?since={}", oldest - 1)).await;
         assert_eq!(pulled.seqs(), (oldest..=last).collect::<Vec<_>>());
-        let refused = common::get(&url, &format!("/api/sync/pull?since={}", oldest - 2)).await;
+        let refused = common::get(&url, &format!("/api/sync/pull?history=full&since={}", oldest - 2)).await;
         assert_eq!((refused.status, &refused.body["error"]["reason"]), (410, &"evicted".into()));
     };
     kept(&server, 17, 20).await;

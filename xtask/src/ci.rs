@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<(), String> {
     cargo(TESTS.strip_prefix("cargo ").expect("a cargo command"))?;
     cargo("test --package ringlog --all-features --lib")?;
     cargo("test --package ringlog --all-features --doc")?;
-    cargo("test --package ringlog --all-features --test stream")?;
+    cargo("test --package ringlog --all-features --test stream --test compacted")?;
     cargo("build --release --package ringlog --examples")?;
     cargo("run --release --package ringlog-replay")?;
     for example in ["follow", "async_follow"] {

@@ -10,8 +10,17 @@ use std::path::Path;
 
 const LIBRARY: &str = "ringlog";
 
-/// All features, each alone and together. With two of them that needs no tool.
-const FEATURES: [&str; 4] = ["", "profile", "stream", "profile,stream"];
+/// All features, each alone and together. With three of them that needs no tool.
+const FEATURES: [&str; 8] = [
+    "",
+    "history",
+    "profile",
+    "stream",
+    "history,profile",
+    "history,stream",
+    "profile,stream",
+    "history,profile,stream",
+];
 
 /// The compiler that `rust-version` names.
 const OLDEST_COMPILER: &str = "1.88";

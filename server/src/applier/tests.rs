@@ -315,7 +315,7 @@ async fn the_order_of_the_log_is_the_order_of_requests_however_they_share_op_ids
         let body = serde_json::json!({"client_id": "c", "changes": [change]}).to_string();
         Push::read(body, Pushing::new(1 << 20).share(), (1, "--max-changes")).unwrap()
     };
-    let (store, _reader, log) = crate::store::memory::open(ChangeLog::builder()).unwrap();
+    let (store, _reader, log) = crate::store::memory::open(&Config::default(), ChangeLog::builder()).unwrap();
     let (base, log, failed) = (log.last_seq(), Arc::new(log), CancellationToken::new());
     let (sequencer, groups) = sequencer();
     let requests = [("a", "1"), ("b", "2"), ("a", "1"), ("c", "3"), ("a", "1"), ("b", "2"), ("d", "4")];

@@ -5,7 +5,7 @@ use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::subscriber::{Delivery, Notice, Subscriber, retry};
+use crate::subscriber::{Delivery, Notice, Subscriber, Wanted, retry};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -19,12 +19,12 @@ use std::sync::Arc;
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// A subscriber made of what both routes of live streams are asked with.
-pub(super) fn subscribe(
+pub(super) async fn subscribe(
     app: &Arc<App>,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Subscriber, ApiError> {
-    let params = Params::parse(query, &["since", "resume", "entity", "ticket"])?;
+    let params = Params::parse(query, &["since", "resume", "entity", "history", "ticket"])?;
     // What the browser sends when it comes back is later than what stands in the address. An empty
     // id is none.
     let last = headers.get("last-event-id").filter(|id| !id.is_empty()).map(|id| {
@@ -32,8 +32,10 @@ pub(super) fn subscribe(
         text.parse::<Cursor>().map_err(|error| ApiError::bad_request(format!("Last-Event-ID: {error}")))
     });
     let given = params.cursor()?;
-    let start = last.transpose()?.or(given).map(|cursor| app.begin(cursor));
-    Subscriber::new(&app.live, start, params.filter()?)
+    let start = last.transpose()?.or(given);
+    let wanted = Wanted { filter: params.filter()?, full: params.wants_full_history()? };
+    drop(params);
+    Subscriber::new(&app.live, start, wanted).await
 }
 
 pub(super) async fn events(
@@ -41,7 +43,7 @@ pub(super) async fn events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let subscriber = match subscribe(&app, query.as_deref(), &headers) {
+    let subscriber = match subscribe(&app, query.as_deref(), &headers).await {
         Ok(subscriber) => subscriber,
         Err(error) => return refuse(error, &headers, app.config.max_subscribers),
     };

@@ -1,16 +1,19 @@
-//! `GET /api/sync/pull`: the events after a cursor, now or as soon as there is one.
+//! `GET /api/sync/pull`: the events after a cursor, now or as soon as there is one; behind the
+//! window, the latest change of every row.
 
-use super::resume::set_resume;
+use super::resume::{set_compacted_to, set_resume};
 use crate::app::App;
+use crate::echo::read_window;
 use crate::error::ApiError;
 use crate::exchange::HalfClosed;
+use crate::history::{Measure, Position};
 use crate::params::Params;
 use crate::snapshots::MAX_PAGE_BYTES;
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ringlog::{Cursor, Filter, PullSummary, Query};
+use ringlog::{Cursor, Filter, Query};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,32 +25,33 @@ pub(super) async fn pull(
     State(app): State<Arc<App>>,
     Extension(HalfClosed(half_closed)): Extension<HalfClosed>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(query.as_deref(), &["since", "resume", "limit", "wait", "entity"])?;
-    let start = app.begin(params.cursor()?.unwrap_or(Cursor::from(0)));
-    let limit = params.limit(app.config.max_limit)?;
-    let filter = params.filter()?;
+    let known = ["since", "resume", "limit", "wait", "entity", "history"];
+    let params = Params::parse(query.as_deref(), &known)?;
+    let start = params.cursor()?.unwrap_or(Cursor::from(0));
+    let question = Question {
+        limit: params.limit(app.config.max_limit)?,
+        filter: params.filter()?,
+        full: params.wants_full_history()?,
+    };
     let wait = params.wait(app.config.max_wait)?;
     drop(params);
 
     let mut since = Instant::now();
     let deadline = tokio::time::Instant::now() + wait;
     let scanned = deadline.max(tokio::time::Instant::now() + MAX_SCAN);
-    let mut from = start;
-    let mut body = Vec::new();
+    let mut from = app.history.locate(start);
     let (page, room) = loop {
         // Not held while it waits for something new, nor by a page without changes.
         let room = app.room().await?;
-        body.clear();
-        let query = Query::new(limit).max_bytes(MAX_PAGE_BYTES as u64).filter(filter.as_ref());
-        let page = app.log.pull_json(from, query, &mut body)?;
-        if page.count > 0 || limit == 0 {
+        let page = question.read(&app, from).await?;
+        if page.count > 0 || question.limit == 0 {
             break (page, Some(room));
         }
         drop(room);
         // A filtered read stops now and then, and goes on from there.
-        from = page.cursor;
+        from = page.position;
         let now = tokio::time::Instant::now();
         if page.has_more && now < scanned {
             tokio::task::yield_now().await;
@@ -57,7 +61,7 @@ pub(super) async fn pull(
             break (page, None);
         }
         tokio::select! {
-            _ = app.log.wait_for(from.seq.saturating_add(1)) => {}
+            _ = app.log.wait_for(from.cursor.seq.saturating_add(1)) => {}
             () = tokio::time::sleep_until(deadline) => {}
             () = app.stopping.cancelled() => break (page, None),
             () = half_closed.cancelled() => break (page, None),
@@ -65,22 +69,84 @@ pub(super) async fn pull(
         since = Instant::now();
     };
     app.metrics.pulled(since);
+    let Page { json, count, shown, compacted_to, .. } = page;
     let body = match room {
-        Some(room) => room.page(body),
-        None => Bytes::from(body),
+        Some(room) => room.page(json),
+        None => Bytes::from(json),
     };
-    Ok(respond((start, limit, filter.as_ref()), page, body, &headers))
+    // An empty page is shorter than the headers that would save it.
+    let tag = (count > 0).then(|| opaque_tag((start, &question), shown, &body));
+    let mut headers = HeaderMap::new();
+    set_resume(&mut headers, shown);
+    if let Some(seq) = compacted_to {
+        set_compacted_to(&mut headers, seq);
+    }
+    Ok(respond(headers, body, tag, &request))
 }
 
-/// What a pull asks for.
-type Question<'a> = (Cursor, usize, Option<&'a Filter>);
+/// What a pull asks for, besides where.
+#[derive(Hash)]
+struct Question {
+    limit: usize,
+    filter: Option<Filter>,
+    /// Whether every event is wanted.
+    full: bool,
+}
 
-fn respond(question: Question<'_>, page: PullSummary, body: Bytes, request: &HeaderMap) -> Response {
-    let mut headers = HeaderMap::new();
-    set_resume(&mut headers, page.cursor);
+/// What is found.
+struct Page {
+    json: Vec<u8>,
+    count: usize,
+    /// The cursor in the JSON.
+    shown: Cursor,
+    /// Where to look on.
+    position: Position,
+    has_more: bool,
+    /// The seq up to which the history is compacted, if this is of it.
+    compacted_to: Option<u64>,
+}
+
+impl Question {
+    async fn read(&self, app: &App, from: Position) -> Result<Page, ApiError> {
+        loop {
+            if !self.full && app.history.serves(from.cursor) {
+                return self.read_history(app, from).await;
+            }
+            let query = Query::new(self.limit).max_bytes(MAX_PAGE_BYTES as u64).filter(self.filter.as_ref());
+            match read_window(&app.log, from.cursor, query, app.echoes.as_deref()) {
+                Ok(page) => {
+                    return Ok(Page {
+                        json: page.json,
+                        count: page.count,
+                        shown: page.cursor,
+                        position: page.cursor.into(),
+                        has_more: page.has_more,
+                        compacted_to: None,
+                    });
+                }
+                // The window has moved on in this moment.
+                Err(_) if !self.full && app.history.serves(from.cursor) => {}
+                Err(resync) => return Err(resync.into()),
+            }
+        }
+    }
+
+    async fn read_history(&self, app: &App, from: Position) -> Result<Page, ApiError> {
+        let measure = Measure { limit: self.limit, max_bytes: MAX_PAGE_BYTES };
+        let page = app.history.page(from, measure, self.filter.as_ref()).await?;
+        Ok(Page {
+            json: page.json,
+            count: page.count,
+            shown: page.shown,
+            position: page.position,
+            has_more: page.has_more,
+            compacted_to: Some(page.position.cursor.seq),
+        })
+    }
+}
+
+fn respond(mut headers: HeaderMap, body: Bytes, tag: Option<String>, request: &HeaderMap) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    // An empty page is shorter than the headers that would save it.
-    let tag = (page.count > 0).then(|| opaque_tag(question, page.cursor, &body));
     if let Some(tag) = tag
         && let Ok(weak) = HeaderValue::try_from(format!("W/{tag}"))
     {
@@ -96,9 +162,9 @@ fn respond(question: Question<'_>, page: PullSummary, body: Bytes, request: &Hea
 /// Names what is sent: the log, where in it the page ends, and a hash of what was asked for and of
 /// every byte. The cursor alone would not do: a log that was put back to an earlier state, and not
 /// recognised as another, has other events under the same seqs.
-fn opaque_tag((start, limit, filter): Question<'_>, cursor: Cursor, body: &[u8]) -> String {
+fn opaque_tag((start, question): (Cursor, &Question), cursor: Cursor, body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
-    (start.seq, limit, filter, body).hash(&mut hasher);
+    (start.seq, question, body).hash(&mut hasher);
     format!("\"{cursor}-{:016x}\"", hasher.finish())
 }
 

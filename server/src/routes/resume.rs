@@ -1,4 +1,4 @@
-//! The header with the resume token of where an answer leaves its reader.
+//! The headers that say where an answer leaves its reader.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method};
@@ -7,6 +7,7 @@ use axum::response::Response;
 use ringlog::Cursor;
 
 const RESUME: &str = "ringlog-resume";
+const COMPACTED_TO: &str = "ringlog-compacted-to";
 
 /// Sets the header: only on an answer that holds all that lies between there and where the reader
 /// stood before.
@@ -14,6 +15,11 @@ pub(super) fn set_resume(headers: &mut HeaderMap, cursor: Cursor) {
     if let Ok(value) = HeaderValue::try_from(cursor.to_string()) {
         headers.insert(RESUME, value);
     }
+}
+
+/// Sets the header that says up to which seq only the latest change of each row is told.
+pub(super) fn set_compacted_to(headers: &mut HeaderMap, seq: u64) {
+    headers.insert(COMPACTED_TO, seq.into());
 }
 
 /// Takes the token from an answer to HEAD: its reader is sent nothing of what lies before that.

@@ -40,7 +40,7 @@ pub(super) async fn open(State(app): State<Arc<App>>, mut request: Request) -> R
         Ok(key) => key,
         Err(refusal) => return *refusal,
     };
-    let subscriber = match subscribe(&app, request.uri().query(), request.headers()) {
+    let subscriber = match subscribe(&app, request.uri().query(), request.headers()).await {
         Ok(subscriber) => subscriber,
         Err(error) => return error.into_response(),
     };

@@ -21,6 +21,8 @@ struct Figures {
     connections: usize,
     subscribers: usize,
     snapshots_held: usize,
+    /// The oldest seq that a client may go on with: see `history`.
+    oldest_compacted_seq: u64,
     pushes_waiting: usize,
     followers: Followers,
     latency_seconds: BTreeMap<&'static str, Percentiles>,
@@ -70,6 +72,7 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoRespon
         connections: app.open_connections(),
         subscribers: app.live.streams(),
         snapshots_held: app.snapshots.len(),
+        oldest_compacted_seq: app.history.oldest_compacted_seq().await?,
         pushes_waiting: app.sequencer.waiting(),
         followers: Followers::new(&app.live.lags()),
         latency_seconds: BTreeMap::from(latencies),

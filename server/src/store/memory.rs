@@ -1,24 +1,28 @@
-//! The provider without a file: rows in a map whose clones share what has not changed.
-//!
-//! A snapshot is a clone. Nothing is copied before a row changes that it shares, so a commit costs
-//! no more than its own rows while no snapshot is held.
+//! The provider without a file: rows in the library's compacted history.
 
-use super::{CommitError, Reader, Row, Snapshot, Store, StoreError};
-use imbl::OrdMap;
-use ringlog::{Builder, Change, ChangeKind, ChangeLog, ConfigError, PushClaim};
-use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use super::{CommitError, LatestChange, Reader, Row, Snapshot, Store, StoreError, row_state};
+use crate::config::Config;
+use ringlog::{
+    Builder, ChangeKind, ChangeLog, CompactedHistory, ConfigError, EventRef, Filter, History, PushClaim,
+    RowState,
+};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Opens an empty store and its log.
 ///
 /// The log begins above every seq of an earlier process, unless that appended more than a million
 /// events a second. So an old cursor, even a bare one, is not taken for a cursor of this log.
-pub(crate) fn open(log: Builder) -> Result<(MemoryStore, Arc<MemoryReader>, ChangeLog), ConfigError> {
+pub(crate) fn open(
+    config: &Config,
+    log: Builder,
+) -> Result<(MemoryStore, Arc<MemoryReader>, ChangeLog), ConfigError> {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let log = log.base_seq(micros as u64).build()?;
-    let rows = Rows { map: OrdMap::new(), last_seq: log.last_seq() };
-    let reader = Arc::new(MemoryReader { rows: Mutex::new(rows) });
+    let history =
+        CompactedHistory::of(&log).max_tombstones(config.tombstones).max_tombstone_age(config.tombstone_age);
+    let reader = Arc::new(MemoryReader { history });
     Ok((MemoryStore { reader: Arc::clone(&reader) }, reader, log))
 }
 
@@ -28,47 +32,29 @@ pub(crate) struct MemoryStore {
     reader: Arc<MemoryReader>,
 }
 
-/// The rows as of the last commit. To take a snapshot locks them for as long as a clone takes,
-/// which is the same however many there are.
+/// The rows as of the last commit.
 #[derive(Debug)]
 pub(crate) struct MemoryReader {
-    rows: Mutex<Rows>,
-}
-
-impl MemoryReader {
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The rows of one moment. A clone shares what has not changed since.
-#[derive(Debug, Clone)]
-struct Rows {
-    map: OrdMap<Key, Value>,
-    last_seq: u64,
-}
-
-/// Entity and row id.
-type Key = (Arc<str>, Arc<str>);
-
-#[derive(Debug, Clone)]
-struct Value {
-    seq: u64,
-    data: Option<Arc<str>>,
+    history: CompactedHistory,
 }
 
 impl Store for MemoryStore {
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
-        let changes = claims.iter().flat_map(|claim| claim.changes());
-        let mut rows = self.reader.rows();
-        for (seq, change) in (first_seq..).zip(changes) {
-            rows.apply(seq, change);
-        }
+        let changes = claims
+            .iter()
+            .flat_map(|claim| claim.changes().iter().map(|change| (change, claim.timestamp_millis())));
+        self.reader.history.commit(first_seq, changes);
         Ok(())
     }
 
+    fn row(&self, entity: &str, row_id: &str) -> Result<RowState, StoreError> {
+        let history = self.reader.history.load();
+        let row = history.row(entity, row_id).filter(|row| row.kind() != ChangeKind::Delete);
+        Ok(row.map_or_else(RowState::default, |row| row_state(row.seq(), row.data_json())))
+    }
+
     fn recover(&mut self) -> Result<u64, StoreError> {
-        Ok(self.reader.rows().last_seq)
+        Ok(self.reader.history.load().last_seq())
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
@@ -78,29 +64,13 @@ impl Store for MemoryStore {
 
 impl Reader for MemoryReader {
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        Ok(Arc::new(self.rows().clone()))
+        Ok(self.history.load())
     }
 }
 
-impl Rows {
-    fn apply(&mut self, seq: u64, change: &Change) {
-        let key = (Arc::from(change.entity()), Arc::from(change.row_id()));
-        match change.kind() {
-            ChangeKind::Insert | ChangeKind::Update => {
-                let data = change.data_json().map(|data| Arc::from(&*data));
-                self.map.insert(key, Value { seq, data });
-            }
-            ChangeKind::Delete => {
-                self.map.remove(&key);
-            }
-        }
-        self.last_seq = seq;
-    }
-}
-
-impl Snapshot for Rows {
+impl Snapshot for History {
     fn last_seq(&self) -> u64 {
-        self.last_seq
+        self.last_seq()
     }
 
     fn scan(
@@ -108,14 +78,26 @@ impl Snapshot for Rows {
         after: Option<(&str, &str)>,
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let after = after.map(|(entity, row_id)| (Arc::from(entity), Arc::from(row_id)));
-        let from: Bound<Key> = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for ((entity, row_id), value) in self.map.range((from, Bound::Unbounded)) {
-            let Value { seq, data } = value;
-            if each(Row { entity, row_id, seq: *seq, data: data.as_deref() }).is_break() {
-                break;
-            }
-        }
+        let row = |event: EventRef<'_>| {
+            let (entity, row_id) = (event.entity(), event.row_id());
+            each(Row { entity, row_id, seq: event.seq(), data: event.data_json() })
+        };
+        let _ = self.rows(after).try_for_each(row);
         Ok(())
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        end: u64,
+        filter: Option<&Filter>,
+        each: &mut dyn FnMut(LatestChange<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let _ = self.changes(after, end, filter).try_for_each(|event| each(event.into()));
+        Ok(())
+    }
+
+    fn oldest_compacted_seq(&self) -> u64 {
+        self.oldest_compacted_seq()
     }
 }

@@ -97,14 +97,17 @@ impl Replica {
         Self { kind, ..Self::default() }
     }
 
-    /// Takes a page: the events that come next, with nothing between.
+    /// Takes a page: the events that come next, with nothing between unless it is compacted.
     pub fn take(&mut self, page: &Value, token: &str) {
+        let compacted_to = page["compacted_to"].as_u64();
         for change in page["changes"].as_array().expect("changes") {
             let seq = change["seq"].as_u64().unwrap();
-            assert_eq!(seq, self.last_seq + 1, "{}: a gap, or an event again", self.kind);
+            let is_next = seq == self.last_seq + 1 || (compacted_to.is_some() && seq > self.last_seq);
+            assert!(is_next, "{}: {seq} after {}, a gap or an event again", self.kind, self.last_seq);
             self.last_seq = seq;
             fold(&mut self.rows, change);
         }
+        self.last_seq = compacted_to.unwrap_or(self.last_seq);
         assert_eq!(page["cursor"]["last_seq"], self.last_seq);
         self.token = Some(token.to_owned());
     }

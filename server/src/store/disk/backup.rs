@@ -1,16 +1,17 @@
 //! Backups: one moment of a store as a stream, and a store made of such a stream.
 //!
-//! A backup is gzip of lines of JSON: first which store it is of, then rows, events and op ids in
-//! the order of their keys, and at last how many there were. It is written and read from front to
-//! back, in memory that does not grow with it. One that was cut or damaged is known by the checksum
-//! of gzip and by its last line.
+//! A backup is gzip of lines of JSON: first which store it is of, then rows, events, op ids and the
+//! compacted history in the order of their keys, and at last how many there were. It is written and
+//! read from front to back, in memory that does not grow with it. One that was cut or damaged is
+//! known by the checksum of gzip and by its last line.
 
 use super::files::{failed, io, private, sync_folder};
 use super::folder::Folder;
 use super::identity::{Identity, Watermark};
-use super::open::{fill, verify, with_moment};
+use super::open::{fill, now_millis, verify, with_moment};
 use super::snapshot::{DiskSnapshot, as_io};
-use super::tables::{EVENTS, OP_IDS, ROWS, kind_from_byte};
+use super::tables::kind_from_byte;
+use super::transaction::Transaction;
 use crate::store::{Snapshot, StoreError};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
@@ -25,7 +26,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The version of the stream.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// The version without a history. It is read as well.
+const FORMAT_1: u32 = 1;
 
 /// What a file is called until it is whole: its name and this.
 const PARTIAL: &str = ".partial";
@@ -38,6 +42,9 @@ enum Line<'a> {
         format: u32,
         incarnation: Cow<'a, str>,
         last_seq: u64,
+        /// None if the store had no history: its format was older.
+        #[serde(default)]
+        oldest_compacted_seq: Option<u64>,
     },
     /// Entity, row id, seq, data.
     Row(Cow<'a, str>, Cow<'a, str>, u64, Option<Cow<'a, str>>),
@@ -45,6 +52,8 @@ enum Line<'a> {
     Event(u64, u64, u8, Cow<'a, str>, Cow<'a, str>, Option<Cow<'a, str>>),
     /// Seq, client id, op id, fingerprint.
     OpId(u64, Option<Cow<'a, str>>, Cow<'a, str>, Option<u64>),
+    /// Of the history: seq, timestamp, kind, entity, row id.
+    Latest(u64, u64, u8, Cow<'a, str>, Cow<'a, str>),
     End(BackupSummary),
 }
 
@@ -60,6 +69,9 @@ pub struct BackupSummary {
     pub events: u64,
     /// How many op ids.
     pub op_ids: u64,
+    /// How many changes of the compacted history.
+    #[serde(default)]
+    pub latest: u64,
 }
 
 /// Writes one moment of a store.
@@ -80,6 +92,7 @@ fn write_lines(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSu
         format: FORMAT,
         incarnation: moment.incarnation().to_string().into(),
         last_seq: summary.last_seq,
+        oldest_compacted_seq: moment.history().map(|(_, oldest)| oldest),
     })?;
     for entry in moment.rows().iter().map_err(as_io)? {
         let (key, value) = entry.map_err(as_io)?;
@@ -99,6 +112,14 @@ fn write_lines(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSu
         summary.op_ids += 1;
         Ok(())
     })?;
+    for entry in
+        moment.history().map(|(history, _)| history.iter()).transpose().map_err(as_io)?.into_iter().flatten()
+    {
+        let (seq, change) = entry.map_err(as_io)?;
+        let (timestamp, kind, entity, row_id) = change.value();
+        lines.write(&Line::Latest(seq.value(), timestamp, kind, entity.into(), row_id.into()))?;
+        summary.latest += 1;
+    }
     lines.write(&Line::End(summary))?;
     let encoder = lines.out.into_inner().map_err(stdio::IntoInnerError::into_error)?;
     encoder.finish()?.flush()?;
@@ -254,26 +275,34 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
 
 fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSummary, StoreError> {
     let failed = |error| failed(file, error);
-    let open = || -> Result<_, redb::Error> {
-        Ok((transaction.open_table(ROWS)?, transaction.open_table(EVENTS)?, transaction.open_table(OP_IDS)?))
-    };
-    let (mut rows, mut events, mut op_ids) = open().map_err(failed)?;
+    let mut tables = Transaction::open(transaction).map_err(failed)?;
+    let mut oldest_compacted = None;
     let mut insert = |line: Line<'_>| -> Result<(), redb::Error> {
         match line {
             Line::Row(entity, row_id, seq, data) => {
-                rows.insert((&*entity, &*row_id), (seq, data.as_deref()))?;
+                tables.rows.insert((&*entity, &*row_id), (seq, data.as_deref()))?;
             }
             Line::Event(seq, timestamp, kind, entity, row_id, data) => {
-                events.insert(seq, (timestamp, kind, &*entity, &*row_id, data.as_deref()))?;
+                tables.events.insert(seq, (timestamp, kind, &*entity, &*row_id, data.as_deref()))?;
             }
             Line::OpId(seq, client_id, op_id, fingerprint) => {
-                op_ids.insert(seq, (client_id.as_deref(), &*op_id, fingerprint))?;
+                tables.op_ids.insert(seq, (client_id.as_deref(), &*op_id, fingerprint))?;
             }
-            Line::Backup { .. } | Line::End(_) => {}
+            Line::Latest(seq, timestamp, kind, entity, row_id) => {
+                tables.history.insert(seq, (timestamp, kind, &*entity, &*row_id))?;
+            }
+            Line::Backup { oldest_compacted_seq, .. } => oldest_compacted = oldest_compacted_seq,
+            Line::End(_) => {}
         }
         Ok(())
     };
-    read_backup(&self::open(file)?, file, |line| insert(line).map_err(failed))
+    let summary = read_backup(&self::open(file)?, file, |line| insert(line).map_err(failed))?;
+    let history = match oldest_compacted {
+        Some(seq) => tables.set_oldest_compacted_seq(seq).and_then(|()| tables.index()),
+        None => tables.convert(summary.last_seq, now_millis()),
+    };
+    history.map_err(failed)?;
+    Ok(summary)
 }
 
 /// Calls `each` for every row, event and op id. What it holds is known to be whole only at the end.
@@ -323,8 +352,10 @@ impl Counter {
             return Err("a backup begins with one line that says so".into());
         }
         match line {
-            Line::Backup { format, .. } if *format != FORMAT => {
-                return Err(format!("a backup of format {format}, and this server reads format {FORMAT}"));
+            Line::Backup { format, .. } if ![FORMAT_1, FORMAT].contains(format) => {
+                return Err(format!(
+                    "a backup of format {format}, and this server reads formats {FORMAT_1} and {FORMAT}"
+                ));
             }
             Line::Backup { last_seq, .. } => {
                 self.begun = true;
@@ -346,6 +377,11 @@ impl Counter {
             Line::OpId(seq, ..) => {
                 self.counted.op_ids += 1;
                 self.check(*seq, None)?;
+            }
+            Line::Latest(seq, _, kind, ..) => {
+                self.counted.latest += 1;
+                self.check(*seq, None)?;
+                kind_from_byte(*kind).ok_or("a change of an unknown kind")?;
             }
             Line::End(end) if *end != self.counted => {
                 return Err(format!("it says {end:?}, and there are {:?}", self.counted));

@@ -3,13 +3,18 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark` | 8, 16, 8, 16 and 16 bytes, the most significant first |
+//! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark`, `oldest_compacted_seq` | 8, 16, 8, 16, 16 and 8 bytes, the most significant first |
 //! | `rows` | entity, row id | seq of its last change, data |
 //! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
 //! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |
 //!
-//! This is format 2. Format 1 has no `identity`, and a table `op_ids` without fingerprints; it is
-//! converted when it is opened.
+//! | `history` | seq | timestamp, kind, entity, row id; the latest change of each row, unless it is in the window |
+//! | `history_by_entity` | entity, seq | nothing; the same changes |
+//! | `deleted` | entity, row id | seq of the delete that is its latest change |
+//! | `tombstones` | seq | timestamp; the same deletes |
+//!
+//! This is format 3. Format 2 has no `history` and what follows it. Format 1 has no `identity`
+//! either, and a table `op_ids` without fingerprints. Both are converted when they are opened.
 //!
 //! # Opening
 //!
@@ -39,6 +44,7 @@ mod overlay;
 mod snapshot;
 mod store;
 mod tables;
+mod transaction;
 
 pub use backup::BackupSummary;
 pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};

@@ -5,11 +5,12 @@ use super::folder::{Folder, StoreFile, empty_file, has_store, store_in, warn_of_
 use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::snapshot::DiskSnapshot;
-use super::store::{DiskReader, DiskStore, Opener, Window};
+use super::store::{DiskReader, DiskStore, Opener};
 use super::tables::{
-    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY, META,
-    OP_IDS, OP_IDS_1, create, kind_from_byte, text_len,
+    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, FORMATS, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY,
+    META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte, text_len,
 };
+use super::transaction::Transaction;
 use crate::config::Config;
 use crate::crash;
 use crate::store::StoreError;
@@ -23,6 +24,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What opening a store gives: the store, its reader, and the log that goes on where it ends.
 pub(crate) type Opened = (DiskStore, Arc<DiskReader>, ChangeLog);
@@ -68,13 +70,8 @@ pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result
         builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
     let file = StoreFile::open(&path)?;
     let reader = Arc::new(DiskReader::new(path, reader));
-    let window = Window {
-        capacity: config.capacity as u64,
-        max_bytes: config.window_bytes as u64,
-        bytes: found.window_bytes,
-    };
     let parts = (Arc::clone(&reader), folder, file);
-    let store = DiskStore::new(parts, (database, opener), watermark, window, config);
+    let store = DiskStore::new(parts, (database, opener), watermark, found.window_bytes, config);
     Ok((store, reader, found.log))
 }
 
@@ -122,7 +119,7 @@ fn missing(path: &Path) -> StoreError {
 fn check_format(transaction: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
     let found = meta(transaction, FORMAT_KEY).map(u64::from_be_bytes);
     let found = found.map_err(|reason| StoreError::Damaged { path: path.to_owned(), reason })?;
-    if [FORMAT_1, FORMAT].contains(&found) {
+    if FORMATS.contains(&found) {
         return Ok(());
     }
     Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT })
@@ -221,6 +218,7 @@ pub(super) fn verify<T>(
 /// A store that was read.
 struct Found {
     log: ChangeLog,
+    format: u64,
     kept: Kept,
     identity: Identity,
     /// How many bytes of text the window has on disk.
@@ -236,9 +234,8 @@ fn settle(database: &Database, found: &Found, mark: Option<Identity>) -> Result<
     transaction.set_two_phase_commit(true);
     {
         let mut meta = transaction.open_table(META)?;
-        let format = meta.get(FORMAT_KEY)?.map(|bytes| bytes.value().to_vec());
-        if format.as_deref() == Some(&FORMAT_1.to_be_bytes()[..]) {
-            convert(&transaction)?;
+        if found.format == FORMAT_1 {
+            convert_op_ids(&transaction)?;
         }
         meta.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
         meta.insert(INCARNATION_KEY, &found.log.incarnation().to_bytes()[..])?;
@@ -248,11 +245,20 @@ fn settle(database: &Database, found: &Found, mark: Option<Identity>) -> Result<
             None => drop(meta.remove(MARK_KEY)?),
         }
     }
+    if found.format < FORMAT {
+        create_history(&transaction)?;
+        Transaction::open(&transaction)?.convert(found.log.last_seq(), now_millis())?;
+    }
     Ok(transaction.commit()?)
 }
 
+/// Milliseconds since 1970.
+pub(super) fn now_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// The op ids of format 1 have no fingerprints.
-fn convert(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+fn convert_op_ids(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     {
         let (before, mut after) = (transaction.open_table(OP_IDS_1)?, transaction.open_table(OP_IDS)?);
         for entry in before.iter()? {
@@ -274,7 +280,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(&self, config: &Config, marks: &Marks, builder: Builder) -> Checked<Found> {
         let format = u64::from_be_bytes(meta(&self.transaction, FORMAT_KEY)?);
-        if ![FORMAT_1, FORMAT].contains(&format) {
+        if !FORMATS.contains(&format) {
             let path = self.path.to_owned();
             return Ok(Err(StoreError::Format { path, found: format, expected: FORMAT }));
         }
@@ -298,7 +304,7 @@ impl Reader<'_> {
         let (mut log, window_bytes) = self.log(builder.incarnation(incarnation), last_seq)?;
         self.restore_op_ids(format, &mut log)?;
         let is_outdated = format != FORMAT || incarnation != kept || known.store != Some(identity);
-        Ok(Ok(Found { log, kept: known, identity, window_bytes, is_outdated }))
+        Ok(Ok(Found { log, format, kept: known, identity, window_bytes, is_outdated }))
     }
 
     /// The incarnation of this log from now on: what is a copy is another log.

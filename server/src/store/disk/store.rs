@@ -11,15 +11,16 @@ use super::files::private;
 use super::folder::{Folder, StoreFile};
 use super::identity::Watermark;
 use super::snapshot::DiskSnapshot;
-use super::tables::{EVENTS, LAST_SEQ_KEY, META, OP_IDS, ROWS, kind_to_byte, text_len};
+use super::tables::{ROWS, text_len};
+use super::transaction::{Bounds, Transaction};
 use crate::config::Config;
 use crate::crash;
-use crate::store::{CommitError, Reader, Snapshot, Store, StoreError};
+use crate::echo::Echoes;
+use crate::store::{CommitError, Reader, Snapshot, Store, StoreError, row_state};
 use redb::{
-    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, WriteTransaction,
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction,
 };
-use ringlog::{ChangeKind, PushClaim};
+use ringlog::{PushClaim, RowState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,20 +51,12 @@ pub(crate) struct DiskStore {
     database: Option<Database>,
     opener: Opener,
     watermark: Watermark,
-    window: Window,
-    op_ids: u64,
+    bounds: Bounds,
+    /// The bytes of text in the window, as it is on disk.
+    window_bytes: u64,
     file: StoreFile,
     /// Keeps other servers out.
     folder: Folder,
-}
-
-/// What of the events is kept on disk: just what the log keeps.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) capacity: u64,
-    pub(super) max_bytes: u64,
-    /// The bytes of text in the table as it is on disk.
-    pub(super) bytes: u64,
 }
 
 impl DiskReader {
@@ -79,6 +72,17 @@ impl DiskReader {
             Some(rows) => Ok(rows.clone()),
             None => self.begin(),
         }
+    }
+
+    /// What the store remembers of what changes were pushed under.
+    pub(crate) fn echoes(&self, capacity: usize) -> Result<Echoes, StoreError> {
+        let echoes = Echoes::new(capacity);
+        let walked = self.moment()?.walk_op_ids(|seq, client_id, op_id, _| {
+            echoes.restore(seq, client_id, op_id);
+            Ok(())
+        });
+        walked.map_err(|source| StoreError::Io { path: self.path.clone(), source })?;
+        Ok(echoes)
     }
 
     fn begin(&self) -> Result<DiskSnapshot, StoreError> {
@@ -113,19 +117,17 @@ impl DiskStore {
         (reader, folder, file): (Arc<DiskReader>, Folder, StoreFile),
         (database, opener): (Database, Opener),
         watermark: Watermark,
-        window: Window,
+        window_bytes: u64,
         config: &Config,
     ) -> Self {
-        Self {
-            reader,
-            database: Some(database),
-            opener,
-            watermark,
-            window,
+        let bounds = Bounds {
+            capacity: config.capacity as u64,
+            max_bytes: config.window_bytes as u64,
             op_ids: config.op_ids as u64,
-            file,
-            folder,
-        }
+            tombstones: config.tombstones as u64,
+            tombstone_age: config.tombstone_age,
+        };
+        Self { reader, database: Some(database), opener, watermark, bounds, window_bytes, file, folder }
     }
 
     /// A transaction with all that is to be committed, its last seq, and how many bytes of text the
@@ -139,37 +141,17 @@ impl DiskStore {
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
-        let (mut seq, mut bytes) = (first_seq, self.window.bytes);
+        let mut tables = Transaction::open(&transaction)?;
+        let (mut seq, mut bytes, mut now) = (first_seq, self.window_bytes, 0);
         for claim in claims {
-            bytes += write(&transaction, seq, claim)?;
+            bytes += tables.write(seq, claim)?;
             seq += claim.changes().len() as u64;
+            now = now.max(claim.timestamp_millis());
             crash::point("claim_written");
         }
-        let bytes = self.finish(&transaction, seq - 1, bytes)?;
+        let bytes = tables.finish(seq - 1, now, bytes, &self.bounds)?;
+        drop(tables);
         Ok((transaction, seq - 1, bytes))
-    }
-
-    /// Notes the last seq, and drops what has left the window and the memory of op ids. Answers
-    /// with the bytes that stay.
-    fn finish(
-        &self,
-        transaction: &WriteTransaction,
-        last_seq: u64,
-        mut bytes: u64,
-    ) -> Result<u64, redb::Error> {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(LAST_SEQ_KEY, &last_seq.to_be_bytes()[..])?;
-        let mut events = transaction.open_table(EVENTS)?;
-        while events.len()? > self.window.capacity || bytes > self.window.max_bytes {
-            let Some((_, event)) = events.pop_first()? else { break };
-            let (_, _, entity, row_id, data) = event.value();
-            bytes -= text_len(entity, row_id, data);
-        }
-        let mut op_ids = transaction.open_table(OP_IDS)?;
-        while op_ids.len()? > self.op_ids {
-            op_ids.pop_first()?;
-        }
-        Ok(bytes)
     }
 
     /// Opens the file anew. Readers go on as if nothing had happened.
@@ -182,7 +164,7 @@ impl DiskStore {
         let path = &self.reader.path;
         let database = (self.opener)(path).map_err(|error| failed(path, error))?;
         let (last_seq, bytes) = standing(&database, path).map_err(|error| failed(path, error))?;
-        self.window.bytes = bytes;
+        self.window_bytes = bytes;
         self.database = Some(database);
         self.reader.release();
         Ok(last_seq)
@@ -206,9 +188,21 @@ impl Store for DiskStore {
         crash::point("written");
         transaction.commit().map_err(|error| failure(false, error.into()))?;
         crash::point("committed");
-        self.window.bytes = bytes;
+        self.window_bytes = bytes;
         self.committed(last_seq);
         Ok(())
+    }
+
+    fn row(&self, entity: &str, row_id: &str) -> Result<RowState, StoreError> {
+        let read = || -> Result<RowState, redb::Error> {
+            let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+            let row = database.begin_read()?.open_table(ROWS)?.get((entity, row_id))?;
+            Ok(row.map_or_else(RowState::default, |row| {
+                let (seq, data) = row.value();
+                row_state(seq, data)
+            }))
+        };
+        read().map_err(|error| failed(&self.reader.path, error))
     }
 
     /// Opens the file anew. What is found there is on disk for good, since opening commits again.
@@ -247,30 +241,6 @@ fn standing(database: &Database, path: &Path) -> Result<(u64, u64), redb::Error>
     Ok((moment.last_seq(), bytes))
 }
 
-/// Writes one claim's changes: to the rows, as events, and the op ids. Answers with how many bytes
-/// of text the events have.
-fn write(transaction: &WriteTransaction, first_seq: u64, claim: &PushClaim<'_>) -> Result<u64, redb::Error> {
-    let mut rows = transaction.open_table(ROWS)?;
-    let mut events = transaction.open_table(EVENTS)?;
-    let mut op_ids = transaction.open_table(OP_IDS)?;
-    let mut bytes = 0;
-    for (seq, (change, op_id)) in (first_seq..).zip(claim.changes().iter().zip(claim.op_ids())) {
-        let (entity, row_id, data) = (change.entity(), change.row_id(), change.data_json());
-        let data = data.as_deref();
-        match change.kind() {
-            ChangeKind::Insert | ChangeKind::Update => rows.insert((entity, row_id), (seq, data))?,
-            ChangeKind::Delete => rows.remove((entity, row_id))?,
-        };
-        let kind = kind_to_byte(change.kind());
-        events.insert(seq, (claim.timestamp_millis(), kind, entity, row_id, data))?;
-        bytes += text_len(entity, row_id, data);
-        if let Some((op_id, fingerprint)) = op_id {
-            op_ids.insert(seq, (claim.client_id(), op_id, Some(fingerprint.to_bits())))?;
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::open::{open, open_with};
@@ -289,9 +259,9 @@ mod tests {
         let (mut store, _reader, log) = open(&config, ChangeLog::builder()).unwrap();
         let claim = log.claim_operations(None, insert(&["t1", "t2"])).unwrap();
         store.commit(1, &[&claim]).unwrap();
-        assert_eq!(store.window.bytes, 12);
+        assert_eq!(store.window_bytes, 12);
         assert_eq!(store.recover().unwrap(), 2);
-        assert_eq!(store.window.bytes, 12);
+        assert_eq!(store.window_bytes, 12);
     }
 
     #[test]

@@ -4,17 +4,25 @@ use redb::{TableDefinition, TableError, WriteTransaction};
 use ringlog::ChangeKind;
 
 /// What `meta` says under [`FORMAT_KEY`].
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 
-/// The format without [`IDENTITY_KEY`] and with [`OP_IDS_1`]. It is read, and converted when it is
+/// The format without [`HISTORY`] and what belongs to it. It is read, and converted when it is
 /// opened for writing.
+pub(super) const FORMAT_2: u64 = 2;
+
+/// The format without [`IDENTITY_KEY`] as well, and with [`OP_IDS_1`].
 pub(super) const FORMAT_1: u64 = 1;
+
+/// All that can be read.
+pub(super) const FORMATS: [u64; 3] = [FORMAT_1, FORMAT_2, FORMAT];
 
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const INCARNATION_KEY: &str = "incarnation";
 pub(super) const LAST_SEQ_KEY: &str = "last_seq";
 pub(super) const IDENTITY_KEY: &str = "identity";
 pub(super) const MARK_KEY: &str = "mark";
+/// The oldest seq that a reader may go on with from [`HISTORY`].
+pub(super) const OLDEST_COMPACTED_KEY: &str = "oldest_compacted_seq";
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -26,6 +34,22 @@ pub(super) const ROWS: TableDefinition<'_, RowKey, RowValue> = TableDefinition::
 /// seq → (timestamp, kind, entity, row id, data)
 pub(super) type EventValue = (u64, u8, &'static str, &'static str, Option<&'static str>);
 pub(super) const EVENTS: TableDefinition<'_, u64, EventValue> = TableDefinition::new("events");
+
+/// The latest change of each row, if it is not in the window: seq → (timestamp, kind, entity, row
+/// id). Its data is in [`ROWS`].
+pub(super) type HistoryValue = (u64, u8, &'static str, &'static str);
+pub(super) const HISTORY: TableDefinition<'_, u64, HistoryValue> = TableDefinition::new("history");
+
+/// The same by entity: (entity, seq).
+pub(super) type EntityKey = (&'static str, u64);
+pub(super) const HISTORY_BY_ENTITY: TableDefinition<'_, EntityKey, ()> =
+    TableDefinition::new("history_by_entity");
+
+/// The rows whose latest change is a delete: (entity, row id) → its seq
+pub(super) const DELETED: TableDefinition<'_, RowKey, u64> = TableDefinition::new("deleted");
+
+/// The same by seq: seq → timestamp
+pub(super) const TOMBSTONES: TableDefinition<'_, u64, u64> = TableDefinition::new("tombstones");
 
 /// seq → (client id, op id, fingerprint of the change)
 pub(super) type OpIdValue = (Option<&'static str>, &'static str, Option<u64>);
@@ -41,6 +65,15 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(ROWS)?;
     transaction.open_table(EVENTS)?;
     transaction.open_table(OP_IDS)?;
+    create_history(transaction)
+}
+
+/// Makes the tables that format 2 does not have.
+pub(super) fn create_history(transaction: &WriteTransaction) -> Result<(), TableError> {
+    transaction.open_table(HISTORY)?;
+    transaction.open_table(HISTORY_BY_ENTITY)?;
+    transaction.open_table(DELETED)?;
+    transaction.open_table(TOMBSTONES)?;
     Ok(())
 }
 
@@ -49,11 +82,14 @@ pub(super) fn text_len(entity: &str, row_id: &str, data: Option<&str>) -> u64 {
     entity.len() as u64 + row_id.len() as u64 + data.map_or(0, |data| data.len() as u64)
 }
 
+pub(super) const INSERT: u8 = 0;
+pub(super) const DELETE: u8 = 2;
+
 pub(super) fn kind_to_byte(kind: ChangeKind) -> u8 {
     match kind {
-        ChangeKind::Insert => 0,
+        ChangeKind::Insert => INSERT,
         ChangeKind::Update => 1,
-        ChangeKind::Delete => 2,
+        ChangeKind::Delete => DELETE,
     }
 }
 
