@@ -95,9 +95,12 @@ fn step() -> impl Strategy<Value = Step> {
 async fn run(memory: bool, capacity: usize, tombstones: usize, steps: Vec<Step>) {
     let folder = tempfile::tempdir().unwrap();
     let args = format!("--capacity {capacity} --max-changes 5 --tombstones {tombstones}");
-    let open = async || match memory {
-        true => start_memory(&args).await,
-        false => start(&format!("--data {} {args}", folder.path().display())).await,
+    let open = async || {
+        if memory {
+            start_memory(&args).await
+        } else {
+            start(&format!("--data {} {args}", folder.path().display())).await
+        }
     };
     let mut server = open().await;
     let mut clients: [Client; 3] = Default::default();

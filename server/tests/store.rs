@@ -323,10 +323,10 @@ fn to_format_2(file: &Path) {
 
 /// Makes what format 1 was of a store that is stopped.
 fn to_format_1(file: &Path) {
-    to_format_2(file);
     use redb::{ReadableTable, TableDefinition};
     type Id = (Option<&'static str>, &'static str);
     type Operation = (Option<&'static str>, &'static str, Option<u64>);
+    to_format_2(file);
     let (meta, op_ids) =
         (TableDefinition::<&str, &[u8]>::new("meta"), TableDefinition::<u64, Id>::new("op_ids"));
     let operations = TableDefinition::<u64, Operation>::new("operations");
@@ -387,7 +387,9 @@ async fn a_store_of_format_2_gets_a_history_of_its_rows() {
             let url = server.url();
             let mut pulled = common::Rows::new();
             let changes = pull_all(&url, 0).await;
-            changes.iter().for_each(|change| common::fold(&mut pulled, change));
+            for change in &changes {
+                common::fold(&mut pulled, change);
+            }
             assert_eq!((changes.len(), pulled), (40, rows.clone()), "39 rows, and a delete");
             // The window begins at 12.
             let refused = common::get(&url, "/api/sync/pull?since=10").await;
