@@ -234,12 +234,12 @@ impl CompactedHistory {
 
     /// The changes after a seq that lie behind the log's window, and where to read on from there.
     ///
-    /// For a cursor that the log has refused as [`Evicted`](crate::ResyncReason::Evicted): the log's
-    /// incarnation is the caller's to compare. `began_at` is for readers that began with nothing,
-    /// [`base_seq`](History::base_seq) or below: on their first read it is `None`; later ones pass
-    /// on [`HistoryEvents::began_at`] of the read before. Such a reader does not need tombstones of
-    /// rows that were deleted before it began, and so is not refused for want of them. `None` for
-    /// all others.
+    /// For a cursor that the log has refused as [`Evicted`](crate::ResyncReason::Evicted). The
+    /// log's incarnation is the caller's to compare. `began_at` is for readers that began with
+    /// nothing, [`base_seq`](History::base_seq) or below: on their first read it is `None`; later
+    /// ones pass on [`HistoryEvents::began_at`] of the read before. Such a reader does not need
+    /// tombstones of rows that were deleted before it began, and so is not refused for want of
+    /// them. `None` for all others.
     ///
     /// # Errors
     /// [`Resync`] with [`Compacted`](crate::ResyncReason::Compacted), if what was deleted after this seq

@@ -1,5 +1,6 @@
 //! Readers whose cursor is older than the window get the latest change of every row, and have the
 //! writer's rows afterwards.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use ringlog::{

@@ -10,12 +10,12 @@
 //!
 //! # Readers that began with nothing
 //!
-//! Tombstones are dropped in the end. A cursor before [`Snapshot::oldest_compacted_seq`] is refused,
-//! for rows may have been deleted after it that the reader still has. A reader that began with
-//! nothing, at a moment when the last seq was *t*, has no row that was deleted before *t*. It is
-//! refused only if a tombstone after *t* was dropped. Its cursor does not say that; so until it has
-//! passed the oldest of the others, its cursor is a *place*: a number above every seq, which stands
-//! for a seq and *t* in [`Places`].
+//! Tombstones are dropped in the end. A cursor before [`Snapshot::oldest_compacted_seq`] is
+//! refused, for rows may have been deleted after it that the reader still has. A reader that began
+//! with nothing, at a moment when the last seq was *t*, has no row that was deleted before *t*. It
+//! is refused only if a tombstone after *t* was dropped. Its cursor does not say that; so until it
+//! has passed the oldest of the others, its cursor is a *place*: a number above every seq, which
+//! stands for a seq and *t* in [`Places`].
 
 use crate::echo::{Echoes, write_change};
 use crate::error::ApiError;
@@ -91,8 +91,8 @@ impl History {
         }
     }
 
-    /// Whether a reader stands before the window, and is told what is different. Not one that stands
-    /// before this log's first seq: it is another log's.
+    /// Whether a reader stands before the window, and is told what is different. Not one that
+    /// stands before this log's first seq: it is another log's.
     pub(crate) fn serves(&self, cursor: Cursor) -> bool {
         let is_ours = cursor.incarnation.is_none_or(|incarnation| incarnation == self.log.incarnation());
         let is_known = cursor.seq == 0 || cursor.seq >= self.base_seq;

@@ -5,10 +5,10 @@ use super::folder::{Folder, StoreFile, empty_file, has_store, store_in, warn_of_
 use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::snapshot::DiskSnapshot;
-use super::store::{DiskReader, DiskStore, Opener};
+use super::store::{DiskReader, DiskStore, Opener, standing};
 use super::tables::{
     EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, FORMATS, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY,
-    META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte, text_len,
+    META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte,
 };
 use super::transaction::Transaction;
 use crate::config::Config;
@@ -71,7 +71,8 @@ pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result
     let file = StoreFile::open(&path)?;
     let reader = Arc::new(DiskReader::new(path, reader));
     let parts = (Arc::clone(&reader), folder, file);
-    let store = DiskStore::new(parts, (database, opener), watermark, found.window_bytes, config);
+    let (_, window) = standing(&database, reader.path()).map_err(|error| failed(reader.path(), error))?;
+    let store = DiskStore::new(parts, (database, opener), watermark, window, config);
     Ok((store, reader, found.log))
 }
 
@@ -221,8 +222,6 @@ struct Found {
     format: u64,
     kept: Kept,
     identity: Identity,
-    /// How many bytes of text the window has on disk.
-    window_bytes: u64,
     /// Whether format, incarnation or identity on disk are not those that hold from now on.
     is_outdated: bool,
 }
@@ -301,10 +300,10 @@ impl Reader<'_> {
             Ok(incarnation) => incarnation,
             Err(error) => return Ok(Err(error)),
         };
-        let (mut log, window_bytes) = self.log(builder.incarnation(incarnation), last_seq)?;
+        let mut log = self.log(builder.incarnation(incarnation), last_seq)?;
         self.restore_op_ids(format, &mut log)?;
         let is_outdated = format != FORMAT || incarnation != kept || known.store != Some(identity);
-        Ok(Ok(Found { log, format, kept: known, identity, window_bytes, is_outdated }))
+        Ok(Ok(Found { log, format, kept: known, identity, is_outdated }))
     }
 
     /// The incarnation of this log from now on: what is a copy is another log.
@@ -343,13 +342,12 @@ impl Reader<'_> {
         })
     }
 
-    /// The events, and how many bytes of text they have.
-    fn log(&self, builder: Builder, last_seq: u64) -> Result<(ChangeLog, u64), String> {
+    /// A log with the events.
+    fn log(&self, builder: Builder, last_seq: u64) -> Result<ChangeLog, String> {
         let events = self.transaction.open_table(EVENTS).map_err(text)?;
         let oldest = events.first().map_err(text)?.map_or(last_seq + 1, |(seq, _)| seq.value());
         let base_seq = oldest.checked_sub(1).ok_or("an event has seq 0")?;
         let mut log = builder.base_seq(base_seq).build().map_err(text)?;
-        let mut bytes = 0;
         for entry in events.iter().map_err(text)? {
             let (seq, event) = entry.map_err(text)?;
             let (timestamp, kind, entity, row_id, data) = event.value();
@@ -360,12 +358,11 @@ impl Reader<'_> {
                 change = change.with_raw(raw);
             }
             log.restore(seq.value(), timestamp, &change).map_err(text)?;
-            bytes += text_len(entity, row_id, data);
         }
         if log.last_seq() != last_seq {
             return Err(format!("its events end at {}, not at {last_seq}", log.last_seq()));
         }
-        Ok((log, bytes))
+        Ok(log)
     }
 
     fn restore_op_ids(&self, format: u64, log: &mut ChangeLog) -> Result<(), String> {

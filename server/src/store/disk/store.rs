@@ -11,15 +11,13 @@ use super::files::private;
 use super::folder::{Folder, StoreFile};
 use super::identity::Watermark;
 use super::snapshot::DiskSnapshot;
-use super::tables::{ROWS, text_len};
-use super::transaction::{Bounds, Transaction};
+use super::tables::ROWS;
+use super::transaction::{Bounds, Transaction, Window};
 use crate::config::Config;
 use crate::crash;
 use crate::echo::Echoes;
 use crate::store::{CommitError, Reader, Snapshot, Store, StoreError, row_state};
-use redb::{
-    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction,
-};
+use redb::{Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, WriteTransaction};
 use ringlog::{PushClaim, RowState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -52,8 +50,7 @@ pub(crate) struct DiskStore {
     opener: Opener,
     watermark: Watermark,
     bounds: Bounds,
-    /// The bytes of text in the window, as it is on disk.
-    window_bytes: u64,
+    window: Window,
     file: StoreFile,
     /// Keeps other servers out.
     folder: Folder,
@@ -62,6 +59,10 @@ pub(crate) struct DiskStore {
 impl DiskReader {
     pub(super) fn new(path: PathBuf, reader: ReadOnlyDatabase) -> Self {
         Self { path, reader, held: Mutex::default(), backups: Arc::new(Semaphore::new(1)) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The store as of the last commit.
@@ -117,7 +118,7 @@ impl DiskStore {
         (reader, folder, file): (Arc<DiskReader>, Folder, StoreFile),
         (database, opener): (Database, Opener),
         watermark: Watermark,
-        window_bytes: u64,
+        window: Window,
         config: &Config,
     ) -> Self {
         let bounds = Bounds {
@@ -127,31 +128,30 @@ impl DiskStore {
             tombstones: config.tombstones as u64,
             tombstone_age: config.tombstone_age,
         };
-        Self { reader, database: Some(database), opener, watermark, bounds, window_bytes, file, folder }
+        Self { reader, database: Some(database), opener, watermark, bounds, window, file, folder }
     }
 
-    /// A transaction with all that is to be committed, its last seq, and how many bytes of text the
-    /// window then has.
+    /// A transaction with all that is to be committed, and its last seq.
     fn prepare(
-        &self,
+        &mut self,
         first_seq: u64,
         claims: &[&PushClaim<'_>],
-    ) -> Result<(WriteTransaction, u64, u64), redb::Error> {
+    ) -> Result<(WriteTransaction, u64), redb::Error> {
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
         let mut tables = Transaction::open(&transaction)?;
-        let (mut seq, mut bytes, mut now) = (first_seq, self.window_bytes, 0);
+        let (mut seq, mut now) = (first_seq, 0);
         for claim in claims {
-            bytes += tables.write(seq, claim)?;
+            tables.write(&mut self.window, seq, claim)?;
             seq += claim.changes().len() as u64;
             now = now.max(claim.timestamp_millis());
             crash::point("claim_written");
         }
-        let bytes = tables.finish(seq - 1, now, bytes, &self.bounds)?;
+        tables.finish(&mut self.window, seq - 1, now, &self.bounds)?;
         drop(tables);
-        Ok((transaction, seq - 1, bytes))
+        Ok((transaction, seq - 1))
     }
 
     /// Opens the file anew. Readers go on as if nothing had happened.
@@ -163,8 +163,8 @@ impl DiskStore {
         self.database = None;
         let path = &self.reader.path;
         let database = (self.opener)(path).map_err(|error| failed(path, error))?;
-        let (last_seq, bytes) = standing(&database, path).map_err(|error| failed(path, error))?;
-        self.window_bytes = bytes;
+        let (last_seq, window) = standing(&database, path).map_err(|error| failed(path, error))?;
+        self.window = window;
         self.database = Some(database);
         self.reader.release();
         Ok(last_seq)
@@ -183,12 +183,11 @@ impl Store for DiskStore {
         self.file.check().map_err(|error| CommitError { nothing_written: true, error })?;
         let path = self.reader.path.clone();
         let failure = |nothing_written, error| CommitError { nothing_written, error: failed(&path, error) };
-        let (transaction, last_seq, bytes) =
+        let (transaction, last_seq) =
             self.prepare(first_seq, claims).map_err(|error| failure(true, error))?;
         crash::point("written");
         transaction.commit().map_err(|error| failure(false, error.into()))?;
         crash::point("committed");
-        self.window_bytes = bytes;
         self.committed(last_seq);
         Ok(())
     }
@@ -229,16 +228,10 @@ impl Store for DiskStore {
     }
 }
 
-/// The last seq of a store, and how many bytes of text its window has.
-fn standing(database: &Database, path: &Path) -> Result<(u64, u64), redb::Error> {
+/// The last seq of a store, and its window.
+pub(super) fn standing(database: &Database, path: &Path) -> Result<(u64, Window), redb::Error> {
     let moment = DiskSnapshot::new(&database.begin_read()?, path)?;
-    let mut bytes = 0;
-    for event in moment.events().iter()? {
-        let (_, event) = event?;
-        let (_, _, entity, row_id, data) = event.value();
-        bytes += text_len(entity, row_id, data);
-    }
-    Ok((moment.last_seq(), bytes))
+    Ok((moment.last_seq(), Window::of(moment.events(), moment.oldest_compacted_seq())?))
 }
 
 #[cfg(test)]
@@ -259,9 +252,9 @@ mod tests {
         let (mut store, _reader, log) = open(&config, ChangeLog::builder()).unwrap();
         let claim = log.claim_operations(None, insert(&["t1", "t2"])).unwrap();
         store.commit(1, &[&claim]).unwrap();
-        assert_eq!(store.window_bytes, 12);
+        assert_eq!(store.window.bytes, 12);
         assert_eq!(store.recover().unwrap(), 2);
-        assert_eq!(store.window_bytes, 12);
+        assert_eq!(store.window.bytes, 12);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::tables::{
 };
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableError, WriteTransaction};
 use ringlog::{Change, ChangeKind, PushClaim};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// The tables of one transaction.
@@ -28,8 +29,41 @@ pub(super) struct Transaction<'t> {
     history_by_entity: Table<'t, EntityKey, ()>,
     deleted: Table<'t, RowKey, u64>,
     tombstones: Table<'t, u64, u64>,
-    /// Events with smaller seqs are not in the window.
-    window_start: u64,
+    /// Events with smaller seqs are not in the window. None before the first event of a window that
+    /// is empty.
+    window_start: Option<u64>,
+}
+
+/// What is known of the events in the window without looking at the store. After a commit that
+/// failed it is found out anew.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// The bytes of text.
+    pub(super) bytes: u64,
+    /// The seqs of those that do not move to the history: the row has changed again, or the
+    /// tombstone is dropped.
+    superseded: HashSet<u64>,
+}
+
+impl Window {
+    /// That of a store whose oldest tombstones are dropped, up to a seq.
+    pub(super) fn of(
+        events: &impl ReadableTable<u64, EventValue>,
+        oldest_compacted_seq: u64,
+    ) -> Result<Self, redb::Error> {
+        let mut window = Self::default();
+        let mut latest = HashMap::new();
+        for event in events.iter()? {
+            let (seq, event) = event?;
+            let (seq, (_, kind, entity, row_id, data)) = (seq.value(), event.value());
+            window.bytes += text_len(entity, row_id, data);
+            window.superseded.extend(latest.insert((entity.to_owned(), row_id.to_owned()), seq));
+            if kind == DELETE && seq < oldest_compacted_seq {
+                window.superseded.insert(seq);
+            }
+        }
+        Ok(window)
+    }
 }
 
 /// What is kept.
@@ -56,28 +90,37 @@ impl<'t> Transaction<'t> {
                 history_by_entity: transaction.open_table(HISTORY_BY_ENTITY)?,
                 deleted: transaction.open_table(DELETED)?,
                 tombstones: transaction.open_table(TOMBSTONES)?,
-                window_start: 0,
+                window_start: None,
             })
         };
         let mut tables = open()?;
-        tables.window_start = tables.events.first()?.map_or(u64::MAX, |(seq, _)| seq.value());
+        tables.window_start = tables.events.first()?.map(|(seq, _)| seq.value());
         Ok(tables)
     }
 
-    /// Writes one claim's changes: to the rows, as events, and the op ids. Returns how many bytes
-    /// of text the events have.
-    pub(super) fn write(&mut self, first_seq: u64, claim: &PushClaim<'_>) -> Result<u64, redb::Error> {
-        let (mut bytes, timestamp) = (0, claim.timestamp_millis());
+    /// Writes one claim's changes: to the rows, as events, and the op ids.
+    pub(super) fn write(
+        &mut self,
+        window: &mut Window,
+        first_seq: u64,
+        claim: &PushClaim<'_>,
+    ) -> Result<(), redb::Error> {
         for (seq, (change, op_id)) in (first_seq..).zip(claim.changes().iter().zip(claim.op_ids())) {
-            bytes += self.write_change(seq, timestamp, change)?;
+            self.write_change(window, seq, claim.timestamp_millis(), change)?;
             if let Some((op_id, fingerprint)) = op_id {
                 self.op_ids.insert(seq, (claim.client_id(), op_id, Some(fingerprint.to_bits())))?;
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    fn write_change(&mut self, seq: u64, timestamp: u64, change: &Change<'_>) -> Result<u64, redb::Error> {
+    fn write_change(
+        &mut self,
+        window: &mut Window,
+        seq: u64,
+        timestamp: u64,
+        change: &Change<'_>,
+    ) -> Result<(), redb::Error> {
         let (key @ (entity, row_id), data) = ((change.entity(), change.row_id()), change.data_json());
         let data = data.as_deref();
         let row = match change.kind() {
@@ -87,54 +130,52 @@ impl<'t> Transaction<'t> {
         let earlier = row.map(|row| row.value().0);
         // A key that was among the rows is not among the deleted.
         let earlier = if earlier.is_none() { self.forget_delete(key)? } else { earlier };
-        if let Some(earlier) = earlier.filter(|earlier| *earlier < self.window_start) {
-            self.remove_from_history(entity, earlier)?;
+        let window_start = *self.window_start.get_or_insert(seq);
+        match earlier {
+            Some(earlier) if earlier < window_start => self.remove_from_history(entity, earlier)?,
+            Some(earlier) => drop(window.superseded.insert(earlier)),
+            None => {}
         }
         if change.kind() == ChangeKind::Delete {
             self.note_delete(key, seq, timestamp)?;
         }
         self.events.insert(seq, (timestamp, kind_to_byte(change.kind()), entity, row_id, data))?;
-        Ok(text_len(entity, row_id, data))
+        window.bytes += text_len(entity, row_id, data);
+        Ok(())
     }
 
-    /// Notes the last seq, and drops what is beyond the bounds. `bytes` are those of the window,
-    /// `now_millis` is the time of the commit. Returns the bytes that stay.
+    /// Notes the last seq, and drops what is beyond the bounds. `now_millis` is the time of the
+    /// commit.
     pub(super) fn finish(
         &mut self,
+        window: &mut Window,
         last_seq: u64,
         now_millis: u64,
-        mut bytes: u64,
         bounds: &Bounds,
-    ) -> Result<u64, redb::Error> {
+    ) -> Result<(), redb::Error> {
         self.meta.insert(LAST_SEQ_KEY, &last_seq.to_be_bytes()[..])?;
-        while self.events.len()? > bounds.capacity || bytes > bounds.max_bytes {
-            let Some(len) = self.evict()? else { break };
-            bytes -= len;
+        self.drop_tombstones(window, now_millis, bounds)?;
+        while self.events.len()? > bounds.capacity || window.bytes > bounds.max_bytes {
+            let Some((seq, event)) = self.events.pop_first()? else { break };
+            let (seq, (timestamp, kind, entity, row_id, data)) = (seq.value(), event.value());
+            window.bytes -= text_len(entity, row_id, data);
+            if !window.superseded.remove(&seq) {
+                self.history.insert(seq, (timestamp, kind, entity, row_id))?;
+                self.history_by_entity.insert((entity, seq), ())?;
+            }
         }
         while self.op_ids.len()? > bounds.op_ids {
             self.op_ids.pop_first()?;
         }
-        self.drop_tombstones(now_millis, bounds)?;
-        Ok(bytes)
+        Ok(())
     }
 
-    /// Moves the oldest event out of the window. Returns its bytes of text; none if there is none.
-    fn evict(&mut self) -> Result<Option<u64>, redb::Error> {
-        let Some((seq, event)) = self.events.pop_first()? else { return Ok(None) };
-        let (seq, (timestamp, kind, entity, row_id, data)) = (seq.value(), event.value());
-        let key = (entity, row_id);
-        let latest = match kind {
-            DELETE => self.deleted.get(key)?.map(|seq| seq.value()),
-            _ => self.rows.get(key)?.map(|row| row.value().0),
-        };
-        if latest == Some(seq) {
-            self.history.insert(seq, (timestamp, kind, entity, row_id))?;
-            self.history_by_entity.insert((entity, seq), ())?;
-        }
-        Ok(Some(text_len(entity, row_id, data)))
-    }
-
-    fn drop_tombstones(&mut self, now_millis: u64, bounds: &Bounds) -> Result<(), redb::Error> {
+    fn drop_tombstones(
+        &mut self,
+        window: &mut Window,
+        now_millis: u64,
+        bounds: &Bounds,
+    ) -> Result<(), redb::Error> {
         let most_millis = u64::try_from(bounds.tombstone_age.as_millis()).unwrap_or(u64::MAX);
         let mut dropped = None;
         loop {
@@ -144,13 +185,13 @@ impl<'t> Transaction<'t> {
             if self.tombstones.len()? <= bounds.tombstones && !is_too_old {
                 break;
             }
-            self.drop_tombstone(seq)?;
+            self.drop_tombstone(window, seq)?;
             dropped = Some(seq);
         }
         dropped.map_or(Ok(()), |seq| self.set_oldest_compacted_seq(seq + 1))
     }
 
-    fn drop_tombstone(&mut self, seq: u64) -> Result<(), redb::Error> {
+    fn drop_tombstone(&mut self, window: &mut Window, seq: u64) -> Result<(), redb::Error> {
         self.tombstones.remove(seq)?;
         if let Some(change) = self.history.remove(seq)? {
             let (_, _, entity, row_id) = change.value();
@@ -159,6 +200,7 @@ impl<'t> Transaction<'t> {
         } else if let Some(event) = self.events.get(seq)? {
             let (_, _, entity, row_id, _) = event.value();
             self.deleted.remove((entity, row_id))?;
+            window.superseded.insert(seq);
         }
         Ok(())
     }
