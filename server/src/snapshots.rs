@@ -13,7 +13,8 @@
 use crate::store::{Row, Snapshot, StoreError};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ringlog::ChangeLog;
+use ringlog::{ChangeLog, Filter};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,8 @@ pub(crate) struct SnapshotPage {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PageToken {
     snapshot: u128,
+    /// Of the filter: the pages of one load have the same.
+    filter_hash: u64,
     after: (String, String),
 }
 
@@ -56,18 +59,30 @@ impl PageToken {
     pub(crate) fn snapshot(&self) -> u128 {
         self.snapshot
     }
+
+    /// Whether it is of a load with this filter.
+    pub(crate) fn is_of(&self, filter: Option<&Filter>) -> bool {
+        self.filter_hash == filter_hash(filter)
+    }
 }
 
-/// The JSON of one page of a snapshot: at most `limit` rows after the row of the token.
+fn filter_hash(filter: Option<&Filter>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    filter.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The JSON of one page of a snapshot: at most `limit` rows that match, after the row of the token.
 pub(crate) fn page(
     snapshot: &dyn Snapshot,
     id: u128,
     token: Option<&PageToken>,
     limit: usize,
+    filter: Option<&Filter>,
 ) -> Result<SnapshotPage, StoreError> {
     let mut page = Page { json: br#"{"rows":["#.to_vec(), rows: 0, last: None, has_more: false };
     let after = token.map(|token| (&*token.after.0, &*token.after.1));
-    snapshot.scan(after, &mut |row| {
+    scan(snapshot, after, filter, &mut |row| {
         // The first row goes in however long it is: a client that asks for the next page gets on.
         if page.rows >= limit || (page.rows > 0 && page.json.len() >= MAX_PAGE_BYTES) {
             page.has_more = true;
@@ -78,9 +93,43 @@ pub(crate) fn page(
     })?;
     // A limit of 0 takes no row, and so the token of such a page is that of the page itself.
     let start = || token.map_or_else(Default::default, |token| token.after.clone());
-    let next =
-        page.has_more.then(|| PageToken { snapshot: id, after: page.last.take().unwrap_or_else(start) });
+    let next = page.has_more.then(|| PageToken {
+        snapshot: id,
+        filter_hash: filter_hash(filter),
+        after: page.last.take().unwrap_or_else(start),
+    });
     Ok(page.finish(snapshot.last_seq(), next.as_ref()))
+}
+
+/// [`Snapshot::scan`], of the entities that match only.
+fn scan(
+    snapshot: &dyn Snapshot,
+    after: Option<(&str, &str)>,
+    filter: Option<&Filter>,
+    each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let Some(filter) = filter else { return snapshot.scan(after, each) };
+    for name in filter.names() {
+        let from = match after {
+            Some((entity, _)) if entity > name => continue,
+            Some(after @ (entity, _)) if entity == name => after,
+            // No row id is empty.
+            _ => (name, ""),
+        };
+        let mut is_full = false;
+        snapshot.scan(Some(from), &mut |row| {
+            if row.entity != name {
+                return ControlFlow::Break(());
+            }
+            let flow = each(row);
+            is_full = flow.is_break();
+            flow
+        })?;
+        if is_full {
+            break;
+        }
+    }
+    Ok(())
 }
 
 struct Page {
@@ -232,7 +281,7 @@ impl SnapshotCache {
 impl std::fmt::Display for PageToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let after = serde_json::to_vec(&self.after).map_err(|_| std::fmt::Error)?;
-        write!(f, "{:032x}.{}", self.snapshot, URL_SAFE_NO_PAD.encode(after))
+        write!(f, "{:032x}{:016x}.{}", self.snapshot, self.filter_hash, URL_SAFE_NO_PAD.encode(after))
     }
 }
 
@@ -240,13 +289,16 @@ impl std::str::FromStr for PageToken {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (snapshot, after) = text.split_once('.').ok_or(())?;
-        if snapshot.len() != 32 {
+        let (head, after) = text.split_once('.').ok_or(())?;
+        // Stricter than `from_str_radix`, which takes a sign and capitals.
+        if head.len() != 48 || !head.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(());
         }
+        let (snapshot, filter_hash) = head.split_at(32);
         let snapshot = u128::from_str_radix(snapshot, 16).map_err(drop)?;
+        let filter_hash = u64::from_str_radix(filter_hash, 16).map_err(drop)?;
         let after = URL_SAFE_NO_PAD.decode(after).map_err(drop)?;
-        Ok(Self { snapshot, after: serde_json::from_slice(&after).map_err(drop)? })
+        Ok(Self { snapshot, filter_hash, after: serde_json::from_slice(&after).map_err(drop)? })
     }
 }
 
@@ -257,13 +309,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_page_token_comes_back(snapshot: u128, after: (String, String)) {
-            let token = PageToken { snapshot, after };
+        fn a_page_token_comes_back(snapshot: u128, filter_hash: u64, after: (String, String)) {
+            let token = PageToken { snapshot, filter_hash, after };
             prop_assert_eq!(token.to_string().parse(), Ok(token));
         }
 
         #[test]
-        fn other_text_is_no_page_token(text in "[0-9a-f]{0,33}\\.?[A-Za-z0-9_-]{0,20}") {
+        fn other_text_is_no_page_token(text in "[0-9a-f]{46,49}\\.?[A-Za-z0-9_-]{0,20}") {
             if let Ok(token) = text.parse::<PageToken>() {
                 prop_assert_eq!(token.to_string(), text);
             }

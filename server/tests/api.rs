@@ -266,6 +266,48 @@ async fn an_event_is_written_the_same_with_and_without_echoes() {
     assert_eq!(pages[0], pages[1]);
 }
 
+#[tokio::test]
+async fn a_snapshot_of_some_entities_has_their_rows_only_in_all_pages() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        for entity in ["A", "B", "Be", "C", "D"] {
+            let change = |n: usize| json!({"entity": entity, "row_id": n.to_string(), "kind": "insert", "data": entity});
+            push(&url, &json!({"changes": (0..3).map(change).collect::<Vec<_>>()})).await;
+        }
+        for entities in [&["B", "D"][..], &["A", "Be", "D", "None"], &["None"], &["C"]] {
+            let filter = format!("&entity={}", entities.join("&entity="));
+            for limit in [1, 2, 3, 100] {
+                let (mut rows, mut next) = (Vec::new(), String::new());
+                loop {
+                    let page = get(&url, &format!("/api/sync/snapshot?limit={limit}{filter}{next}")).await;
+                    assert_eq!(page.status, 200, "{}", page.body);
+                    rows.extend(
+                        page.body["rows"].as_array().unwrap().iter().map(|row| row["entity"].clone()),
+                    );
+                    let Some(token) = page.body["next"].as_str() else { break };
+                    next = format!("&page={token}");
+                }
+                let expected: Vec<_> =
+                    entities.iter().filter(|e| **e != "None").flat_map(|e| vec![json!(e); 3]).collect();
+                assert_eq!(rows, expected, "{filter} {limit}");
+            }
+        }
+        let first = get(&url, "/api/sync/snapshot?limit=1&entity=B&entity=C").await;
+        let page = format!("page={}", first.body["next"].as_str().unwrap());
+        assert_eq!(get(&url, &format!("/api/sync/snapshot?{page}&entity=C&entity=B")).await.status, 200);
+        for other in ["", "&entity=B"] {
+            let refused = get(&url, &format!("/api/sync/snapshot?{page}{other}")).await;
+            assert_eq!((refused.status, refused.error().0), (400, "BAD_REQUEST"), "{other}");
+            assert!(
+                refused.error().1.contains("`entity` must be that of the page before"),
+                "{}",
+                refused.body
+            );
+        }
+        server.shutdown().await;
+    }
+}
+
 /// Of clients that count at the same time, each on what it has seen, none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn counters_that_are_updated_with_if_seq_lose_no_count() {
