@@ -313,8 +313,9 @@ struct Scripted {
     commits: Arc<AtomicU64>,
     /// What the next commits do.
     plan: VecDeque<Step>,
-    /// What the next recoveries return.
+    /// What the next recoveries return, and the next probes.
     recoveries: VecDeque<StoreError>,
+    probes: VecDeque<StoreError>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -334,6 +335,7 @@ impl Scripted {
             commits: Arc::default(),
             plan: plan.into(),
             recoveries: VecDeque::new(),
+            probes: VecDeque::new(),
         }
     }
 }
@@ -362,7 +364,7 @@ impl Store for Scripted {
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
-        self.store.probe()
+        self.probes.pop_front().map_or_else(|| self.store.probe(), Err)
     }
 }
 
@@ -442,9 +444,53 @@ async fn a_group_that_is_written_all_the_same_is_appended_when_the_store_opens_a
     tokio::task::spawn_blocking(move || applier.join().unwrap()).await.unwrap();
 }
 
+fn damaged() -> StoreError {
+    StoreError::Damaged { path: "store".into(), reason: "a test".into() }
+}
+
+/// Until a probe succeeds; one that finds the store damaged is the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_are_refused_until_a_probe_succeeds() {
+    for (probes, is_taken) in [(vec![broken()], true), (vec![broken(), damaged()], false)] {
+        let (memory, _reader, log) =
+            crate::store::memory::open(&Config::default(), ChangeLog::builder()).unwrap();
+        let (log, failed) = (Arc::new(log), CancellationToken::new());
+        let (sequencer, groups) = sequencer();
+        let store = Scripted { probes: probes.into(), ..Scripted::new(memory, [Step::Refuse]) };
+        let mut applier = Applier::new(Arc::clone(&log), Box::new(store), Arc::new(Metrics::new()), groups);
+        applier.next_probe = Duration::from_millis(20);
+        let applier = applier.start(failed.clone()).unwrap();
+        let mut answer = sequencer.push(one("a", "1")).await;
+        // Refused from the first one on; the applier is waited for, or that it ends.
+        while matches!(answer, Err(Refused::ReadOnly(_))) && !failed.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            answer = sequencer.push(one("a", "1")).await;
+        }
+        assert_eq!((answer.is_ok(), log.len()), (is_taken, usize::from(is_taken)), "{answer:?}");
+        drop(sequencer);
+        tokio::task::spawn_blocking(move || applier.join().unwrap()).await.unwrap();
+        assert_eq!(failed.is_cancelled(), !is_taken);
+    }
+}
+
+#[test]
+fn each_probe_waits_twice_as_long_as_the_one_before_up_to_a_minute() {
+    let (memory, _reader, log) =
+        crate::store::memory::open(&Config::default(), ChangeLog::builder()).unwrap();
+    let (sequencer, groups) = sequencer();
+    // Nothing can come any more: no pause takes its time.
+    drop(sequencer);
+    let mut applier = Applier::new(Arc::new(log), Box::new(memory), Arc::new(Metrics::new()), groups);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        waits.push(applier.next_probe.as_secs());
+        assert!(!applier.pause(&Arc::from("full")));
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_found_damaged_ends_the_applier() {
-    let damaged = || StoreError::Damaged { path: "store".into(), reason: "a test".into() };
     let store = |memory| Scripted { recoveries: [damaged()].into(), ..Scripted::new(memory, [Step::Refuse]) };
     let (answers, log, has_failed) = answered(store, vec![one("a", "1")]).await;
     assert!(matches!(answers[0], Err(Refused::Ended)), "{answers:?}");
