@@ -60,7 +60,12 @@ impl Client {
     }
 
     async fn catch_up(&mut self, server: &str, limit: usize) {
-        while self.pull(server, limit).await {}
+        for _ in 0..1000 {
+            if !self.pull(server, limit).await {
+                return;
+            }
+        }
+        panic!("it never gets there: {} resyncs, at {}", self.resyncs, self.since);
     }
 }
 
