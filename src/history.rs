@@ -10,7 +10,6 @@ use crate::json::JsonWriter;
 use crate::kind::ChangeKind;
 use crate::log::ChangeLog;
 use crate::query::{Filter, Query};
-use arc_swap::ArcSwap;
 use imbl::{OrdMap, OrdSet};
 use std::iter;
 use std::ops::Bound;
@@ -44,8 +43,9 @@ use std::time::Duration;
 /// [`oldest_compacted_seq`](History::oldest_compacted_seq), and a cursor before it gets a
 /// [`Resync`].
 ///
-/// Readers never wait for the writer, nor for each other: each takes the [`History`] of a moment,
-/// which is published through an `ArcSwap` and does not change.
+/// A reader takes the [`History`] of a moment, which does not change, and reads that. To take it is
+/// to clone four persistent maps under a lock, which is the same however many rows there are; the
+/// writer holds the lock while it applies a group of changes in memory.
 ///
 /// # Complexity
 /// Memory is proportional to rows and tombstones. A change costs four insertions into persistent
@@ -76,9 +76,7 @@ use std::time::Duration;
 /// ```
 #[derive(Debug)]
 pub struct CompactedHistory {
-    current: ArcSwap<History>,
-    /// Held while a group of changes is applied.
-    writing: Mutex<()>,
+    current: Mutex<History>,
     bounds: Bounds,
 }
 
@@ -143,7 +141,7 @@ impl CompactedHistory {
             dropped_row: None,
         };
         let bounds = Bounds { rows: usize::MAX, tombstones: usize::MAX, tombstone_age_millis: u64::MAX };
-        Self { current: ArcSwap::from_pointee(history), writing: Mutex::new(()), bounds }
+        Self { current: Mutex::new(history), bounds }
     }
 
     /// A history that begins where a log stands, which is best empty: what it had before is not in
@@ -174,9 +172,9 @@ impl CompactedHistory {
     /// The history of this moment.
     ///
     /// # Complexity
-    /// Lock-free: a pointer is read, and a count increased.
+    /// Constant. Waits for a group of changes that is being applied.
     pub fn load(&self) -> Arc<History> {
-        self.current.load_full()
+        Arc::new(self.lock().clone())
     }
 
     /// Applies events of the log, which readers then see all at once. Those that were applied
@@ -185,13 +183,13 @@ impl CompactedHistory {
     /// # Errors
     /// [`Conflict`] if events are missing before the first one. The history is as it was.
     pub fn apply(&self, events: &Events<'_>) -> Result<(), Conflict> {
-        let writing = self.lock();
-        let next = self.load().last_seq + 1;
+        let mut history = self.lock();
+        let next = history.last_seq + 1;
         let mut events = events.iter().skip_while(|event| event.seq() < next).peekable();
         match events.peek().map(EventRef::seq) {
             Some(first) if first != next => Err(Conflict { expected: first - 1, last_seq: next - 1 }),
             _ => {
-                self.publish(&writing, events);
+                self.write(&mut history, events);
                 Ok(())
             }
         }
@@ -204,8 +202,8 @@ impl CompactedHistory {
     /// # Panics
     /// If `first_seq` is not after the last one.
     pub fn commit<'c>(&self, first_seq: u64, changes: impl IntoIterator<Item = (&'c Change<'c>, u64)>) {
-        let writing = self.lock();
-        let last_seq = self.load().last_seq;
+        let mut history = self.lock();
+        let last_seq = history.last_seq;
         assert!(first_seq > last_seq, "seq {first_seq} is not after {last_seq}");
         let texts: Vec<_> =
             changes.into_iter().map(|(change, millis)| (change, millis, change.data_json())).collect();
@@ -214,22 +212,20 @@ impl CompactedHistory {
             meta: Meta::new(change.kind(), *millis),
             parts: [change.entity(), change.row_id(), data.as_deref().unwrap_or_default()],
         });
-        self.publish(&writing, events);
+        self.write(&mut history, events);
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, History> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish<'e>(&self, _writing: &MutexGuard<'_, ()>, events: impl Iterator<Item = EventRef<'e>>) {
-        let mut history = History::clone(&self.current.load());
+    fn write<'e>(&self, history: &mut History, events: impl Iterator<Item = EventRef<'e>>) {
         let mut now_millis = 0;
         for event in events {
             history.apply(event);
             now_millis = now_millis.max(event.timestamp_millis());
         }
         history.drop_what_is_beyond(&self.bounds, now_millis);
-        self.current.store(Arc::new(history));
     }
 
     /// The changes after a seq that lie behind the log's window, and where to read on from there.
