@@ -238,8 +238,8 @@ impl CompactedHistory {
     /// them. `None` for all others.
     ///
     /// # Errors
-    /// [`Resync`] with [`Compacted`](crate::ResyncReason::Compacted), if what was deleted after this seq
-    /// is not known any more.
+    /// [`Resync`] with [`Compacted`](crate::ResyncReason::Compacted), if what was deleted after this
+    /// seq is not known any more.
     ///
     /// # Complexity
     /// Logarithmic in the number of rows, and proportional to the events returned; with a filter

@@ -16,6 +16,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// The most events in a frame.
 pub(crate) const MAX_FRAME_EVENTS: usize = 256;
 
+/// The most events in a frame with echoes: client id and op id are names as well, two of 512 bytes
+/// an event, and not among the texts that [`MAX_FRAME_BYTES`] bounds.
+const MAX_ECHOED_EVENTS: usize = 32;
+
 /// A frame ends when its texts have so many bytes, however few events that is.
 ///
 /// Encoded, a frame of several events stays below 1 MiB, the most that Python's `websockets` takes
@@ -194,7 +198,8 @@ fn encode(
     filter: Option<&Filter>,
     echoes: Option<&Echoes>,
 ) -> Result<Frame, Resync> {
-    let query = Query::new(MAX_FRAME_EVENTS).max_bytes(MAX_FRAME_BYTES).filter(filter);
+    let limit = if echoes.is_some() { MAX_ECHOED_EVENTS } else { MAX_FRAME_EVENTS };
+    let query = Query::new(limit).max_bytes(MAX_FRAME_BYTES).filter(filter);
     let page = read_window(log, start, query, echoes)?;
     Ok(Frame::new(start.seq, page.cursor, page.json))
 }
@@ -254,7 +259,18 @@ mod tests {
         for _ in 0..1000 {
             log.append_change(&ringlog::Change::update(&name, &name));
         }
-        let frame = encode(&log, Cursor::from(0), None, None).unwrap();
+        let echoes = Echoes::new(1000);
+        (1..=1000).for_each(|seq| echoes.restore(seq, Some(&name), &name));
+        for echoes in [None, Some(&echoes)] {
+            let frame = encode(&log, Cursor::from(0), None, echoes).unwrap();
+            assert!(frame.cursor.seq > 1 && frame.ws().len() < 1 << 20, "{} bytes", frame.ws().len());
+        }
+        // Nor where names are short, and what they were pushed under is not.
+        let log = ChangeLog::builder().capacity(1000).build().unwrap();
+        for _ in 0..1000 {
+            log.append_change(&ringlog::Change::update("E", "r"));
+        }
+        let frame = encode(&log, Cursor::from(0), None, Some(&echoes)).unwrap();
         assert!(frame.cursor.seq > 1 && frame.ws().len() < 1 << 20, "{} bytes", frame.ws().len());
     }
 }

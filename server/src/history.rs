@@ -208,12 +208,17 @@ fn write_page(
 ) -> Result<Page, StoreError> {
     let mut page = Page { json: br#"{"changes":["#.to_vec(), count: 0, is_cut: false, last_seq: after };
     snapshot.changes(after, end, filter, &mut |change| {
-        if page.count >= measure.limit || (page.count > 0 && page.json.len() >= measure.max_bytes) {
-            page.is_cut = true;
-            return ControlFlow::Break(());
+        let (len, last_seq) = (page.json.len(), page.last_seq);
+        if page.count < measure.limit {
+            page.push(change, echoes);
+            if page.count == 1 || page.json.len() <= measure.max_bytes {
+                return ControlFlow::Continue(());
+            }
+            page.json.truncate(len);
+            (page.count, page.last_seq) = (page.count - 1, last_seq);
         }
-        page.push(change, echoes);
-        ControlFlow::Continue(())
+        page.is_cut = true;
+        ControlFlow::Break(())
     })?;
     if !page.is_cut {
         page.last_seq = after.max(end - 1);

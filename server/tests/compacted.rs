@@ -374,6 +374,23 @@ async fn live_streams_begin_before_the_window_and_go_on_live() {
     }
 }
 
+/// A frame of several changes stays below 1 MiB, before the window as well.
+#[tokio::test]
+async fn a_long_change_has_a_frame_of_its_own() {
+    for (_folder, server) in each("").await {
+        let base = push_each(&server, &[("insert", "a")]).await - 1;
+        let long =
+            json!({"kind": "insert", "entity": "Todo", "row_id": "long", "data": "x".repeat(1_000_000)});
+        assert_eq!(push(&server.url(), &json!({"changes": [long]})).await.status, 200);
+        push_each(&server, &["b", "c", "d"].map(|row| ("insert", row))).await;
+        let mut stream = Sse::open(&server.url(), "since=0").await;
+        for expected in [base + 1, base + 2, base + 3] {
+            let changes = json(&stream.event("changes").await)["changes"].clone();
+            assert_eq!((changes.as_array().unwrap().len(), &changes[0]["seq"]), (1, &json!(expected)));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_of_one_entity_gets_its_rows_only_and_the_cursor_moves_past_the_others() {
     for (_folder, server) in each("").await {
