@@ -56,6 +56,16 @@ fn beginnings() -> Vec<String> {
     ]
 }
 
+/// A push that the server has begun to answer and waits for: it has asked for the body.
+fn begun_push(server: &Process) -> TcpStream {
+    let head = format!("POST /api/sync/push {HOST}{JSON}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    let mut stream = connect(server, &head);
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    stream
+}
+
 /// Servers of both kinds, each in a process of its own.
 fn both(args: &str) -> [(Process, tempfile::TempDir); 2] {
     ["", "--memory"].map(|kind| {
@@ -107,6 +117,7 @@ fn a_second_signal_ends_at_once_with_its_number() {
     for (first, second, number) in [("TERM", "TERM", 15), ("INT", "INT", 2), ("TERM", "INT", 2)] {
         for (server, _folder) in both("--drain 3600") {
             let held: Vec<_> = beginnings().iter().map(|text| connect(&server, text)).collect();
+            let pushing = begun_push(&server);
             server.signal(first);
             until_stopping(&server);
             assert!(!server.has_ended(), "requests may end");
@@ -114,7 +125,7 @@ fn a_second_signal_ends_at_once_with_its_number() {
             let status = server.ended();
             assert_eq!((status.code(), status.signal()), (Some(128 + number), None), "{first} {second}");
             assert!(server.said().contains(&format!("SIG{second} again")), "{}", server.said());
-            drop(held);
+            drop((held, pushing));
         }
     }
 }
