@@ -1,6 +1,8 @@
 //! What all requests share.
 
 use crate::auth::Access;
+#[cfg(feature = "cluster")]
+use crate::cluster::ClusterStatus;
 use crate::config::Config;
 use crate::echo::Echoes;
 use crate::envelope::Push;
@@ -13,8 +15,12 @@ use crate::snapshots::SnapshotCache;
 use crate::store::disk::DiskReader;
 use crate::store::{Reader, Snapshot};
 use crate::subscriber::Live;
+#[cfg(feature = "cluster")]
+use ringlog::Cursor;
 use ringlog::{ChangeLog, PushResponse};
 use std::sync::Arc;
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +35,9 @@ pub(crate) struct App {
     pub(crate) disk: Option<Arc<DiskReader>>,
     pub(crate) snapshots: Arc<SnapshotCache>,
     pub(crate) history: Arc<History>,
+    /// With `--cluster`.
+    #[cfg(feature = "cluster")]
+    pub(crate) cluster: Option<Arc<ClusterStatus>>,
     /// With `--echo`.
     pub(crate) echoes: Option<Arc<Echoes>>,
     pub(crate) access: Arc<Access>,
@@ -59,10 +68,46 @@ impl App {
             Refused::ReadOnly(why) => {
                 ApiError::unavailable("STORE_FULL", format!("{why}: nothing was applied"))
             }
+            #[cfg(feature = "cluster")]
+            Refused::NoQuorum(why) => {
+                ApiError::unavailable("NO_QUORUM", format!("{why}: nothing was applied"))
+            }
+            #[cfg(feature = "cluster")]
+            Refused::LogFull(why) => ApiError::unavailable("LOG_FULL", format!("{why}: nothing was applied")),
+            #[cfg(feature = "cluster")]
+            Refused::Stale => ApiError::unavailable(
+                "NODE_STALE",
+                "this node was too far behind the others: nothing was applied",
+            ),
             Refused::Ended => ApiError::unavailable(
                 "OUTCOME_UNKNOWN",
                 "the store failed or the server stopped: push again under the same op ids",
             ),
+        })
+    }
+
+    /// Waits until this node has what a client has seen on another one. Such a cursor is ahead of
+    /// this log, and no reason to start over.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn reach(&self, cursor: Cursor) -> Result<(), ApiError> {
+        /// How long a client waits for a node that is behind.
+        const BEHIND: Duration = Duration::from_secs(2);
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let is_other = cursor.incarnation.is_some_and(|incarnation| incarnation != self.log.incarnation());
+        if is_other || cursor.seq <= self.log.head() || History::is_place(cursor) {
+            return Ok(());
+        }
+        let reached = async {
+            tokio::select! {
+                _ = self.log.wait_for(cursor.seq) => {}
+                // The log has it, or never gave it out.
+                () = cluster.is_fresh() => {}
+            }
+        };
+        tokio::time::timeout(BEHIND, reached).await.map_err(|_| {
+            let head = self.log.head();
+            let message = format!("this node is at seq {head}, and the cursor is {}", cursor.seq);
+            ApiError::unavailable("NODE_BEHIND", message)
         })
     }
 
@@ -89,7 +134,15 @@ impl App {
     }
 
     /// The figures of this moment, for `/metrics`.
-    pub(crate) fn gauges(&self) -> [Gauge; 7] {
+    pub(crate) fn gauges(&self) -> Vec<Gauge> {
+        #[cfg(feature = "cluster")]
+        let cluster = self.cluster.iter().flat_map(|cluster| cluster.gauges());
+        #[cfg(not(feature = "cluster"))]
+        let cluster = std::iter::empty();
+        cluster.chain(self.own_gauges()).collect()
+    }
+
+    fn own_gauges(&self) -> [Gauge; 7] {
         [
             ("connections", "Open connections", self.open_connections() as u64),
             ("subscribers", "Live streams", self.live.streams() as u64),

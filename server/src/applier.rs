@@ -335,7 +335,7 @@ impl Applier {
 }
 
 /// Whether an op id of the request is in flight.
-fn is_pending(response: &PushResponse) -> bool {
+pub(crate) fn is_pending(response: &PushResponse) -> bool {
     response.results.iter().any(|result| result.status == OpStatus::Pending)
 }
 

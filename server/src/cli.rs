@@ -1,6 +1,8 @@
 //! The command line and the environment, of which a [`Config`] is made.
 
 use crate::command::Command;
+#[cfg(feature = "cluster")]
+use crate::config::Cluster;
 use crate::config::{AGE, BYTES, COUNTS, Config, SECONDS, Token, WINDOW_BYTES, origin};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -166,9 +168,67 @@ pub struct Serve {
     #[arg(long, env = "RINGLOG_TICKET_TTL", value_name = "SECONDS", default_value_t = Seconds(defaults().ticket_ttl))]
     ticket_ttl: Seconds,
 
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
     /// JSON log lines; `RUST_LOG` sets what is logged
     #[arg(long, env = "RINGLOG_LOG_JSON", value_parser = switch)]
     pub log_json: bool,
+}
+
+/// The cluster, if the server is a node of one.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+struct ClusterArgs {
+    /// Addresses of NATS servers whose JetStream keeps the log
+    #[arg(long, env = "RINGLOG_CLUSTER", value_name = "URL", value_delimiter = ',', requires = "log")]
+    cluster: Vec<String>,
+
+    /// Name of the log in the cluster
+    #[arg(long, env = "RINGLOG_LOG", value_name = "NAME", requires = "cluster")]
+    log: Option<String>,
+
+    /// New stream for a log that the cluster does not have
+    #[arg(long, env = "RINGLOG_CLUSTER_CREATE", value_parser = switch, requires = "cluster")]
+    cluster_create: bool,
+
+    /// Number of NATS servers that keep a copy of a new stream
+    #[arg(long, env = "RINGLOG_CLUSTER_REPLICAS", value_name = "COUNT", default_value_t = 3)]
+    cluster_replicas: usize,
+
+    /// Maximum size of a new stream
+    #[arg(long, env = "RINGLOG_CLUSTER_MAX_BYTES", value_name = "BYTES", default_value_t = 10 << 30)]
+    cluster_max_bytes: u64,
+
+    /// File with the credentials of a NATS user
+    #[arg(long, env = "RINGLOG_CLUSTER_CREDS", value_name = "FILE")]
+    cluster_creds: Option<PathBuf>,
+
+    /// File with the certificate authorities of NATS servers
+    #[arg(long, env = "RINGLOG_CLUSTER_CA", value_name = "FILE")]
+    cluster_ca: Option<PathBuf>,
+
+    /// Monitor address of a NATS server, to check that it syncs always
+    #[arg(long, env = "RINGLOG_CLUSTER_MONITOR", value_name = "URL")]
+    cluster_monitor: Option<String>,
+}
+
+#[cfg(feature = "cluster")]
+impl ClusterArgs {
+    fn cluster(self) -> Option<Cluster> {
+        Some(Cluster {
+            urls: self.cluster,
+            log: self.log?,
+            create: self.cluster_create,
+            replicas: self.cluster_replicas,
+            max_bytes: self.cluster_max_bytes,
+            creds: self.cluster_creds,
+            ca: self.cluster_ca,
+            monitor: self.cluster_monitor,
+        })
+    }
 }
 
 /// A time in seconds.
@@ -260,6 +320,8 @@ impl Serve {
             cors_origin: self.cors_origin,
             max_tickets: self.max_tickets,
             ticket_ttl: self.ticket_ttl.0,
+            #[cfg(feature = "cluster")]
+            cluster: self.cluster.cluster(),
         }
     }
 

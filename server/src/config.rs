@@ -111,6 +111,75 @@ pub struct Config {
     pub max_tickets: usize,
     /// Time limit for using a stream ticket.
     pub ticket_ttl: Duration,
+    /// The cluster whose log is served.
+    #[cfg(feature = "cluster")]
+    #[setters(into, strip_option)]
+    pub cluster: Option<Cluster>,
+}
+
+/// A cluster: a log that many nodes serve, over NATS `JetStream`.
+///
+/// # Examples
+///
+/// ```
+/// use ringlog_server::{Cluster, Config};
+///
+/// let urls = ["nats://10.0.0.1", "nats://10.0.0.2", "nats://10.0.0.3"];
+/// let config = Config::default().with_cluster(Cluster::new(urls, "orders"));
+/// assert_eq!(config.cluster.unwrap().replicas, 3);
+/// ```
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
+pub struct Cluster {
+    /// Addresses of NATS servers, as `nats://host:port` or `tls://host:port`.
+    pub urls: Vec<String>,
+    /// Name of the log: letters, digits, `-` and `_`.
+    pub log: String,
+    /// Whether the log's stream is made if it is missing.
+    pub create: bool,
+    /// Servers that keep a copy of a new stream: 3 or 5. With 1, the stream is as safe as one disk.
+    pub replicas: usize,
+    /// Maximum size of a new stream, in bytes.
+    pub max_bytes: u64,
+    /// File with the credentials of a NATS user.
+    #[setters(into, strip_option)]
+    pub creds: Option<PathBuf>,
+    /// File with the certificates of authorities that NATS servers are trusted by.
+    #[setters(into, strip_option)]
+    pub ca: Option<PathBuf>,
+    /// Address of the monitor of a NATS server, by which its syncing is checked.
+    #[setters(into, strip_option)]
+    pub monitor: Option<String>,
+}
+
+#[cfg(feature = "cluster")]
+impl Cluster {
+    /// The cluster at these addresses, with a log of this name.
+    pub fn new(urls: impl IntoIterator<Item = impl Into<String>>, log: impl Into<String>) -> Self {
+        Self {
+            urls: urls.into_iter().map(Into::into).collect(),
+            log: log.into(),
+            create: false,
+            replicas: 3,
+            max_bytes: 10 << 30,
+            creds: None,
+            ca: None,
+            monitor: None,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.log.is_empty() || self.log.len() > 64 || !self.log.chars().all(is_name) {
+            return Err("--log must have 1 to 64 letters, digits, - or _".into());
+        }
+        if ![1, 3, 5].contains(&self.replicas) {
+            return Err(format!("--cluster-replicas is {}: must be 1, 3 or 5", self.replicas));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -148,6 +217,8 @@ impl Default for Config {
             cors_origin: Vec::new(),
             max_tickets: 10_000,
             ticket_ttl: Duration::from_secs(30),
+            #[cfg(feature = "cluster")]
+            cluster: None,
         }
     }
 }
@@ -220,6 +291,13 @@ impl Config {
                 "--memory cannot be used with --adopt or --new-incarnation, which are about a data folder"
                     .into(),
             );
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
+            if self.memory || self.adopt || self.new_incarnation {
+                return Err("--cluster cannot be used with --memory, --adopt or --new-incarnation".into());
+            }
         }
         if self.adopt && self.new_incarnation {
             return Err(

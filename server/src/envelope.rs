@@ -81,6 +81,12 @@ impl Push {
         Ok(Self { owned, _share: share })
     }
 
+    /// The body, as it was sent.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn text(&self) -> &str {
+        self.owned.borrow_owner()
+    }
+
     /// How many changes it has.
     pub(crate) fn len(&self) -> usize {
         self.owned.borrow_dependent().changes.len()

@@ -75,6 +75,12 @@ impl History {
         Self { log, reader, base_seq, echoes: echoes.cloned(), places: Places::new() }
     }
 
+    /// Whether the number of a cursor is that of a place.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_place(cursor: Cursor) -> bool {
+        cursor.seq >= FIRST_PLACE
+    }
+
     /// Where a reader stands that goes on with `cursor`. A bare 0 is that of a reader that has seen
     /// nothing: it begins with the first event of this log, whatever its seq.
     pub(crate) fn locate(&self, cursor: Cursor) -> Position {

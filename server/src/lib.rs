@@ -37,6 +37,8 @@ mod app;
 mod applier;
 mod auth;
 mod cli;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod command;
 mod conditions;
 mod config;
@@ -62,6 +64,8 @@ mod tickets;
 
 pub use cli::{Cli, Serve};
 pub use command::{Command, CommandError};
+#[cfg(feature = "cluster")]
+pub use config::Cluster;
 pub use config::{Config, Token};
 pub use server::{Run, ServerError, run};
 pub use store::StoreError;

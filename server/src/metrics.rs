@@ -1,5 +1,7 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 
+#[cfg(feature = "cluster")]
+use crate::cluster::Verdict;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -97,6 +99,12 @@ struct Request {
     status: u16,
 }
 
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Frame {
+    verdict: &'static str,
+}
+
 /// What is timed, by name: how many of each there were, and their quantiles in seconds.
 type Latencies = [(&'static str, u64, [f64; QUANTILES.len()]); 4];
 
@@ -110,6 +118,10 @@ pub(crate) struct Metrics {
     requests: Family<Request, Counter>,
     commits: Counter,
     committed_changes: Counter,
+    #[cfg(feature = "cluster")]
+    frames: Family<Frame, Counter>,
+    #[cfg(feature = "cluster")]
+    retransmissions: Counter,
     push: Latency,
     pull: Latency,
     commit: Latency,
@@ -125,6 +137,10 @@ impl Metrics {
             requests: Family::default(),
             commits: Counter::default(),
             committed_changes: Counter::default(),
+            #[cfg(feature = "cluster")]
+            frames: Family::default(),
+            #[cfg(feature = "cluster")]
+            retransmissions: Counter::default(),
             push: Latency::new(),
             pull: Latency::new(),
             commit: Latency::new(),
@@ -151,6 +167,18 @@ impl Metrics {
         self.commit.record(since.elapsed());
         self.commits.inc();
         self.committed_changes.inc_by(changes as u64);
+    }
+
+    /// A frame of the stream was judged.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn decided(&self, verdict: Verdict) {
+        self.frames.get_or_create(&Frame { verdict: verdict.as_str() }).inc();
+    }
+
+    /// So many frames of this node were sent again.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn retransmitted(&self, frames: usize) {
+        self.retransmissions.inc_by(frames as u64);
     }
 
     /// The events up to `seq` are about to be appended.
@@ -218,6 +246,15 @@ impl Metrics {
             "Changes in these transactions",
             self.committed_changes.clone(),
         );
+        #[cfg(feature = "cluster")]
+        {
+            registry.register("frames", "Frames of the cluster's stream, by verdict", self.frames.clone());
+            registry.register(
+                "frames_retransmitted",
+                "Frames of this node that were sent again",
+                self.retransmissions.clone(),
+            );
+        }
         let moment = Moment { log, gauges: gauges.into(), latencies: self.latencies() };
         registry.register_collector(Box::new(moment));
         let mut text = String::new();

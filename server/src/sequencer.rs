@@ -31,6 +31,15 @@ pub(crate) enum Refused {
     Busy,
     /// The store takes nothing at present, for this reason. Nothing was applied.
     ReadOnly(Arc<str>),
+    /// The stream of the cluster stores nothing at present, for this reason. Nothing was applied.
+    #[cfg(feature = "cluster")]
+    NoQuorum(Arc<str>),
+    /// The stream of the cluster is full. Nothing was applied.
+    #[cfg(feature = "cluster")]
+    LogFull(Arc<str>),
+    /// This node was behind the others for too long. Nothing was applied.
+    #[cfg(feature = "cluster")]
+    Stale,
     /// The applier has ended, or ended meanwhile. Whether anything was applied is not known.
     Ended,
 }
@@ -114,6 +123,12 @@ impl Sequencer {
 }
 
 impl Groups {
+    /// The queue alone, for what makes its own groups.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn into_jobs(self) -> mpsc::Receiver<Job> {
+        self.jobs
+    }
+
     /// Waits for a request, and takes what else waits, up to the size of a group. None once no
     /// request can come any more.
     pub(crate) fn next(&mut self) -> Option<Vec<Job>> {

@@ -3,6 +3,10 @@
 use crate::app::App;
 use crate::applier::Applier;
 use crate::auth::Access;
+#[cfg(feature = "cluster")]
+use crate::cluster::{self, ClusterStatus, Started};
+#[cfg(feature = "cluster")]
+use crate::config::Cluster;
 use crate::config::Config;
 use crate::connection::{Connections, RESERVE, accept};
 use crate::echo::Echoes;
@@ -47,6 +51,10 @@ pub enum ServerError {
     /// The store cannot be used. Nothing that was stored is changed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The cluster cannot be used as configured.
+    #[cfg(feature = "cluster")]
+    #[error("{0}")]
+    Cluster(String),
     /// The listener has no address.
     #[error("cannot listen: {0}")]
     Listen(io::Error),
@@ -237,13 +245,17 @@ impl Serving {
         let stopping = &connections.stopping;
         let snapshots =
             Arc::new(SnapshotCache::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age));
-        let Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed } = opened;
+        #[cfg(feature = "cluster")]
+        let cluster = opened.cluster;
+        let Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed, .. } = opened;
         let history = Arc::new(History::new(&log, &reader, base_seq, echoes.as_ref()));
         let app = Arc::new(App {
             snapshots: Arc::clone(&snapshots),
             access: Arc::new(Access::new(&config)),
             live: Arc::new(Live::new(&log, &history, echoes.as_ref(), &config, stopping)),
             history,
+            #[cfg(feature = "cluster")]
+            cluster,
             echoes,
             connections: Arc::clone(&connections.permits),
             pushing: Pushing::new(config.max_pushing),
@@ -320,14 +332,50 @@ struct Opened {
     sequencer: Sequencer,
     applier: Option<JoinHandle<()>>,
     failed: CancellationToken,
+    #[cfg(feature = "cluster")]
+    cluster: Option<Arc<ClusterStatus>>,
 }
 
+/// Opens the store, or that of a node with its cluster.
 async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerError> {
-    let builder = ChangeLog::builder()
-        .capacity(config.capacity)
-        .op_id_capacity(config.op_ids)
-        .max_bytes(config.window_bytes as u64)
-        .max_push_changes(config.max_changes().0);
+    #[cfg(feature = "cluster")]
+    if let Some(cluster) = &config.cluster {
+        return open_node(config, cluster, metrics).await;
+    }
+    open_alone(config, metrics).await
+}
+
+#[cfg(feature = "cluster")]
+async fn open_node(
+    config: &Config,
+    cluster: &Cluster,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, ServerError> {
+    let stream = cluster::connect(config, cluster).await?;
+    let node = cluster::open(config, &stream, metrics).await?;
+    let (sequencer, groups) = sequencer();
+    let failed = CancellationToken::new();
+    let started = node.start(stream, groups, failed.clone()).await.map_err(ServerError::Thread)?;
+    let Started { log, reader, echoes, status, applier } = started;
+    tokio::select! {
+        () = status.caught_up() => {}
+        () = failed.cancelled() => return Err(ServerError::Failed),
+    }
+    Ok(Opened {
+        log,
+        base_seq: 0,
+        disk: Some(Arc::clone(&reader)),
+        reader,
+        echoes,
+        sequencer,
+        applier: Some(applier),
+        failed,
+        cluster: Some(status),
+    })
+}
+
+async fn open_alone(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerError> {
+    let builder = builder(config).max_push_changes(config.max_changes().0);
     let (store, reader, disk, log): (Box<dyn Store>, Arc<dyn Reader>, _, _) = if config.memory {
         let (store, reader, log) = memory::open(config, builder)?;
         (Box::new(store), reader, None, log)
@@ -352,16 +400,42 @@ async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerE
     } else {
         (Sequencer::direct(applier.direct(failed.clone())), None)
     };
-    Ok(Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed })
+    Ok(Opened {
+        log,
+        base_seq,
+        reader,
+        disk,
+        echoes,
+        sequencer,
+        applier,
+        failed,
+        #[cfg(feature = "cluster")]
+        cluster: None,
+    })
+}
+
+/// A log of the configured measures.
+pub(crate) fn builder(config: &Config) -> Builder {
+    ChangeLog::builder()
+        .capacity(config.capacity)
+        .op_id_capacity(config.op_ids)
+        .max_bytes(config.window_bytes as u64)
 }
 
 /// Opens the store on a thread that the runtime does not wait for: asked to stop meanwhile, the
 /// process just ends.
 async fn open_disk(config: Config, builder: Builder) -> Result<disk::Opened, ServerError> {
+    on_thread(move || disk::open(&config, builder)).await
+}
+
+/// Opens something on a thread that the runtime does not wait for.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, ServerError> {
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new()
         .name("open".into())
-        .spawn(move || drop(tell.send(disk::open(&config, builder))))
+        .spawn(move || drop(tell.send(open())))
         .map_err(ServerError::Thread)?;
     let opened =
         told.await.map_err(|_| ServerError::Thread(io::Error::other("opening the store panicked")))?;

@@ -5,6 +5,7 @@
 
 mod check;
 mod ci;
+mod cluster;
 mod faults;
 mod fuzz;
 mod loom;
@@ -27,6 +28,8 @@ Usage: cargo xtask VERB
   mutants [PATHS]                    small changes of the code that no test sees (cargo-mutants)
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
+  cluster [storm] [--minutes N]      a storm of kills, stops and pauses over a cluster (10 minutes)
+  cluster up [--debug]               three NATS servers and three nodes to try, until Ctrl-C
   package                            features, oldest compiler and dependencies, licences, API, package contents
   instructions                       counts the instructions of each operation against its budget (valgrind)
   speed [--json] [FILTER]            the table of targets, measured (two minutes; wants a quiet machine)
@@ -56,6 +59,7 @@ fn dispatch(args: &[String]) -> Result<(), String> {
         "mutants" => mutants::run(rest),
         "fuzz" => fuzz::run(rest),
         "sanitize" => no_more(rest).and_then(|()| sanitize::run()),
+        "cluster" => cluster::run(rest),
         "package" => no_more(rest).and_then(|()| package::run()),
         "instructions" => no_more(rest).and_then(|()| valgrind::instructions()),
         "speed" => speed::run(rest),

@@ -211,7 +211,7 @@ async fn run(plan: Plan) -> Met {
             Ok(_) => continue,
             Err(Refused::ReadOnly(_)) => met = Met::Refused,
             Err(Refused::Ended) => met = Met::Unknown,
-            Err(Refused::Busy) => panic!("{plan:?}: nobody else pushes"),
+            Err(refused) => panic!("{plan:?}: {refused:?}"),
         }
         // A push that was refused shows in no read, one whose outcome is unknown not yet.
         assert_eq!(stored(&reader), folded(&log), "{plan:?}");

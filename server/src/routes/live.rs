@@ -35,6 +35,10 @@ pub(super) async fn subscribe(
     let start = last.transpose()?.or(given);
     let wanted = Wanted { filter: params.filter()?, full: params.wants_full_history()? };
     drop(params);
+    #[cfg(feature = "cluster")]
+    if let Some(start) = start {
+        app.reach(start).await?;
+    }
     Subscriber::new(&app.live, start, wanted).await
 }
 

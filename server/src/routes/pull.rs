@@ -37,6 +37,8 @@ pub(super) async fn pull(
     };
     let wait = params.wait(app.config.max_wait)?;
     drop(params);
+    #[cfg(feature = "cluster")]
+    app.reach(start).await?;
 
     let mut since = Instant::now();
     let deadline = tokio::time::Instant::now() + wait;

@@ -51,6 +51,27 @@ pub enum StoreError {
         /// The highest seq that was committed.
         seen: u64,
     },
+    /// It is the store of a node of a cluster, and `--cluster` is not given.
+    #[error(
+        "{} belongs to a cluster: start with --cluster, or make a backup of it and restore that, which makes another log",
+        .0.display()
+    )]
+    Node(PathBuf),
+    /// It has a log of its own, or that of another cluster.
+    #[error(
+        "{} holds log {kept}, and the cluster's log is {cluster}: give an empty folder as --data", path.display()
+    )]
+    OtherCluster {
+        /// Which file.
+        path: PathBuf,
+        /// Its incarnation.
+        kept: ringlog::Incarnation,
+        /// That of the cluster.
+        cluster: ringlog::Incarnation,
+    },
+    /// It has events that are not of a stream.
+    #[error("the store in {} has events of its own: give an empty folder as --data", .0.display())]
+    NotNode(PathBuf),
     /// A store is there where one is to be made.
     #[error("{} is there already: restore into a folder without a store", .0.display())]
     Exists(PathBuf),

@@ -4,7 +4,7 @@ use super::{Answer, Rows, fold, snapshot};
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A small generator of numbers, the same ones each time.
@@ -80,6 +80,9 @@ pub fn note(acknowledged: &mut Acknowledged, request: &Value, answer: &Value) {
     }
 }
 
+/// Told the last seq once all is pushed.
+pub type Until = tokio::sync::watch::Receiver<Option<u64>>;
+
 /// A replica that some client keeps.
 #[derive(Default)]
 pub struct Replica {
@@ -126,13 +129,21 @@ impl Replica {
     }
 
     /// Follows until the seq is reached, over whatever this replica is a client of.
-    pub async fn follow(mut self, server: &str, until: tokio::sync::watch::Receiver<Option<u64>>) -> Self {
+    pub async fn follow(self, server: &str, until: Until) -> Self {
+        self.follow_any(&[server.to_owned()], Random(1), until).await
+    }
+
+    /// Follows until the seq is reached, each request and each stream at any of these servers.
+    pub async fn follow_any(mut self, servers: &[String], mut random: Random, until: Until) -> Self {
         while until.borrow().is_none_or(|last| self.last_seq < last) {
+            let server = &servers[random.below(servers.len())];
+            let stays = Duration::from_millis(100 + random.below(2000) as u64);
+            let stays = if servers.len() == 1 { super::HANG * 60 } else { stays };
             let went_on = match self.kind {
                 "pull" => self.pull(server, "").await,
                 "long poll" => self.pull(server, "&wait=0.3").await,
-                "sse" => self.sse(server, &until).await,
-                "ws" => self.ws(server, &until).await,
+                "sse" => self.sse(server, &until, stays).await,
+                "ws" => self.ws(server, &until, stays).await,
                 kind => panic!("no client {kind}"),
             };
             if went_on.is_none() {
@@ -161,8 +172,9 @@ impl Replica {
         if is_empty && more.is_empty() { None } else { Some(()) }
     }
 
-    /// Server-sent events until the connection breaks.
-    async fn sse(&mut self, server: &str, until: &tokio::sync::watch::Receiver<Option<u64>>) -> Option<()> {
+    /// Server-sent events until the connection breaks, or for a time.
+    async fn sse(&mut self, server: &str, until: &Until, stays: Duration) -> Option<()> {
+        let start = Instant::now();
         let mut request = reqwest::Client::new().get(format!("{server}/api/sync/live?since=0"));
         if let Some(token) = &self.token {
             request = request.header("Last-Event-ID", token);
@@ -172,7 +184,7 @@ impl Replica {
             return None;
         }
         let mut stream = Sse::new(answer);
-        while until.borrow().is_none_or(|last| self.last_seq < last) {
+        while start.elapsed() < stays && until.borrow().is_none_or(|last| self.last_seq < last) {
             let event = tokio::time::timeout(Duration::from_millis(500), stream.next()).await;
             let Ok(event) = event else { continue };
             let event = event?;
@@ -188,11 +200,12 @@ impl Replica {
         Some(())
     }
 
-    /// A WebSocket until it breaks.
-    async fn ws(&mut self, server: &str, until: &tokio::sync::watch::Receiver<Option<u64>>) -> Option<()> {
+    /// A WebSocket until it breaks, or for a time.
+    async fn ws(&mut self, server: &str, until: &Until, stays: Duration) -> Option<()> {
+        let start = Instant::now();
         let url = format!("{}/api/sync/ws?{}", server.replace("http", "ws"), self.place());
         let (mut socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
-        while until.borrow().is_none_or(|last| self.last_seq < last) {
+        while start.elapsed() < stays && until.borrow().is_none_or(|last| self.last_seq < last) {
             let message = tokio::time::timeout(Duration::from_millis(500), socket.next()).await;
             let Ok(message) = message else { continue };
             let Message::Text(text) = message?.ok()? else { continue };

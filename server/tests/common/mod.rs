@@ -10,7 +10,10 @@
 
 pub mod browser;
 pub mod clients;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod history;
+pub mod nats;
 pub mod process;
 pub mod relay;
 pub mod server;

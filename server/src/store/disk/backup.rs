@@ -10,13 +10,18 @@ use super::folder::Folder;
 use super::identity::{Identity, Watermark};
 use super::open::{fill, now_millis, verify, with_moment};
 use super::snapshot::{DiskSnapshot, as_io};
+#[cfg(feature = "cluster")]
+use super::store::DiskReader;
 use super::tables::kind_from_byte;
 use super::transaction::Transaction;
+#[cfg(feature = "cluster")]
+use crate::cluster::{Link, Sent, Session};
 use crate::store::{Snapshot, StoreError};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use redb::{ReadableTable, WriteTransaction};
+use ringlog::Incarnation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -54,6 +59,10 @@ enum Line<'a> {
     OpId(u64, Option<Cow<'a, str>>, Cow<'a, str>, Option<u64>),
     /// Of the history: seq, timestamp, kind, entity, row id.
     Latest(u64, u64, u8, Cow<'a, str>, Cow<'a, str>),
+    /// Of a node: position, hash (its upper and its lower half), last seq.
+    Link(u64, u64, u64, u64),
+    /// Of a node: session, number and position of its last frame.
+    Session(u64, u64, u64),
     End(BackupSummary),
 }
 
@@ -119,6 +128,16 @@ fn write_lines(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSu
         let (timestamp, kind, entity, row_id) = change.value();
         lines.write(&Line::Latest(seq.value(), timestamp, kind, entity.into(), row_id.into()))?;
         summary.latest += 1;
+    }
+    #[cfg(feature = "cluster")]
+    if let Some(frames) = moment.frames() {
+        for (position, link) in frames.links().map_err(as_io)? {
+            let (upper, lower) = ((link.hash >> 64) as u64, link.hash as u64);
+            lines.write(&Line::Link(position, upper, lower, link.last_seq))?;
+        }
+        for (session, sent) in frames.sessions().map_err(as_io)? {
+            lines.write(&Line::Session(session.0, sent.n, sent.position))?;
+        }
     }
     lines.write(&Line::End(summary))?;
     let encoder = lines.out.into_inner().map_err(stdio::IntoInnerError::into_error)?;
@@ -262,7 +281,7 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
     }
     let mut summary = BackupSummary::default();
     let path = folder.restoring_path();
-    fill(&path, |transaction| {
+    fill(&path, Incarnation::random(), |transaction| {
         summary = restore_into(file, transaction)?;
         Ok(summary.last_seq)
     })?;
@@ -271,6 +290,50 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
     Watermark::clear(folder.path())?;
     folder.name_store(&path)?;
     Ok(summary)
+}
+
+/// Makes the store of a node of a snapshot, in place of the one that the node may have.
+///
+/// # Errors
+/// [`StoreError`] if the snapshot is not whole. What the folder has stays then.
+#[cfg(feature = "cluster")]
+pub(crate) fn restore_node(file: &Path, data: &Path, incarnation: Incarnation) -> Result<(), StoreError> {
+    let folder = Folder::lock(data)?;
+    let path = folder.new_path();
+    fill(&path, incarnation, |transaction| {
+        let summary = restore_into(file, transaction)?;
+        let mut tables = super::frames::Tables::open(transaction).map_err(|error| failed(file, error))?;
+        read_backup(&self::open(file)?, file, |line| {
+            let written = match line {
+                Line::Link(position, upper, lower, last_seq) => {
+                    let hash = u128::from(upper) << 64 | u128::from(lower);
+                    tables.insert_link(position, Link { hash, last_seq })
+                }
+                Line::Session(session, n, position) => {
+                    tables.insert_session(Session(session), Sent { n, position })
+                }
+                _ => Ok(()),
+            };
+            written.map_err(|error| failed(file, error))
+        })?;
+        Ok(summary.last_seq)
+    })?;
+    verify(&path, 64 << 20, |_| Ok(Ok(())))?;
+    Watermark::clear(folder.path())?;
+    folder.name_store(&path)
+}
+
+/// Writes a snapshot of a node to a file, in place of an older one. Returns its position.
+///
+/// # Errors
+/// Those of the store, and of the file.
+#[cfg(feature = "cluster")]
+pub(crate) fn write_node_snapshot(reader: &DiskReader, to: &Path) -> Result<u64, StoreError> {
+    let moment = reader.moment()?;
+    let file = private().create(true).truncate(true).write(true).open(to).map_err(|source| io(to, source))?;
+    write_backup(&moment, file).map_err(|source| io(to, source))?;
+    let position = moment.frames().map_or(Ok(0), super::frames::Frames::position);
+    position.map_err(|error| failed(to, error))
 }
 
 fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSummary, StoreError> {
@@ -292,7 +355,8 @@ fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSum
                 tables.history.insert(seq, (timestamp, kind, &*entity, &*row_id))?;
             }
             Line::Backup { oldest_compacted_seq, .. } => oldest_compacted = oldest_compacted_seq,
-            Line::End(_) => {}
+            // Of a node: see `restore_node`. A log that is restored has left its cluster.
+            Line::Link(..) | Line::Session(..) | Line::End(_) => {}
         }
         Ok(())
     };
@@ -383,6 +447,10 @@ impl Counter {
                 self.check(*seq, None)?;
                 kind_from_byte(*kind).ok_or("a change of an unknown kind")?;
             }
+            Line::Link(_, _, _, last_seq) if *last_seq > self.counted.last_seq => {
+                return Err(format!("a link of seq {last_seq}, after the last"));
+            }
+            Line::Link(..) | Line::Session(..) => {}
             Line::End(end) if *end != self.counted => {
                 return Err(format!("it says {end:?}, and there are {:?}", self.counted));
             }

@@ -7,11 +7,12 @@
 //! | `rows` | entity, row id | seq of its last change, data |
 //! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
 //! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |
-//!
 //! | `history` | seq | timestamp, kind, entity, row id; the latest change of each row, unless it is in the window |
 //! | `history_by_entity` | entity, seq | nothing; the same changes |
 //! | `deleted` | entity, row id | seq of the delete that is its latest change |
 //! | `tombstones` | seq | timestamp; the same deletes |
+//! | `links` | position in the stream | hash of the frames up to there, last seq; nodes of a cluster only |
+//! | `sessions` | session | number and position of its last frame; nodes only |
 //!
 //! This is format 3. Format 2 has no `history` and what follows it. Format 1 has no `identity`
 //! either, and a table `op_ids` without fingerprints. Both are converted when they are opened.
@@ -38,6 +39,8 @@
 mod backup;
 mod files;
 mod folder;
+#[cfg(feature = "cluster")]
+mod frames;
 mod identity;
 mod open;
 mod overlay;
@@ -48,9 +51,17 @@ mod transaction;
 
 pub use backup::BackupSummary;
 pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, write_file};
+#[cfg(feature = "cluster")]
+pub(crate) use backup::{restore_node, write_node_snapshot};
+#[cfg(feature = "cluster")]
+pub(crate) use frames::Sync;
+#[cfg(feature = "cluster")]
+pub(crate) use open::open_node;
 #[cfg(test)]
 pub(crate) use open::open_with;
 pub(crate) use open::{Opened, open};
 pub(crate) use store::DiskReader;
+#[cfg(feature = "cluster")]
+pub(crate) use store::DiskStore;
 #[cfg(test)]
 pub(crate) use store::Opener;

@@ -5,17 +5,19 @@ use super::folder::{Folder, StoreFile, empty_file, has_store, store_in, warn_of_
 use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::snapshot::DiskSnapshot;
-use super::store::{DiskReader, DiskStore, Opener, standing};
+use super::store::{DiskReader, DiskStore, Handle, Opener, standing};
 use super::tables::{
-    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, FORMATS, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, MARK_KEY,
-    META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte,
+    EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, FORMATS, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, LINKS_NAME,
+    MARK_KEY, META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte,
 };
 use super::transaction::Transaction;
+#[cfg(feature = "cluster")]
+use crate::cluster::{Machine, Memory};
 use crate::config::Config;
 use crate::crash;
 use crate::store::StoreError;
 use redb::{
-    ConcurrencyMode, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
+    ConcurrencyMode, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle,
     WriteTransaction,
 };
 use ringlog::{Builder, Change, ChangeLog, Fingerprint, Incarnation};
@@ -32,13 +34,46 @@ pub(crate) type Opened = (DiskStore, Arc<DiskReader>, ChangeLog);
 /// Opens the store in the configured folder, or makes one if there is none, and restores the log
 /// from it.
 pub(crate) fn open(config: &Config, log: Builder) -> Result<Opened, StoreError> {
+    open_with(config, log, opener(config))
+}
+
+fn opener(config: &Config) -> Opener {
     let cache = cache_size(config);
-    let opener = move |path: &Path| builder(cache / 2).open(path);
-    open_with(config, log, Box::new(opener))
+    Box::new(move |path: &Path| builder(cache / 2).open(path))
+}
+
+/// Opens the store of a node, whose log is that of its cluster.
+#[cfg(feature = "cluster")]
+pub(crate) fn open_node(
+    config: &Config,
+    log: Builder,
+    node: (Incarnation, Memory),
+) -> Result<(Opened, Machine), StoreError> {
+    let (incarnation, memory) = node;
+    let cache = cache_size(config);
+    // The file alone: redb leaves out syncs only where no other process reads.
+    let opener = move |path: &Path| Database::builder().set_cache_size(cache).open(path);
+    let parts = open_as(config, log, Box::new(opener), Some(incarnation))?;
+    let (store, _, log) = &parts;
+    let machine = super::frames::load(store, node)?;
+    if machine.is_none() && log.last_seq() > 0 {
+        return Err(StoreError::NotNode(config.data.clone()));
+    }
+    Ok((parts, machine.unwrap_or_else(|| Machine::new(incarnation, memory))))
 }
 
 /// As [`open`], with a given way to open the file for writing.
 pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result<Opened, StoreError> {
+    open_as(config, log, opener, None)
+}
+
+/// Opens a store of its own, or that of a node, whose cluster's log has this incarnation.
+fn open_as(
+    config: &Config,
+    log: Builder,
+    opener: Opener,
+    cluster: Option<Incarnation>,
+) -> Result<Opened, StoreError> {
     // A mistyped name would be adopted as an empty log.
     if config.adopt && !has_store(&store_in(&config.data))? {
         return Err(missing(&store_in(&config.data)));
@@ -46,12 +81,12 @@ pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result
     let folder = Folder::lock(&config.data)?;
     let path = folder.store();
     if !folder.has_store()? {
-        make(&folder)?;
+        make(&folder, cluster.unwrap_or_else(Incarnation::random))?;
     }
     warn_of_others(&path);
     let marks = Marks::read(folder.path())?;
     let found = verify(&path, cache_size(config), |transaction| {
-        Reader { transaction, path: &path }.read(config, &marks, log)
+        Reader { transaction, path: &path, cluster }.read(config, &marks, log)
     })?;
     crash::point("verified");
     let database = opener(&path).map_err(|error| failed(&path, error))?;
@@ -66,10 +101,16 @@ pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result
         crash::point("settled");
     }
     watermark.settle(last_seq, &marks)?;
-    let reader =
-        builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?;
+    let database = Arc::new(database);
+    let handle = match cluster {
+        #[cfg(feature = "cluster")]
+        Some(_) => Handle::Shared(Arc::clone(&database)),
+        _ => Handle::Own(
+            builder(cache_size(config) / 2).open_read_only(&path).map_err(|error| failed(&path, error))?,
+        ),
+    };
     let file = StoreFile::open(&path)?;
-    let reader = Arc::new(DiskReader::new(path, reader));
+    let reader = Arc::new(DiskReader::new(path, handle));
     let parts = (Arc::clone(&reader), folder, file);
     let (_, window) = standing(&database, reader.path()).map_err(|error| failed(reader.path(), error))?;
     let store = DiskStore::new(parts, (database, opener), watermark, window, config);
@@ -126,13 +167,13 @@ fn check_format(transaction: &ReadTransaction, path: &Path) -> Result<(), StoreE
     Err(StoreError::Format { path: path.to_owned(), found, expected: FORMAT })
 }
 
-/// Makes an empty store with an incarnation of its own.
-fn make(folder: &Folder) -> Result<(), StoreError> {
+/// Makes an empty store of this incarnation.
+fn make(folder: &Folder, incarnation: Incarnation) -> Result<(), StoreError> {
     folder.check_restored()?;
     // Of a store that is gone; they say nothing about this one.
     Watermark::clear(folder.path())?;
     let path = folder.new_path();
-    fill(&path, |_| Ok(0))?;
+    fill(&path, incarnation, |_| Ok(0))?;
     crash::point("made");
     folder.name_store(&path)?;
     crash::point("renamed");
@@ -143,10 +184,11 @@ fn make(folder: &Folder) -> Result<(), StoreError> {
 /// any error nothing stays.
 pub(super) fn fill(
     path: &Path,
+    incarnation: Incarnation,
     contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
 ) -> Result<(), StoreError> {
     empty_file(path)?;
-    let filled = fill_at(path, contents);
+    let filled = fill_at(path, incarnation, contents);
     if filled.is_err() {
         let _ = std::fs::remove_file(path);
     }
@@ -155,6 +197,7 @@ pub(super) fn fill(
 
 fn fill_at(
     path: &Path,
+    incarnation: Incarnation,
     contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
 ) -> Result<(), StoreError> {
     const CACHE: usize = 64 << 20;
@@ -173,7 +216,7 @@ fn fill_at(
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
-            meta.insert(INCARNATION_KEY, &Incarnation::random().to_bytes()[..])?;
+            meta.insert(INCARNATION_KEY, &incarnation.to_bytes()[..])?;
             meta.insert(LAST_SEQ_KEY, &last_seq.to_be_bytes()[..])?;
             meta.insert(IDENTITY_KEY, &identity.to_bytes()[..])?;
         }
@@ -274,6 +317,8 @@ fn convert_op_ids(transaction: &WriteTransaction) -> Result<(), redb::Error> {
 struct Reader<'a> {
     transaction: ReadTransaction,
     path: &'a Path,
+    /// The incarnation of the cluster's log, if it is the store of a node.
+    cluster: Option<Incarnation>,
 }
 
 impl Reader<'_> {
@@ -314,7 +359,14 @@ impl Reader<'_> {
         origin: Origin,
         last_seq: u64,
     ) -> Result<Incarnation, StoreError> {
-        let store = self.path.display();
+        let (store, path) = (self.path.display(), self.path.to_owned());
+        match self.cluster {
+            // A copy of it is as good, and so is an old one: the stream has the rest.
+            Some(cluster) if cluster == kept => return Ok(kept),
+            Some(cluster) => return Err(StoreError::OtherCluster { path, kept, cluster }),
+            None if self.is_node() => return Err(StoreError::Node(path)),
+            None => {}
+        }
         let new = || Incarnation::random();
         Ok(match origin {
             Origin::Older { seen } if config.adopt => {
@@ -340,6 +392,13 @@ impl Reader<'_> {
             }
             Origin::Same => kept,
         })
+    }
+
+    /// Whether it is the store of a node.
+    fn is_node(&self) -> bool {
+        self.transaction
+            .list_tables()
+            .is_ok_and(|mut tables| tables.any(|table| TableHandle::name(&table) == LINKS_NAME))
     }
 
     /// A log with the events.

@@ -1,6 +1,8 @@
 //! The store as it was at one moment.
 
 use super::files::failed;
+#[cfg(feature = "cluster")]
+use super::frames::Frames;
 use super::tables::{
     DELETE, DELETED, EVENTS, EntityKey, EventValue, FORMAT, FORMAT_1, FORMAT_KEY, HISTORY, HISTORY_BY_ENTITY,
     HistoryValue, INCARNATION_KEY, LAST_SEQ_KEY, META, OP_IDS, OP_IDS_1, OpIdValue, OpIdValue1, ROWS, RowKey,
@@ -30,6 +32,9 @@ struct Tables {
     op_ids: OpIds,
     /// None before format 3.
     history: Option<History>,
+    /// Of a node.
+    #[cfg(feature = "cluster")]
+    frames: Option<Frames>,
     incarnation: Incarnation,
     last_seq: u64,
 }
@@ -72,6 +77,8 @@ impl DiskSnapshot {
                 _ => OpIds::Format2(transaction.open_table(OP_IDS)?),
             },
             history: (format >= FORMAT).then(history).transpose()?,
+            #[cfg(feature = "cluster")]
+            frames: Frames::open(transaction)?,
             incarnation: Incarnation::from_bytes(incarnation.ok_or_else(|| missing(INCARNATION_KEY))?),
             last_seq: u64::from_be_bytes(last_seq.ok_or_else(|| missing(LAST_SEQ_KEY))?),
         };
@@ -95,6 +102,12 @@ impl DiskSnapshot {
     pub(super) fn history(&self) -> Option<(&ReadOnlyTable<u64, HistoryValue>, u64)> {
         let history = self.tables.history.as_ref()?;
         Some((&history.changes, history.oldest_compacted_seq))
+    }
+
+    /// What a node keeps of its stream.
+    #[cfg(feature = "cluster")]
+    pub(super) fn frames(&self) -> Option<&Frames> {
+        self.tables.frames.as_ref()
     }
 
     /// [`Snapshot::changes`]: those in the history, then those in the window.

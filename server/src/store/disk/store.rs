@@ -31,10 +31,10 @@ const PROBE_FILE: &str = "ringlog.probe";
 /// How a file is opened for writing, without making one.
 pub(crate) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
 
-/// Takes snapshots, through a handle of its own.
+/// Takes snapshots.
 pub(crate) struct DiskReader {
     path: PathBuf,
-    reader: ReadOnlyDatabase,
+    handle: Handle,
     /// The snapshot that is served while the store's handle is being replaced: no transaction can
     /// begin then.
     held: Mutex<Option<DiskSnapshot>>,
@@ -42,11 +42,20 @@ pub(crate) struct DiskReader {
     pub(crate) backups: Arc<Semaphore>,
 }
 
+/// What snapshots are read through.
+pub(super) enum Handle {
+    /// A handle of its own: what it finds is on disk.
+    Own(ReadOnlyDatabase),
+    /// The store's: what it finds may be in memory only. In a cluster the stream keeps it.
+    #[cfg(feature = "cluster")]
+    Shared(Arc<Database>),
+}
+
 /// Commits to the file, which is closed when this is dropped.
 pub(crate) struct DiskStore {
     reader: Arc<DiskReader>,
     /// None after a failure, until it is opened again.
-    database: Option<Database>,
+    database: Option<Arc<Database>>,
     opener: Opener,
     watermark: Watermark,
     bounds: Bounds,
@@ -57,12 +66,18 @@ pub(crate) struct DiskStore {
 }
 
 impl DiskReader {
-    pub(super) fn new(path: PathBuf, reader: ReadOnlyDatabase) -> Self {
-        Self { path, reader, held: Mutex::default(), backups: Arc::new(Semaphore::new(1)) }
+    pub(super) fn new(path: PathBuf, handle: Handle) -> Self {
+        Self { path, handle, held: Mutex::default(), backups: Arc::new(Semaphore::new(1)) }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The data folder.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
     }
 
     /// The store as of the last commit.
@@ -87,7 +102,12 @@ impl DiskReader {
     }
 
     fn begin(&self) -> Result<DiskSnapshot, StoreError> {
-        let transaction = self.reader.begin_read().map_err(|error| failed(&self.path, error))?;
+        let transaction = match &self.handle {
+            Handle::Own(database) => database.begin_read(),
+            #[cfg(feature = "cluster")]
+            Handle::Shared(database) => database.begin_read(),
+        };
+        let transaction = transaction.map_err(|error| failed(&self.path, error))?;
         DiskSnapshot::new(&transaction, &self.path).map_err(|error| failed(&self.path, error))
     }
 
@@ -116,7 +136,7 @@ impl Reader for DiskReader {
 impl DiskStore {
     pub(super) fn new(
         (reader, folder, file): (Arc<DiskReader>, Folder, StoreFile),
-        (database, opener): (Database, Opener),
+        (database, opener): (Arc<Database>, Opener),
         watermark: Watermark,
         window: Window,
         config: &Config,
@@ -137,11 +157,22 @@ impl DiskStore {
         first_seq: u64,
         claims: &[&PushClaim<'_>],
     ) -> Result<(WriteTransaction, u64), redb::Error> {
-        let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+        let database = Arc::clone(self.database()?);
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
-        let mut tables = Transaction::open(&transaction)?;
+        let last_seq = self.write(&transaction, first_seq, claims)?;
+        Ok((transaction, last_seq))
+    }
+
+    /// Writes claims into a transaction. Returns their last seq.
+    pub(super) fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        first_seq: u64,
+        claims: &[&PushClaim<'_>],
+    ) -> Result<u64, redb::Error> {
+        let mut tables = Transaction::open(transaction)?;
         let (mut seq, mut now) = (first_seq, 0);
         for claim in claims {
             tables.write(&mut self.window, seq, claim)?;
@@ -150,8 +181,17 @@ impl DiskStore {
             crash::point("claim_written");
         }
         tables.finish(&mut self.window, seq - 1, now, &self.bounds)?;
-        drop(tables);
-        Ok((transaction, seq - 1))
+        Ok(seq - 1)
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn path(&self) -> &Path {
+        self.reader.path()
+    }
+
+    /// The file, open for writing.
+    pub(super) fn database(&self) -> Result<&Arc<Database>, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
     }
 
     /// Opens the file anew. Readers go on as if nothing had happened.
@@ -165,13 +205,13 @@ impl DiskStore {
         let database = (self.opener)(path).map_err(|error| failed(path, error))?;
         let (last_seq, window) = standing(&database, path).map_err(|error| failed(path, error))?;
         self.window = window;
-        self.database = Some(database);
+        self.database = Some(Arc::new(database));
         self.reader.release();
         Ok(last_seq)
     }
 
     /// Notes that everything up to `last_seq` is on disk.
-    fn committed(&mut self, last_seq: u64) {
+    pub(super) fn committed(&mut self, last_seq: u64) {
         self.watermark.note(last_seq);
         crash::point("marked");
     }
@@ -194,8 +234,7 @@ impl Store for DiskStore {
 
     fn row(&self, entity: &str, row_id: &str) -> Result<RowState, StoreError> {
         let read = || -> Result<RowState, redb::Error> {
-            let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-            let row = database.begin_read()?.open_table(ROWS)?.get((entity, row_id))?;
+            let row = self.database()?.begin_read()?.open_table(ROWS)?.get((entity, row_id))?;
             Ok(row.map_or_else(RowState::default, |row| {
                 let (seq, data) = row.value();
                 row_state(seq, data)

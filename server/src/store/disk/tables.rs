@@ -59,6 +59,9 @@ pub(super) const OP_IDS: TableDefinition<'_, u64, OpIdValue> = TableDefinition::
 pub(super) type OpIdValue1 = (Option<&'static str>, &'static str);
 pub(super) const OP_IDS_1: TableDefinition<'_, u64, OpIdValue1> = TableDefinition::new("op_ids");
 
+/// The name of a table that only the store of a node has.
+pub(super) const LINKS_NAME: &str = "links";
+
 /// Makes all tables, empty.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(META)?;

@@ -1,0 +1,141 @@
+//! The keeper: makes snapshots, and removes from the stream what two of them cover.
+//!
+//! A snapshot is a backup of a node's store with its position. A node whose position the stream
+//! does not have any more, a new one above all, starts with the latest and goes on in the stream.
+//! Each node may make one; two nodes that do so at a time make two good ones. The latest two are
+//! kept, so that one that cannot be read harms nothing; the stream keeps what follows the older.
+
+use super::engine::{Engine, EngineError, Extent, Snapshots};
+use super::frame::Claim;
+use crate::store::StoreError;
+use crate::store::disk::{self, DiskReader};
+use ringlog::Incarnation;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The interval at which the stream's size is looked at, and a random part more, so that one node
+/// is the first.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A snapshot is due when so large a part of the stream is used.
+const USED: u64 = 4;
+
+/// Snapshots that are kept.
+const KEPT: usize = 2;
+
+/// The file of a snapshot on its way.
+const FILE: &str = "ringlog.snapshot";
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the stream begins at position {0}, and there is no snapshot that reaches it")]
+    None(u64),
+}
+
+/// Makes snapshots of a node for as long as it runs.
+pub(crate) struct Keeper<E> {
+    pub(crate) engine: Arc<E>,
+    pub(crate) reader: Arc<DiskReader>,
+    pub(crate) applied: watch::Receiver<Claim>,
+    /// The position of the latest snapshot that is known.
+    pub(crate) latest: Arc<AtomicU64>,
+}
+
+impl<E: Engine + Snapshots> Keeper<E> {
+    pub(crate) async fn run(self) {
+        loop {
+            let random = Duration::from_millis(getrandom::u64().unwrap_or(0) % INTERVAL.as_millis() as u64);
+            tokio::time::sleep(INTERVAL + random).await;
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "no snapshot was made; trying again");
+            }
+        }
+    }
+
+    /// Makes a snapshot if one is due.
+    async fn look(&self) -> Result<(), SnapshotError> {
+        let Extent { bytes, max_bytes, .. } = self.engine.extent().await?;
+        let positions = self.engine.list().await?;
+        let latest = positions.last().copied().unwrap_or(0);
+        self.latest.store(latest, Ordering::Relaxed);
+        if bytes >= max_bytes / USED && self.applied.borrow().position > latest {
+            self.make().await?;
+            self.tidy().await?;
+        }
+        Ok(())
+    }
+
+    async fn make(&self) -> Result<(), SnapshotError> {
+        let file = self.reader.folder().join(FILE);
+        let (reader, to) = (Arc::clone(&self.reader), file.clone());
+        let position = blocking(move || disk::write_node_snapshot(&reader, &to)).await?;
+        self.engine.put(position, &file).await?;
+        let _ = tokio::fs::remove_file(&file).await;
+        tracing::info!(position, "made a snapshot");
+        Ok(())
+    }
+
+    /// Removes old snapshots, and what the stream has before those that are kept.
+    async fn tidy(&self) -> Result<(), SnapshotError> {
+        let mut positions = self.engine.list().await?;
+        self.latest.store(positions.last().copied().unwrap_or(0), Ordering::Relaxed);
+        let kept = positions.split_off(positions.len().saturating_sub(KEPT));
+        for position in positions {
+            self.engine.delete(position).await?;
+        }
+        if let [oldest, _] = *kept {
+            self.engine.purge_below(oldest + 1).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the store of a node anew from the latest snapshot that is whole and reaches the stream.
+pub(crate) async fn load(
+    engine: &impl Snapshots,
+    (data, incarnation): (&Path, Incarnation),
+    first: u64,
+) -> Result<(), SnapshotError> {
+    let positions = engine.list().await?;
+    let reach = positions.into_iter().rev().filter(|position| position + 1 >= first);
+    let mut failed = None;
+    for position in reach {
+        match load_one(engine, (data, incarnation), position).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, position, "a snapshot cannot be used; trying the one before");
+                failed = Some(error);
+            }
+        }
+    }
+    Err(failed.unwrap_or(SnapshotError::None(first)))
+}
+
+async fn load_one(
+    engine: &impl Snapshots,
+    (data, incarnation): (&Path, Incarnation),
+    position: u64,
+) -> Result<(), SnapshotError> {
+    let file = data.join(FILE);
+    engine.get(position, &file).await?;
+    let (from, data) = (file.clone(), data.to_owned());
+    blocking(move || disk::restore_node(&from, &data, incarnation)).await?;
+    let _ = tokio::fs::remove_file(&file).await;
+    tracing::info!(position, "started with a snapshot");
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, SnapshotError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| EngineError(error.to_string()))??)
+}

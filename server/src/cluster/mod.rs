@@ -1,0 +1,291 @@
+//! Many nodes that serve one log.
+//!
+//! Nodes agree by a stream that is kept elsewhere, by NATS `JetStream`: its servers give all
+//! messages one order and keep each on a quorum of disks. A node *frames* the pushes that it takes
+//! and publishes the frames; it applies all frames, its own and those of others, in the order of
+//! the stream and by the same rules. So the state of a node is a function of the stream up to a
+//! position, and all nodes have the same log: the same incarnation, the same seqs, the same bytes.
+//! A push is answered when its frame is applied.
+//!
+//! ```text
+//! routes → queue → node ──publish──→ stream ──→ tail → applier → log, store
+//!                    ↑─────────── verdicts, responses ────┘
+//! ```
+//!
+//! - [`engine`]: the stream, as the rest sees it; [`nats`] is the real one.
+//! - [`frame`]: a message.
+//! - [`machine`]: which frames are applied, and why an operation is applied once.
+//! - [`publisher`]: frames whose verdict is not known, sent again until it is.
+//! - [`node`]: the task around the publisher.
+//! - [`keeper`]: snapshots, and what they make of the stream superfluous.
+//! - [`tail`]: the frames in order. [`apply`]: what is done with each, wherever it stops.
+
+mod apply;
+mod engine;
+mod frame;
+mod keeper;
+mod machine;
+mod nats;
+mod node;
+mod publisher;
+#[cfg(test)]
+mod simulation;
+mod tail;
+
+pub(crate) use frame::Session;
+pub(crate) use machine::{Link, Machine, Memory, Sent, Step, Verdict};
+
+use crate::config::{Cluster, Config};
+use crate::echo::Echoes;
+use crate::metrics::{Gauge, Metrics};
+use crate::sequencer::Groups;
+use crate::server::{ServerError, builder, on_thread};
+use crate::store::disk::{self, DiskReader, DiskStore};
+use apply::NodeApplier;
+use engine::{Engine, Extent, Snapshots};
+use frame::Claim;
+use keeper::Keeper;
+use nats::{NatsOptions, NatsStream, StreamFacts};
+use node::{Freshness, Node};
+use ringlog::{ChangeLog, Incarnation};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tail::{Tail, verify};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The most frames that wait to be applied.
+const MAX_FRAMES: usize = 256;
+
+/// The wait before the stream is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How a node stands to its cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterStatus {
+    freshness: Arc<Freshness>,
+    applied: watch::Receiver<Claim>,
+    /// The last position of the stream that is known.
+    last: Arc<AtomicU64>,
+    /// That at the start.
+    last_at_start: u64,
+    /// The position of the latest snapshot that is known.
+    latest_snapshot: Arc<AtomicU64>,
+}
+
+impl ClusterStatus {
+    /// Waits until the node has applied what the stream had when it started.
+    pub(crate) async fn caught_up(&self) {
+        let mut applied = self.applied.clone();
+        // An error means that the applier has ended, which is told in another way.
+        let _ = applied.wait_for(|claim| claim.position >= self.last_at_start).await;
+    }
+
+    /// Waits until the node has applied all that was acknowledged anywhere before this call: a
+    /// frame came back that it made after it.
+    pub(crate) async fn is_fresh(&self) {
+        let since = Instant::now();
+        let mut applied = self.applied.clone();
+        while self.freshness.stale_for() > since.elapsed() && applied.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn gauges(&self) -> [Gauge; 4] {
+        let position = self.applied.borrow().position;
+        let lag = self.last.load(Ordering::Relaxed).saturating_sub(position);
+        [
+            ("cluster_position", "Position in the stream up to which frames are applied", position),
+            ("cluster_lag", "Frames of the stream that are not applied yet", lag),
+            (
+                "cluster_snapshot_position",
+                "Position of the latest snapshot",
+                self.latest_snapshot.load(Ordering::Relaxed),
+            ),
+            (
+                "cluster_stale_seconds",
+                "What this node serves may be so old",
+                self.freshness.stale_for().as_secs(),
+            ),
+        ]
+    }
+}
+
+/// A node whose store is open.
+pub(crate) struct Opened {
+    log: Arc<ChangeLog>,
+    store: DiskStore,
+    reader: Arc<DiskReader>,
+    echoes: Option<Arc<Echoes>>,
+    machine: Machine,
+    memory: Memory,
+    time: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+}
+
+/// A node that runs.
+pub(crate) struct Started {
+    pub(crate) log: Arc<ChangeLog>,
+    pub(crate) reader: Arc<DiskReader>,
+    pub(crate) echoes: Option<Arc<Echoes>>,
+    pub(crate) status: Arc<ClusterStatus>,
+    pub(crate) applier: JoinHandle<()>,
+}
+
+/// Connects to the log's stream. Waits for servers that do not answer.
+pub(crate) async fn connect(config: &Config, cluster: &Cluster) -> Result<NatsStream, ServerError> {
+    let options = NatsOptions {
+        urls: cluster.urls.clone(),
+        log: cluster.log.clone(),
+        replicas: cluster.replicas,
+        allow_one_replica: cluster.replicas == 1,
+        max_bytes: cluster.max_bytes,
+        max_frame: config.max_body.max(frame::MAX_REQUESTS) + frame::OVERHEAD,
+        credentials: cluster.creds.clone(),
+        ca: cluster.ca.clone(),
+        create: cluster.create,
+        monitor: cluster.monitor.clone(),
+    };
+    let facts = StreamFacts {
+        format: frame::FORMAT.into(),
+        incarnation: Incarnation::random(),
+        op_ids: config.op_ids as u64,
+        capacity: config.capacity as u64,
+        window_bytes: config.window_bytes as u64,
+    };
+    NatsStream::open(options, facts).await.map_err(|error| ServerError::Cluster(error.to_string()))
+}
+
+/// Opens the store of a node. If the stream does not reach back to its position, it is made anew
+/// from a snapshot.
+pub(crate) async fn open(
+    config: &Config,
+    stream: &NatsStream,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, ServerError> {
+    let first = extent(stream).await.first;
+    let opened = open_store(config, stream, metrics).await?;
+    if first <= opened.machine.position() + 1 {
+        return Ok(opened);
+    }
+    // The file is closed before it is replaced.
+    drop(opened);
+    let log = (&*config.data, stream.facts().incarnation);
+    keeper::load(stream, log, first).await.map_err(|error| ServerError::Cluster(error.to_string()))?;
+    open_store(config, stream, metrics).await
+}
+
+async fn open_store(
+    config: &Config,
+    stream: &NatsStream,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, ServerError> {
+    let time = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&time);
+    let most = config.capacity.min(config.op_ids);
+    let builder = builder(config).max_push_changes(most).clock(move || clock.load(Ordering::Relaxed));
+    let memory = Memory::of_op_ids(config.op_ids as u64);
+    let (incarnation, node_config) = (stream.facts().incarnation, config.clone());
+    let open = move || disk::open_node(&node_config, builder, (incarnation, memory));
+    let ((store, reader, log), machine) = on_thread(open).await?;
+    let verified = verify(stream, machine.position(), |frame| machine.has_last(frame)).await;
+    verified.map_err(|error| ServerError::Cluster(error.to_string()))?;
+    let echoes = config.echo.then(|| reader.echoes(config.op_ids)).transpose()?.map(Arc::new);
+    let (log, metrics) = (Arc::new(log), Arc::clone(metrics));
+    Ok(Opened { log, store, reader, echoes, machine, memory, time, metrics })
+}
+
+impl Opened {
+    /// Starts the node. It ends when no push can come any more; if it ends for another reason, it
+    /// cancels `failed`.
+    pub(crate) async fn start(
+        self,
+        stream: NatsStream,
+        groups: Groups,
+        failed: CancellationToken,
+    ) -> io::Result<Started> {
+        let Self { log, store, reader, echoes, machine, memory, time, metrics } = self;
+        let stream = Arc::new(stream);
+        let extent = extent(&*stream).await;
+        let (frames, to_apply) = mpsc::channel(MAX_FRAMES);
+        let (tell_decided, decided) = mpsc::unbounded_channel();
+        let (claim, position) = watch::channel(machine.claim());
+        let last = Arc::new(AtomicU64::new(extent.last));
+        let freshness = Arc::new(Freshness::new());
+        let keeper = Keeper {
+            engine: Arc::clone(&stream),
+            reader: Arc::clone(&reader),
+            applied: position.clone(),
+            latest: Arc::default(),
+        };
+        let latest_snapshot = Arc::clone(&keeper.latest);
+        let tail = Tail::new(Arc::clone(&stream), machine.position() + 1, frames, Arc::clone(&last));
+        let node = Node::new(
+            stream,
+            groups.into_jobs(),
+            (decided, position.clone()),
+            Arc::clone(&freshness),
+            Arc::clone(&metrics),
+        );
+        let applier = NodeApplier {
+            log: Arc::clone(&log),
+            store,
+            machine,
+            memory,
+            metrics,
+            echoes: echoes.clone(),
+            time,
+            decided: tell_decided,
+            claim,
+        };
+        let status =
+            ClusterStatus { freshness, applied: position, last, last_at_start: extent.last, latest_snapshot };
+        let applier_failed = failed.clone();
+        let applier = std::thread::Builder::new().name("applier".into()).spawn(move || {
+            // Cancelled if it panics as well.
+            let failing = applier_failed.drop_guard();
+            match applier.run(to_apply) {
+                Ok(()) => drop(failing.disarm()),
+                Err(error) => tracing::error!(%error, "this node cannot go on"),
+            }
+        });
+        let applier = applier?;
+        tokio::spawn(run(node, tail, keeper, failed));
+        Ok(Started { log, reader, echoes, status: Arc::new(status), applier })
+    }
+}
+
+/// Where the stream ends. Waits until it can be known.
+async fn extent(stream: &impl Engine) -> Extent {
+    loop {
+        match stream.extent().await {
+            Ok(extent) => return extent,
+            Err(error) => tracing::warn!(%error, "waiting for the stream"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Runs a node until it ends; with the tail the applier ends as well.
+async fn run<E: Engine + Snapshots>(
+    node: Node<E>,
+    tail: Tail<E>,
+    keeper: Keeper<E>,
+    failed: CancellationToken,
+) {
+    let error: Box<dyn std::error::Error + Send> = tokio::select! {
+        ended = node.run() => match ended {
+            Ok(()) => return,
+            Err(diverged) => Box::new(diverged),
+        },
+        ended = tail.run() => match ended {
+            Ok(()) => return,
+            Err(error) => Box::new(error),
+        },
+        () = keeper.run() => return,
+        () = failed.cancelled() => return,
+    };
+    tracing::error!(%error, "this node cannot go on");
+    failed.cancel();
+}

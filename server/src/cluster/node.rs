@@ -1,0 +1,292 @@
+//! The driver of the publisher: makes frames of pushes, sends them, and answers.
+
+use super::apply::Decided;
+use super::engine::{Engine, PublishError};
+use super::frame::{Claim, Session};
+use super::publisher::{Decision, Publisher};
+use crate::envelope::Push;
+use crate::metrics::Metrics;
+use crate::sequencer::{Answer, Job, Refused};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use ringlog::PushResponse;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+
+/// The most requests that wait for a frame; more of them wait in the queue before.
+const MAX_WAITING: usize = 4096;
+
+/// A request is refused that got into no frame for so long.
+const UNFRAMED: Duration = Duration::from_secs(3);
+
+/// A request whose frame is undecided for so long is answered that its outcome is not known.
+const UNDECIDED: Duration = Duration::from_secs(15);
+
+/// The interval of frames of an idle node.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A push, until it is answered.
+pub(crate) struct Request {
+    push: Push,
+    answer: Option<Answer>,
+    since: Duration,
+}
+
+impl AsRef<str> for Request {
+    fn as_ref(&self) -> &str {
+        self.push.text()
+    }
+}
+
+impl Request {
+    fn answer(&mut self, response: Result<PushResponse, Refused>) {
+        if let Some(answer) = self.answer.take() {
+            // A client that does not wait any more can push again.
+            let _ = answer.send(response);
+        }
+    }
+}
+
+/// How fresh a node is, by a clock of its own: the time since it made the newest of its frames that
+/// came back.
+#[derive(Debug)]
+pub(crate) struct Freshness {
+    start: Instant,
+    /// Milliseconds since the start.
+    made_at: AtomicU64,
+}
+
+impl Freshness {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), made_at: AtomicU64::new(0) }
+    }
+
+    /// What it serves is at most so old.
+    pub(crate) fn stale_for(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.made_at.load(Ordering::Relaxed)))
+    }
+
+    fn note(&self, made_at: Duration) {
+        self.made_at.fetch_max(made_at.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Why frames are not stored at present.
+enum Trouble {
+    Full(Arc<str>),
+    Other(Arc<str>),
+}
+
+type Sending = BoxFuture<'static, (Session, u64, Result<u64, PublishError>)>;
+
+pub(crate) struct Node<E> {
+    engine: Arc<E>,
+    publisher: Publisher<Request>,
+    jobs: mpsc::Receiver<Job>,
+    waiting: VecDeque<Request>,
+    decided: mpsc::UnboundedReceiver<Decided>,
+    claim: watch::Receiver<Claim>,
+    sending: FuturesUnordered<Sending>,
+    trouble: Option<Trouble>,
+    freshness: Arc<Freshness>,
+    metrics: Arc<Metrics>,
+    /// When a frame was made last.
+    framed_at: Duration,
+}
+
+/// The stream is not the one that this node has applied.
+#[derive(Debug, thiserror::Error)]
+#[error("DIVERGED: the stream has other frames than this node has applied")]
+pub(crate) struct Diverged;
+
+impl<E: Engine> Node<E> {
+    pub(crate) fn new(
+        engine: Arc<E>,
+        jobs: mpsc::Receiver<Job>,
+        (decided, claim): (mpsc::UnboundedReceiver<Decided>, watch::Receiver<Claim>),
+        freshness: Arc<Freshness>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            engine,
+            publisher: Publisher::new(new_session()),
+            jobs,
+            waiting: VecDeque::new(),
+            decided,
+            claim,
+            sending: FuturesUnordered::new(),
+            trouble: None,
+            freshness,
+            metrics,
+            framed_at: Duration::ZERO,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.freshness.start.elapsed()
+    }
+
+    /// Runs until no push can come any more, and all are answered.
+    ///
+    /// # Errors
+    /// The node must not go on.
+    pub(crate) async fn run(mut self) -> Result<(), Diverged> {
+        let mut is_open = true;
+        while is_open || !self.is_done() {
+            self.make_frames();
+            let deadline = tokio::time::Instant::from_std(self.freshness.start + self.next_timer());
+            tokio::select! {
+                job = self.jobs.recv(), if is_open && self.waiting.len() < MAX_WAITING => match job {
+                    Some(job) => self.take(job),
+                    None => is_open = false,
+                },
+                Some(decided) = self.decided.recv() => self.on_decided(decided)?,
+                Some((session, n, result)) = self.sending.next() => self.on_sent(session, n, result)?,
+                () = tokio::time::sleep_until(deadline) => self.on_timer(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to be answered.
+    fn is_done(&mut self) -> bool {
+        self.waiting.is_empty()
+            && self.publisher.made_before(Duration::MAX).all(|request| request.answer.is_none())
+    }
+
+    /// Takes a push, and what else waits in the queue.
+    fn take(&mut self, job: Job) {
+        let mut next = Some(job);
+        while let Some(Job { push, answer }) = next {
+            self.waiting.push_back(Request { push, answer: Some(answer), since: self.now() });
+            next = if self.waiting.len() < MAX_WAITING { self.jobs.try_recv().ok() } else { None };
+        }
+    }
+
+    fn make_frames(&mut self) {
+        while !self.waiting.is_empty() && self.publisher.has_room() {
+            self.make_frame();
+        }
+    }
+
+    fn make_frame(&mut self) {
+        let (claim, now) = (*self.claim.borrow(), self.now());
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let (n, bytes) = self.publisher.frame(&mut self.waiting, claim, millis, now);
+        self.framed_at = now;
+        self.send(n, bytes);
+    }
+
+    fn send(&mut self, n: u64, bytes: Bytes) {
+        let (engine, session) = (Arc::clone(&self.engine), self.publisher.session());
+        self.sending.push(Box::pin(async move { (session, n, engine.publish(bytes).await) }));
+    }
+
+    fn on_sent(
+        &mut self,
+        session: Session,
+        n: u64,
+        result: Result<u64, PublishError>,
+    ) -> Result<(), Diverged> {
+        match result {
+            Ok(position) => {
+                self.trouble = None;
+                return if self.publisher.stored(session, n, position) { Ok(()) } else { Err(Diverged) };
+            }
+            Err(error @ PublishError::Full(_)) => {
+                self.trouble = Some(Trouble::Full(error.to_string().into()));
+                self.on_refused(session, n);
+            }
+            Err(error @ PublishError::Refused(_)) => {
+                self.trouble = Some(Trouble::Other(error.to_string().into()));
+                self.on_refused(session, n);
+            }
+            Err(error @ PublishError::Unknown(_)) => {
+                self.trouble = Some(Trouble::Other(error.to_string().into()));
+                self.publisher.not_stored();
+            }
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self, session: Session, n: u64) {
+        for mut request in self.publisher.refused(session, n, new_session()) {
+            request.answer(Err(self.refusal()));
+        }
+    }
+
+    fn on_decided(&mut self, decided: Decided) -> Result<(), Diverged> {
+        let Decided { session, n, verdict, responses } = decided;
+        match self.publisher.decided((session, n, verdict), new_session()) {
+            Decision::None => {}
+            Decision::Applied(requests, made_at) => {
+                self.freshness.note(made_at);
+                for (mut request, response) in requests.into_iter().zip(responses) {
+                    request.answer(Ok(response));
+                }
+            }
+            Decision::Stale(requests) => {
+                for mut request in requests {
+                    request.answer(Err(Refused::Stale));
+                }
+            }
+            Decision::Diverged => return Err(Diverged),
+        }
+        Ok(())
+    }
+
+    fn next_timer(&self) -> Duration {
+        let timers = [
+            Some(self.framed_at + TICK),
+            self.publisher.due(),
+            self.waiting.front().map(|request| request.since + UNFRAMED),
+        ];
+        timers.into_iter().flatten().min().unwrap_or_default()
+    }
+
+    fn on_timer(&mut self) {
+        let now = self.now();
+        if self.publisher.due().is_some_and(|due| due <= now) {
+            let frames = self.publisher.resend(now);
+            self.metrics.retransmitted(frames.len());
+            for (n, bytes) in frames {
+                self.send(n, bytes);
+            }
+        }
+        if now >= self.framed_at + TICK {
+            // With frames that are not decided, a tick would not come back sooner.
+            if self.publisher.is_idle() {
+                self.make_frame();
+            }
+            self.framed_at = now;
+        }
+        while self.waiting.front().is_some_and(|request| request.since + UNFRAMED <= now) {
+            let refused = self.refusal();
+            if let Some(mut request) = self.waiting.pop_front() {
+                request.answer(Err(refused));
+            }
+        }
+        for request in self.publisher.made_before(now.saturating_sub(UNDECIDED)) {
+            request.answer(Err(Refused::Ended));
+        }
+    }
+
+    fn refusal(&self) -> Refused {
+        match &self.trouble {
+            Some(Trouble::Full(why)) => Refused::LogFull(Arc::clone(why)),
+            Some(Trouble::Other(why)) => Refused::NoQuorum(Arc::clone(why)),
+            None => Refused::NoQuorum("the stream does not answer".into()),
+        }
+    }
+}
+
+fn new_session() -> Session {
+    let random =
+        getrandom::u64().unwrap_or_else(|error| unreachable!("the system has random numbers: {error}"));
+    Session(random)
+}
