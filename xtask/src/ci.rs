@@ -23,7 +23,6 @@ pub(crate) fn run() -> Result<(), String> {
     cargo("test --package ringlog --all-features --lib")?;
     cargo("test --package ringlog --all-features --doc")?;
     cargo("test --package ringlog --all-features --test stream --test compacted")?;
-    cargo("test --package ringlog-server --features cluster --lib cluster:: -- --skip nats")?;
     cargo("build --release --package ringlog --examples")?;
     cargo("run --release --package ringlog-replay")?;
     for example in ["follow", "async_follow"] {

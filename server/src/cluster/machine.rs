@@ -11,8 +11,8 @@
 //! 2. P ≥ *p*, or C is not the hash at P: [`Foreign`](Verdict::Foreign). Its node has seen another
 //!    stream: this one was rolled back, or restored from a copy.
 //! 3. More seqs are given after P, up to the last request of the frame, than op ids are remembered:
-//!    *Stale*. An operation of it may have been applied and forgotten. Those that its other requests
-//!    get count by the most changes that their bytes can hold.
+//!    *Stale*. An operation of it may have been applied and forgotten. Those that its other
+//!    requests get count by the most changes that their bytes can hold.
 //! 4. n is not above the session's last: [`Duplicate`](Verdict::Duplicate), it was decided.
 //! 5. The session is unknown and n is not 1: [`Unknown`](Verdict::Unknown).
 //! 6. n is not the session's last + 1: [`Gap`](Verdict::Gap), one before it is missing.

@@ -25,6 +25,8 @@ mod engine;
 mod frame;
 mod keeper;
 mod machine;
+#[cfg(test)]
+mod model;
 mod nats;
 mod node;
 mod publisher;

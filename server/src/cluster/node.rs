@@ -35,6 +35,9 @@ pub(crate) struct Request {
     push: Push,
     answer: Option<Answer>,
     since: Duration,
+    /// That of the moment at which it was taken: an operation that was not known then may be
+    /// applied, and forgotten, before its frame is made.
+    claim: Claim,
 }
 
 impl AsRef<str> for Request {
@@ -161,9 +164,10 @@ impl<E: Engine> Node<E> {
 
     /// Takes a push, and what else waits in the queue.
     fn take(&mut self, job: Job) {
+        let (claim, since) = (*self.claim.borrow(), self.now());
         let mut next = Some(job);
         while let Some(Job { push, answer }) = next {
-            self.waiting.push_back(Request { push, answer: Some(answer), since: self.now() });
+            self.waiting.push_back(Request { push, answer: Some(answer), since, claim });
             next = if self.waiting.len() < MAX_WAITING { self.jobs.try_recv().ok() } else { None };
         }
     }
@@ -175,7 +179,9 @@ impl<E: Engine> Node<E> {
     }
 
     fn make_frame(&mut self) {
-        let (claim, now) = (*self.claim.borrow(), self.now());
+        let now = self.now();
+        // Requests wait in the order in which they were taken: the first has the oldest claim.
+        let claim = self.waiting.front().map_or_else(|| *self.claim.borrow(), |request| request.claim);
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let (n, bytes) = self.publisher.frame(&mut self.waiting, claim, millis, now);
         self.framed_at = now;

@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// How many seeds `cargo test` runs.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 800;
 
 const MEMORY: Memory = Memory { positions: 32, op_ids: 64 };
 
@@ -33,7 +33,7 @@ const FAULTY: u64 = 15_000;
 const HEALED: u64 = 60_000;
 
 const NODES: usize = 3;
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 6;
 
 /// The most requests that wait on a node.
 const MAX_WAITING: usize = 12;
@@ -45,6 +45,9 @@ const UNDECIDED: u64 = 6000;
 const PATIENCE: u64 = 8000;
 
 type Op = u32;
+
+/// Operations from this on have no op id: their clients push them once.
+const WITHOUT_ID: Op = 1 << 30;
 
 /// `SplitMix64`.
 struct Random(u64);
@@ -88,6 +91,8 @@ struct Rates {
     lose_answer: u64,
     impatient: u64,
     shares: u64,
+    without_ids: u64,
+    mute: u64,
     rolls_back: bool,
 }
 
@@ -107,6 +112,8 @@ impl Rates {
             lose_answer: random.rate(&[0, 200, 2000]),
             impatient: random.rate(&[0, 500, 3000]),
             shares: random.rate(&[0, 1000, 5000]),
+            without_ids: random.rate(&[0, 3000]),
+            mute: random.rate(&[0, 10, 40]),
             rolls_back: random.happens(1500),
         }
     }
@@ -144,7 +151,9 @@ impl State {
             }
             self.log.push(*op);
             let seq = self.log.len() as u64;
-            self.op_ids.push_back((*op, seq));
+            if *op < WITHOUT_ID {
+                self.op_ids.push_back((*op, seq));
+            }
             seqs.push((seq, false));
         }
         while self.op_ids.len() as u64 > MEMORY.op_ids {
@@ -190,6 +199,8 @@ struct Node {
     is_up: bool,
     /// It does nothing until then.
     paused_until: u64,
+    /// Nothing that it publishes arrives until then, though it reads.
+    mute_until: u64,
     state: State,
     kept: State,
     machine: Machine,
@@ -339,6 +350,7 @@ impl Simulation {
             life: 0,
             is_up: true,
             paused_until: 0,
+            mute_until: 0,
             kept: state.clone(),
             machine: machine.clone(),
             publisher: Publisher::new(Session(random.next())),
@@ -424,6 +436,10 @@ impl Simulation {
                 let until = self.now + self.random.below(15_000);
                 trace!(self, "node {index} stands still until {until}");
                 self.nodes[index].paused_until = until;
+            } else if self.random.happens(self.rates.mute) {
+                let until = self.now + self.random.below(6000);
+                trace!(self, "node {index} is mute until {until}");
+                self.nodes[index].mute_until = until;
             }
         }
         if self.random.happens(self.rates.stall) {
@@ -460,7 +476,7 @@ impl Simulation {
         self.rates = Rates::default();
         (self.stalled_until, self.full_until) = (0, 0);
         for index in 0..NODES {
-            self.nodes[index].paused_until = 0;
+            (self.nodes[index].paused_until, self.nodes[index].mute_until) = (0, 0);
             if !self.nodes[index].is_up || self.nodes[index].diverged {
                 self.start(index);
             }
@@ -515,6 +531,15 @@ impl Simulation {
             }
             return;
         }
+        if self.clients[client].ops[0] >= WITHOUT_ID {
+            let [attempt] = self.clients[client].attempts[..] else { return };
+            let attempt = &self.attempts[attempt];
+            if attempt.answer.is_some() || now >= attempt.at + PATIENCE {
+                self.clients[client].ops.clear();
+                self.clients[client].attempts.clear();
+            }
+            return;
+        }
         let Some(last) = self.clients[client].attempts.last() else { return };
         let last = &self.attempts[*last];
         let waits = last.answer.is_none() && now < last.at + PATIENCE;
@@ -534,13 +559,14 @@ impl Simulation {
     /// Begins a request: new operations, and perhaps some of the one before.
     fn begin(&mut self, client: usize) {
         let count = 1 + self.random.below(5) as Op;
-        let mut ops: Vec<Op> = (self.next_op..self.next_op + count).collect();
+        let first = if self.random.happens(self.rates.without_ids) { WITHOUT_ID } else { 0 } + self.next_op;
+        let mut ops: Vec<Op> = (first..first + count).collect();
         self.next_op += count;
         for op in &ops {
             self.known.insert(*op, Known { floor: self.last_acknowledged, ..Known::default() });
         }
-        if self.random.happens(self.rates.shares) {
-            ops.extend(self.clients[client].last_ops.first());
+        if first < WITHOUT_ID && self.random.happens(self.rates.shares) {
+            ops.extend(self.clients[client].last_ops.first().filter(|op| **op < WITHOUT_ID));
         }
         self.clients[client].ops = ops;
         self.attempt(client);
@@ -647,7 +673,7 @@ impl Simulation {
     fn send(&mut self, index: usize, n: u64, bytes: &Bytes) {
         let node = &self.nodes[index];
         let (life, session) = (node.life, node.publisher.session());
-        if self.random.happens(self.rates.drop) {
+        if self.now < node.mute_until || self.random.happens(self.rates.drop) {
             return;
         }
         let copies = 1 + u64::from(self.random.happens(self.rates.duplicate));
