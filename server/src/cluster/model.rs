@@ -126,7 +126,7 @@ impl Core {
         self.op_ids.iter().find(|(known, _)| *known == client).map(|(_, seq)| *seq)
     }
 
-    /// Applies the next frame: its verdict, and for each request its seq and whether it is a replay.
+    /// Applies the next frame: its verdict, and each request's seq and whether it is a replay.
     fn apply(&mut self, memory: Memory, bytes: &Bytes) -> (Verdict, Vec<(u64, bool)>) {
         let frame = Frame::decode(bytes).unwrap();
         let verdict = self.machine.decide(&frame);
