@@ -94,6 +94,11 @@ impl ClusterStatus {
         while self.freshness.stale_for() > since.elapsed() && applied.changed().await.is_ok() {}
     }
 
+    /// What this node serves is at most so old.
+    pub(crate) fn stale_for(&self) -> Duration {
+        self.freshness.stale_for()
+    }
+
     pub(crate) fn gauges(&self) -> [Gauge; 4] {
         let position = self.applied.borrow().position;
         let lag = self.last.load(Ordering::Relaxed).saturating_sub(position);
