@@ -18,6 +18,7 @@
 //! - [`publisher`]: frames whose verdict is not known, sent again until it is.
 //! - [`node`]: the task around the publisher.
 //! - [`keeper`]: snapshots, and what they make of the stream superfluous.
+//! - [`nodes`]: what nodes tell of themselves, for people.
 //! - [`tail`]: the frames in order. [`apply`]: what is done with each, wherever it stops.
 
 mod apply;
@@ -29,6 +30,7 @@ mod machine;
 mod model;
 mod nats;
 mod node;
+mod nodes;
 mod publisher;
 #[cfg(test)]
 mod simulation;
@@ -36,6 +38,7 @@ mod tail;
 
 pub(crate) use frame::Session;
 pub(crate) use machine::{Link, Machine, Memory, Sent, Step, Verdict};
+pub(crate) use nodes::{ClusterFigures, Nodes};
 
 use crate::config::{Cluster, Config};
 use crate::echo::Echoes;
@@ -49,6 +52,7 @@ use frame::Claim;
 use keeper::Keeper;
 use nats::{NatsOptions, NatsStream, StreamFacts};
 use node::{Freshness, Node};
+use nodes::Standing;
 use ringlog::{ChangeLog, Incarnation};
 use std::io;
 use std::sync::Arc;
@@ -76,6 +80,7 @@ pub(crate) struct ClusterStatus {
     last_at_start: u64,
     /// The position of the latest snapshot that is known.
     latest_snapshot: Arc<AtomicU64>,
+    nodes: Nodes,
 }
 
 impl ClusterStatus {
@@ -99,22 +104,31 @@ impl ClusterStatus {
         self.freshness.stale_for()
     }
 
-    pub(crate) fn gauges(&self) -> [Gauge; 4] {
+    fn standing(&self) -> Standing {
         let position = self.applied.borrow().position;
-        let lag = self.last.load(Ordering::Relaxed).saturating_sub(position);
+        // The end that is known may be older than the position.
+        let last = self.last.load(Ordering::Relaxed).max(position);
+        Standing { position, last, stale_for: self.stale_for() }
+    }
+
+    /// The cluster's nodes, for people.
+    pub(crate) fn figures(&self) -> ClusterFigures {
+        self.nodes.figures(self.standing(), Instant::now())
+    }
+
+    pub(crate) fn gauges(&self) -> [Gauge; 5] {
+        let Standing { position, last, stale_for } = self.standing();
+        let nodes = self.nodes.count(Instant::now()) as u64;
         [
             ("cluster_position", "Position in the stream up to which frames are applied", position),
-            ("cluster_lag", "Frames of the stream that are not applied yet", lag),
+            ("cluster_lag", "Frames of the stream that are not applied yet", last - position),
             (
                 "cluster_snapshot_position",
                 "Position of the latest snapshot",
                 self.latest_snapshot.load(Ordering::Relaxed),
             ),
-            (
-                "cluster_stale_seconds",
-                "What this node serves may be so old",
-                self.freshness.stale_for().as_secs(),
-            ),
+            ("cluster_stale_seconds", "What this node serves may be so old", stale_for.as_secs()),
+            ("cluster_nodes", "Nodes that were heard in the last 10 seconds, and this one", nodes),
         ]
     }
 }
@@ -209,6 +223,7 @@ impl Opened {
     pub(crate) async fn start(
         self,
         stream: NatsStream,
+        nodes: Nodes,
         groups: Groups,
         failed: CancellationToken,
     ) -> io::Result<Started> {
@@ -229,7 +244,7 @@ impl Opened {
         let latest_snapshot = Arc::clone(&keeper.latest);
         let tail = Tail::new(Arc::clone(&stream), machine.position() + 1, frames, Arc::clone(&last));
         let node = Node::new(
-            stream,
+            Arc::clone(&stream),
             groups.into_jobs(),
             (decided, position.clone()),
             Arc::clone(&freshness),
@@ -246,8 +261,14 @@ impl Opened {
             decided: tell_decided,
             claim,
         };
-        let status =
-            ClusterStatus { freshness, applied: position, last, last_at_start: extent.last, latest_snapshot };
+        let status = Arc::new(ClusterStatus {
+            freshness,
+            applied: position,
+            last,
+            last_at_start: extent.last,
+            latest_snapshot,
+            nodes,
+        });
         let applier_failed = failed.clone();
         let applier = std::thread::Builder::new().name("applier".into()).spawn(move || {
             // Cancelled if it panics as well.
@@ -258,8 +279,9 @@ impl Opened {
             }
         });
         let applier = applier?;
-        tokio::spawn(run(node, tail, keeper, failed));
-        Ok(Started { log, reader, echoes, status: Arc::new(status), applier })
+        let telling = nodes::run(stream, Arc::clone(&status));
+        tokio::spawn(run(node, tail, keeper, telling, failed));
+        Ok(Started { log, reader, echoes, status, applier })
     }
 }
 
@@ -279,6 +301,7 @@ async fn run<E: Engine + Snapshots>(
     node: Node<E>,
     tail: Tail<E>,
     keeper: Keeper<E>,
+    telling: impl Future<Output = ()>,
     failed: CancellationToken,
 ) {
     let error: Box<dyn std::error::Error + Send> = tokio::select! {
@@ -291,6 +314,7 @@ async fn run<E: Engine + Snapshots>(
             Err(error) => Box::new(error),
         },
         () = keeper.run() => return,
+        () = telling => return,
         () = failed.cancelled() => return,
     };
     tracing::error!(%error, "this node cannot go on");
