@@ -935,7 +935,8 @@ fn changes_whose_condition_does_not_hold_are_taken_out_and_the_others_are_applie
 fn a_replay_is_answered_as_a_claim_would_be_and_claims_nothing() {
     let log = ChangeLog::builder().op_id_capacity(3).build().unwrap();
     let operation = |id, row_id| Operation::new(Change::insert("Todo", row_id)).op_id(id);
-    let replay = |client, operations: &[Operation<'static>]| log.replay_operations(client, operations.to_vec());
+    let replay =
+        |client, operations: &[Operation<'static>]| log.replay_operations(client, operations.to_vec());
     let claim = |operations: &[Operation<'static>]| log.claim_operations(Some("phone"), operations.to_vec());
     let known = [operation("1", "a"), operation("2", "b")];
     claim(&known).unwrap().publish();
