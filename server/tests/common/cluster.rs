@@ -40,16 +40,18 @@ impl Cluster {
 
     /// Three nodes that are not started yet.
     pub fn of(nats: &Arc<NatsCluster>, log: &str, args: &str) -> Self {
+        Self::of_nodes(nats, log, 3, args)
+    }
+
+    /// So many nodes that are not started yet.
+    pub fn of_nodes(nats: &Arc<NatsCluster>, log: &str, count: usize, args: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (nats, log) = (Arc::clone(nats), log.to_owned());
         let mut cluster = Self { nats, nodes: Vec::new(), log, folder };
         // The servers have room for some streams of this size.
         let size = if args.contains("--cluster-max-bytes") { "" } else { "--cluster-max-bytes 100000000" };
         let args = format!("--cluster-create {size} {args}");
-        cluster.nodes = (0..3).map(|_| cluster.node(&args)).collect();
-        for node in 0..3 {
-            cluster.nodes[node] = cluster.node_in(&format!("node-{node}"), &args);
-        }
+        cluster.nodes = (0..count).map(|node| cluster.node_in(&format!("node-{node}"), &args)).collect();
         cluster
     }
 
