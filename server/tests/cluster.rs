@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "cluster/snapshots.rs"]
+mod snapshots;
 
 use common::clients::Random;
 use common::cluster::{Cluster, Trouble, attempt, metric, same_everywhere, seqs, servers, storm};
@@ -294,35 +296,6 @@ async fn a_node_that_lost_its_store_or_has_a_damaged_one_comes_back_with_the_sam
     std::fs::remove_dir_all(cluster.data(1)).unwrap();
     assert!(node.start(), "{}", node.said());
     assert_eq!(same_everywhere(&cluster.urls()).await.0, log);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_node_starts_with_a_snapshot_where_the_stream_begins_later() {
-    let Some(cluster) = Cluster::start("--cluster-max-bytes 2000000") else { return };
-    let (client, urls) = (reqwest::Client::new(), cluster.urls());
-    let (mut pushed, mut positions) = (0, BTreeSet::new());
-    let start = Instant::now();
-    // The stream loses its beginning with the second snapshot.
-    while positions.len() < 3 {
-        assert!(start.elapsed() < HANG, "snapshots at {positions:?} only: {}", cluster.said());
-        let mut request = one(&pushed.to_string());
-        request["changes"][0]["data"] = json!("x".repeat(6_000));
-        attempt(&client, &urls[pushed % 3], &request, HANG).await.unwrap();
-        pushed += 1;
-        positions.insert(metric(&urls[pushed % 3], "cluster_snapshot_position").await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let node = &cluster.nodes[2];
-    assert!(node.stop());
-    std::fs::remove_dir_all(cluster.data(2)).unwrap();
-    assert!(node.start(), "{}", node.said());
-    assert!(node.said().contains("started with a snapshot"), "{}", node.said());
-    // What was pushed before the snapshot is known.
-    let mut repeated = one("0");
-    repeated["changes"][0]["data"] = json!("x".repeat(6_000));
-    let answer = attempt(&client, &urls[2], &repeated, HANG).await.unwrap();
-    assert_eq!(seqs(&answer), [1]);
-    assert_eq!(same_everywhere(&urls).await.0.len(), pushed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

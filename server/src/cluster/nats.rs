@@ -36,6 +36,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
@@ -78,6 +80,8 @@ pub(crate) struct NatsStream {
     names: Names,
     facts: StreamFacts,
     replicas: usize,
+    /// Whether it was said that there are snapshots of others.
+    is_warned: Arc<AtomicBool>,
 }
 
 /// What a log is called on the servers.

@@ -10,6 +10,7 @@ use ringlog::Incarnation;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -163,7 +164,7 @@ impl NatsStream {
         let found = find_or_make(&api, &config, options.create).await?;
         let facts = check_stream(&found, &config, &options, &wanted)?;
         let replicas = found.config.num_replicas;
-        Ok(Self { client, api, names, facts, replicas })
+        Ok(Self { client, api, names, facts, replicas, is_warned: Arc::default() })
     }
 }
 

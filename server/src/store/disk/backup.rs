@@ -295,7 +295,8 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
 /// Makes the store of a node of a snapshot, in place of the one that the node may have.
 ///
 /// # Errors
-/// [`StoreError`] if the snapshot is not whole. What the folder has stays then.
+/// [`StoreError`] if the snapshot is not whole, or is of another log. What the folder has stays
+/// then.
 #[cfg(feature = "cluster")]
 pub(crate) fn restore_node(file: &Path, data: &Path, incarnation: Incarnation) -> Result<(), StoreError> {
     let folder = Folder::lock(data)?;
@@ -305,6 +306,10 @@ pub(crate) fn restore_node(file: &Path, data: &Path, incarnation: Incarnation) -
         let mut tables = super::frames::Tables::open(transaction).map_err(|error| failed(file, error))?;
         read_backup(&self::open(file)?, file, |line| {
             let written = match line {
+                Line::Backup { incarnation: found, .. } if found != incarnation.to_string() => {
+                    let reason = format!("it is of log {found}, and the cluster's log is {incarnation}");
+                    return Err(StoreError::Backup { path: file.to_owned(), reason });
+                }
                 Line::Link(position, upper, lower, last_seq) => {
                     let hash = u128::from(upper) << 64 | u128::from(lower);
                     tables.insert_link(position, Link { hash, last_seq })
