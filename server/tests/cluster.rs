@@ -72,7 +72,11 @@ async fn clients_may_use_any_node_at_any_time() {
 }
 
 async fn befallen(troubles: &'static [Trouble], time: u64) {
-    let Some(cluster) = Cluster::start("") else { return };
+    befallen_in(Cluster::start(""), troubles, time).await;
+}
+
+async fn befallen_in(cluster: Option<Arc<Cluster>>, troubles: &'static [Trouble], time: u64) {
+    let Some(cluster) = cluster else { return };
     let figures = storm(&cluster, 8, move |cluster, seen| {
         let mut random = Random(std::process::id().into());
         for trouble in troubles {
@@ -101,9 +105,16 @@ async fn what_stood_still_goes_on_correctly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cut_network_loses_nothing_and_doubles_nothing() {
+    use Trouble::{CutFollower, CutLeader, CutNode};
+    let time = if deep().is_some() { 20 } else { 7 };
+    befallen_in(Cluster::start_apart(""), &[CutLeader, CutNode, CutFollower], time).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_storm_of_everything() {
     let Some(minutes) = deep() else { return };
-    let Some(cluster) = Cluster::start("--op-ids 200000 --capacity 200000") else { return };
+    let Some(cluster) = Cluster::start_apart("--op-ids 200000 --capacity 200000") else { return };
     let figures = storm(&cluster, 8, move |cluster, seen| {
         let (start, mut random) = (Instant::now(), Random(u64::from(std::process::id())));
         while start.elapsed() < Duration::from_secs(60 * minutes) {
