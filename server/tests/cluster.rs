@@ -5,6 +5,8 @@
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cluster/access.rs"]
+mod access;
 mod common;
 #[path = "cluster/snapshots.rs"]
 mod snapshots;
