@@ -14,13 +14,15 @@ const CLIENTS: u16 = 14_222;
 const MONITORS: u16 = 18_222;
 const ROUTES: u16 = 16_222;
 
-const USAGE: &str = "cluster takes [storm] [--minutes N], or up [--debug]";
+const USAGE: &str = "cluster takes [storm] [--minutes N], speed [--quick], or up [--debug]";
 
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match *args {
         [] | ["storm"] => storm("10"),
         ["--minutes", minutes] | ["storm", "--minutes", minutes] => storm(minutes),
+        ["speed"] => speed(""),
+        ["speed", "--quick"] => speed(" -- --quick"),
         ["up"] => up("build --release", "release"),
         ["up", "--debug"] => up("build", "debug"),
         _ => Err(format!("{USAGE}, not `{}`", args.join(" "))),
@@ -35,6 +37,13 @@ fn storm(minutes: &str) -> Result<(), String> {
         "test --package ringlog-server --features cluster --test cluster -- --nocapture a_long_storm",
     );
     shell::run(cargo.env("RINGLOG_CLUSTER_DEEP", minutes.to_string()))
+}
+
+/// The table of `server/benches/cluster/main.rs`.
+fn speed(args: &str) -> Result<(), String> {
+    nats()?;
+    let bench = "bench --package ringlog-server --features cluster --bench cluster";
+    shell::run(&mut shell::cargo(&format!("{bench}{args}")))
 }
 
 /// The program of the NATS server, found as the tests find it.
