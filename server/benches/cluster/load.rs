@@ -75,8 +75,7 @@ impl Client {
             let comma = if n == self.pushed { "" } else { "," };
             write!(
                 body,
-                r#"{comma}{{"entity":"Todo","row_id":"{row:038}","kind":"update","data":{{"title":"{:036}","done":false}},"op_id":"{n}"}}"#,
-                n
+                r#"{comma}{{"entity":"Todo","row_id":"{row:038}","kind":"update","data":{{"title":"{n:036}","done":false}},"op_id":"{n}"}}"#,
             )
             .unwrap();
         }
