@@ -14,7 +14,8 @@
 use clap::Parser;
 use hdrhistogram::Histogram;
 use ringlog::ChangeLog;
-use ringlog_bench::wake::{CHANGE, histogram};
+use ringlog_bench::timing::{histogram, nanos_since};
+use ringlog_bench::wake::CHANGE;
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -52,10 +53,6 @@ fn main() {
     }
 }
 
-fn record(histogram: &mut Histogram<u64>, nanoseconds: u64) {
-    histogram.record(nanoseconds).expect("a histogram that grows takes every value");
-}
-
 fn print(name: &str, histogram: &Histogram<u64>, rounds: u64) {
     assert_eq!(histogram.len(), rounds, "{name}: every round was measured");
     let at = |percentile| histogram.value_at_percentile(percentile);
@@ -86,7 +83,7 @@ fn append_tail(rounds: u64) {
         let rounds = if waiters > 100 { rounds / 100 } else { rounds };
         let log = ChangeLog::new();
         let mut context = Context::from_waker(Waker::noop());
-        let mut histogram = histogram();
+        let mut times = histogram();
         for round in 1..=rounds {
             let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(round))).collect();
             for sleeper in &mut sleepers {
@@ -94,13 +91,13 @@ fn append_tail(rounds: u64) {
             }
             let start = Instant::now();
             log.append_change(&CHANGE);
-            record(&mut histogram, start.elapsed().as_nanos() as u64);
+            times += nanos_since(start);
             for sleeper in &mut sleepers {
                 assert_eq!(sleeper.as_mut().poll(&mut context), Poll::Ready(Ok(round)));
             }
         }
         assert_eq!((log.last_seq(), log.stats().waiters), (rounds, 0));
-        print(&format!("{waiters} waiters at the tail"), &histogram, rounds);
+        print(&format!("{waiters} waiters at the tail"), &times, rounds);
     }
 }
 
@@ -111,14 +108,14 @@ fn append(rounds: u64) {
 
 /// What one append takes, timed so many at a time.
 fn appends(log: &ChangeLog, rounds: u64, at_once: u64) -> Histogram<u64> {
-    let mut histogram = histogram();
+    let mut times = histogram();
     for _ in 0..rounds {
         let start = Instant::now();
         for _ in 0..at_once {
             log.append_change(&CHANGE);
         }
-        record(&mut histogram, start.elapsed().as_nanos() as u64 / at_once);
+        times += nanos_since(start) / at_once;
     }
     assert_eq!(log.last_seq(), rounds * at_once);
-    histogram
+    times
 }

@@ -1,7 +1,7 @@
 //! ringlog beside the programs that one would write without it: the parts that the benches share.
 //!
 //! - [`workload`]: what every contender is given.
-//! - [`contender`], [`peer`] and [`contenders`]: what takes it, and must prove to have taken it.
+//! - [`contender`] and [`contenders`]: what takes it, and must prove to have taken it.
 //! - [`timing`]: how long so many threads take.
 //! - [`op_ids`]: the same for op ids. [`wake`]: the same for waiting.
 //! - [`load`]: the load generator; [`report`]: what it draws.
@@ -16,7 +16,6 @@ pub mod contenders;
 pub mod load;
 pub mod machine;
 pub mod op_ids;
-pub mod peer;
 pub mod report;
 pub mod speed;
 pub mod timing;

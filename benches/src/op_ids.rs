@@ -11,7 +11,7 @@
 //! to look for it: those that are asked after are made before. Those that are claimed are new each
 //! time, so that making them is part of it, the same for all.
 
-use crate::timing::timed;
+use crate::timing::{histogram, nanos_since, timed};
 use crate::workload::WINDOW;
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState as FastState;
@@ -21,6 +21,7 @@ use ringlog::{ChangeLog, OpClaim};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -213,12 +214,12 @@ impl OpIds for pylon_sync::ChangeLog {
 }
 
 /// A contender with a full window, and ids that are not claimed yet.
-pub struct Trial<'a> {
-    contender: &'a dyn OpIds,
+pub struct Trial {
+    contender: Box<dyn OpIds>,
     next: AtomicU64,
 }
 
-impl std::fmt::Debug for Trial<'_> {
+impl std::fmt::Debug for Trial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trial").field("next", &self.next).finish_non_exhaustive()
     }
@@ -227,59 +228,59 @@ impl std::fmt::Debug for Trial<'_> {
 /// The first number of ids that are never claimed.
 const ABSENT: u64 = 1 << 47;
 
-impl<'a> Trial<'a> {
+impl Trial {
     /// Fills the contender's window.
-    pub fn new(contender: &'a dyn OpIds) -> Self {
-        // Trials may follow each other on one contender: each has ids of its own.
-        static TRIALS: AtomicU64 = AtomicU64::new(0);
-        let first = TRIALS.fetch_add(1, Ordering::Relaxed) << 36;
-        let trial = Self { contender, next: AtomicU64::new(first) };
+    pub fn new(contender: Box<dyn OpIds>) -> Self {
+        let trial = Self { contender, next: AtomicU64::new(0) };
         trial.claim(1, WINDOW as u64);
         trial
     }
 
     /// How long so many threads take to claim and complete so many new ids in all.
     pub fn claim(&self, threads: usize, ids: u64) -> Duration {
-        let (first, before) = (self.next.fetch_add(ids, Ordering::Relaxed), self.contender.completed());
-        let time = timed(threads, ids, |_, mine| {
-            let mut id = Id::new();
+        self.each_new(threads, ids, |mine, first, id| {
             for number in mine {
                 self.contender.claim_and_complete(id.number(first + number), first + number + 1);
             }
-        });
-        assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
-        time
+        })
     }
 
     /// How long a claim and its completion take, each by itself, with so many threads at it.
     pub fn claim_times(&self, threads: usize, ids: u64) -> Histogram<u64> {
-        let first = self.next.fetch_add(ids, Ordering::Relaxed);
-        let all = Mutex::new(crate::wake::histogram());
-        timed(threads, ids, |_, mine| {
-            let (mut id, mut times) = (Id::new(), crate::wake::histogram());
+        let all = Mutex::new(histogram());
+        self.each_new(threads, ids, |mine, first, id| {
+            let mut times = histogram();
             for number in mine {
                 let op_id = id.number(first + number);
                 let start = Instant::now();
                 self.contender.claim_and_complete(op_id, first + number + 1);
-                times.saturating_record(start.elapsed().as_nanos() as u64);
+                times.saturating_record(nanos_since(start));
             }
             all.lock().add(&times).expect("the same bounds");
         });
         all.into_inner()
     }
 
-    /// How long so many threads take to ask after so many ids in all, which are there or are not.
-    pub fn has_seen(&self, threads: usize, ids: u64, there: bool) -> Duration {
-        let first = if there { self.next.load(Ordering::Relaxed) - WINDOW as u64 } else { ABSENT };
+    /// Has so many threads work on new ids, and checks that all were completed.
+    fn each_new(&self, threads: usize, ids: u64, work: impl Fn(Range<u64>, u64, &mut Id) + Sync) -> Duration {
+        let (first, before) = (self.next.fetch_add(ids, Ordering::Relaxed), self.contender.completed());
+        let time = timed(threads, ids, |_, mine| work(mine, first, &mut Id::new()));
+        assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
+        time
+    }
+
+    /// How long so many threads take to ask after so many ids in all, which are not there.
+    pub fn has_seen(&self, threads: usize, ids: u64) -> Duration {
         let mut id = Id::new();
-        let all: String = (first..first + WINDOW as u64).map(|number| id.number(number).to_owned()).collect();
+        let all: String =
+            (ABSENT..ABSENT + WINDOW as u64).map(|number| id.number(number).to_owned()).collect();
         let right = AtomicU64::new(0);
         let time = timed(threads, ids, |_, mine| {
             let answers = mine.map(|number| {
                 let start = number as usize % WINDOW * Id::LEN;
                 black_box(self.contender.has_seen(&all[start..start + Id::LEN]))
             });
-            right.fetch_add(answers.filter(|answer| *answer == there).count() as u64, Ordering::Relaxed);
+            right.fetch_add(answers.filter(|seen| !seen).count() as u64, Ordering::Relaxed);
         });
         assert_eq!(right.into_inner(), ids, "the right answer to each");
         time
