@@ -7,7 +7,7 @@
 //! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
 //! - pylon-sync, which has no claims: it asks, then remembers.
 //!
-//! What is evicted is dropped outside the lock. To make the text of an id takes nearly as long as
+//! What is evicted by a claim is dropped outside the lock. To make the text of an id takes nearly as long as
 //! to look for it: those that are asked after are made before. Those that are claimed are new each
 //! time, so that making them is part of it, the same for all.
 
@@ -54,8 +54,10 @@ pub trait OpIds: Sync {
     /// Whether it was done.
     fn has_seen(&self, op_id: &str) -> bool;
 
-    /// How many operations it was told of, by its own account, as far as it keeps one.
-    fn completed(&self) -> Option<u64>;
+    /// How many operations it was told of, by its own account, if it keeps one.
+    fn completed(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl OpIds for ChangeLog {
@@ -75,34 +77,19 @@ impl OpIds for ChangeLog {
     }
 }
 
-/// Ids in the order of their arrival, the oldest to be evicted.
-#[derive(Debug)]
-struct Order {
-    ids: VecDeque<Arc<str>>,
-    capacity: usize,
-    completed: u64,
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Self { ids: VecDeque::new(), capacity: WINDOW, completed: 0 }
-    }
-}
-
-impl Order {
-    /// Adds an id. Returns the one that has to go for it.
-    fn add(&mut self, id: Arc<str>) -> Option<Arc<str>> {
-        self.ids.push_back(id);
-        self.completed += 1;
-        if self.ids.len() > self.capacity { self.ids.pop_front() } else { None }
-    }
-}
-
 /// The best plain program for claims: in flight is `None`, completed the seq.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Claims<S = RandomState> {
     known: HashMap<Arc<str>, Option<u64>, S>,
-    order: Order,
+    /// Completed ids, the oldest first.
+    order: VecDeque<Arc<str>>,
+    capacity: usize,
+}
+
+impl<S: Default> Default for Claims<S> {
+    fn default() -> Self {
+        Self { known: HashMap::default(), order: VecDeque::new(), capacity: WINDOW }
+    }
 }
 
 impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
@@ -112,10 +99,11 @@ impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
         assert!(first, "nobody did it");
         let evicted = {
             let claims = &mut *self.lock();
-            if let Some(state) = claims.known.get_mut(op_id) {
-                *state = Some(seq);
-            }
-            let evicted = claims.order.add(key);
+            let state = claims.known.get_mut(op_id).expect("in flight");
+            assert!(state.replace(seq).is_none(), "nobody completed it");
+            claims.order.push_back(key);
+            let full = claims.order.len() > claims.capacity;
+            let evicted = if full { claims.order.pop_front() } else { None };
             evicted.map(|key| (claims.known.remove_entry(&key), key))
         };
         drop(evicted);
@@ -123,10 +111,6 @@ impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
 
     fn has_seen(&self, op_id: &str) -> bool {
         self.lock().known.get(op_id).is_some_and(Option::is_some)
-    }
-
-    fn completed(&self) -> Option<u64> {
-        Some(self.lock().order.completed)
     }
 }
 
@@ -143,8 +127,8 @@ pub struct Sharded {
 
 impl Default for Sharded {
     fn default() -> Self {
-        let order = || Order { capacity: WINDOW / SHARDS, ..Order::default() };
-        let shard = || CachePadded::new(Mutex::new(Claims { order: order(), ..Claims::default() }));
+        let claims = || Claims { capacity: WINDOW / SHARDS, ..Claims::default() };
+        let shard = || CachePadded::new(Mutex::new(claims()));
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: FastState::default() }
     }
 }
@@ -164,37 +148,29 @@ impl OpIds for Sharded {
     fn has_seen(&self, op_id: &str) -> bool {
         self.shard(op_id).has_seen(op_id)
     }
-
-    fn completed(&self) -> Option<u64> {
-        self.shards.iter().map(|shard| shard.completed()).sum()
-    }
 }
 
 /// The best plain program for ids that are only remembered.
 #[derive(Debug, Default)]
 pub struct Seen {
     known: HashSet<Arc<str>>,
-    order: Order,
+    order: VecDeque<Arc<str>>,
 }
 
 impl OpIds for Mutex<Seen> {
     fn claim_and_complete(&self, op_id: &str, _seq: u64) {
         let key: Arc<str> = op_id.into();
-        let evicted = {
-            let seen = &mut *self.lock();
-            assert!(seen.known.insert(Arc::clone(&key)), "nobody did it");
-            let evicted = seen.order.add(key);
-            evicted.map(|key| (seen.known.take(&key), key))
-        };
-        drop(evicted);
+        let seen = &mut *self.lock();
+        assert!(seen.known.insert(Arc::clone(&key)), "nobody did it");
+        seen.order.push_back(key);
+        if seen.order.len() > WINDOW {
+            let evicted = seen.order.pop_front();
+            evicted.map(|key| seen.known.remove(&key));
+        }
     }
 
     fn has_seen(&self, op_id: &str) -> bool {
         self.lock().known.contains(op_id)
-    }
-
-    fn completed(&self) -> Option<u64> {
-        Some(self.lock().order.completed)
     }
 }
 
@@ -206,10 +182,6 @@ impl OpIds for pylon_sync::ChangeLog {
 
     fn has_seen(&self, op_id: &str) -> bool {
         self.has_seen_op_id(op_id)
-    }
-
-    fn completed(&self) -> Option<u64> {
-        None
     }
 }
 

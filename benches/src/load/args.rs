@@ -37,7 +37,7 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Without --rate, writers append without pause (closed loop). With it they are due at fixed moments, and latencies are
-counted from these (open loop). Each contender runs in a process of its own; one that does not end is killed and
+counted from these (open loop). Each contender runs in a process of its own; one that does not end in time is
 reported as hung.
 
   cargo bench --bench load -- --writers 2 --followers 1 --compare
@@ -86,6 +86,9 @@ pub struct Load {
     /// are made up.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// How many push requests are made up, of five events in the mean. Writers go round.
+    #[arg(skip = 5_000_u64)]
+    pub requests: u64,
 }
 
 fn count(least: u64) -> clap::builder::RangedU64ValueParser {

@@ -29,14 +29,11 @@ const MOST_BEFORE: u64 = 20_000_000;
 /// and publish.
 const SUSPENDED_BATCH: usize = 64;
 
-/// How many push requests are made up, of five events in the mean. Writers go round.
-const REQUESTS: u64 = 5_000;
-
 /// What writers append, made before the clock starts.
 pub(super) fn ops(load: &Load) -> Result<Vec<Op>> {
     let input = match &load.input {
         Some(path) => input::open(path)?,
-        None => generate::requests(REQUESTS, 1)?,
+        None => generate::requests(load.requests, 1)?,
     };
     let mut ops: Vec<Op> = input.requests.into_iter().flatten().collect();
     if let Some(op) = ops.iter().find(|op| writer::read_mark(&op.row_id).is_some()) {

@@ -1,5 +1,6 @@
 //! A chart of lines, as SVG.
 
+use super::count;
 use crate::Result;
 use crate::load::args::PeerName;
 use crate::speed::amount;
@@ -60,11 +61,12 @@ impl Chart {
             return Ok(svg);
         }
         let x = (left..right).log_scale();
+        // There is room above the lines for the legend.
         if self.times {
-            let decades = 10_f64.powf(bottom.log10().floor())..10_f64.powf(top.log10().ceil());
+            let decades = 10_f64.powf(bottom.log10().floor())..10_f64.powf(top.log10().ceil() + 1.0);
             self.draw(&mut svg, x, decades.log_scale(), &|nanos| amount(*nanos, "ns"))?;
         } else {
-            self.draw(&mut svg, x, 0.0..top * 1.05, &|value| format!("{value}"))?;
+            self.draw(&mut svg, x, 0.0..top * 1.3, &|value| count(*value))?;
         }
         let fixed = format!("width=\"{}\" height=\"{}\" viewBox", SIZE.0, SIZE.1);
         Ok(svg.replacen(&fixed, "viewBox", 1).replacen('>', STYLE, 1))

@@ -118,11 +118,12 @@ fn percentile(place: f64) -> String {
 
 /// A number in few letters: 20k, 1.5M.
 fn count(number: f64) -> String {
-    match number {
-        1e6.. => format!("{}M", (number / 1e5).round() / 10.0),
-        1e3.. => format!("{}k", (number / 1e2).round() / 10.0),
-        _ => number.to_string(),
-    }
+    let (value, unit) = match number {
+        1e6.. => (number / 1e6, "M"),
+        1e3.. => (number / 1e3, "k"),
+        _ => (number, ""),
+    };
+    format!("{}{unit}", (value * 10.0).round() / 10.0)
 }
 
 /// A line a contender, through what it did at each point.
@@ -152,6 +153,6 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([8.0, 20_000.0, 1_540_000.0].map(count), ["8", "20k", "1.5M"]);
+        assert_eq!([0.1 + 0.2, 8.0, 20_000.0, 1_540_000.0].map(count), ["0.3", "8", "20k", "1.5M"]);
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn text(writers: usize, limits: [Option<f64>; 5]) -> Vec<Contest> {
             .against(what, "mutex", of(writers, Plain::full(WINDOW)), mutex)
             .against(what, "broadcast", of(writers, Broadcast::with_window(WINDOW)), broadcast)
             .against(what, "pylon", of(writers, Pylon::full(WINDOW)), pylon)
-            .against(what, "fetch_add", fetch_add(writers), counter)
+            .against(what, "`fetch_add`", fetch_add(writers), counter)
             .against(what, "limit", limit(writers), floor);
     vec![contest]
 }
@@ -37,7 +37,7 @@ fn values<T>(events: u64, append: impl Fn(Value) -> T) {
 
 /// The seed's own call, with a value made for each event.
 pub(super) fn value(writers: usize, limit: f64) -> Vec<Contest> {
-    let what = format!("append(Some(Value)), {}", threads(writers, "writer"));
+    let what = format!("`append(Some(Value))`, {}", threads(writers, "writer"));
     let ours = trial(writers, ChangeLog::full(WINDOW), |log, events| {
         values(events, |value| log.append(ENTITY, ROW_ID, ringlog::ChangeKind::Insert, Some(value)));
     });

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 /// Ids that are not there, in a full window.
 pub(super) fn has_seen(count: usize, limit: f64) -> Vec<Contest> {
-    let what = format!("has_seen_op_id, absent, {}", threads(count, "thread"));
-    let mutex = ("Mutex<HashSet>", Mutex::new(Seen::default()));
+    let what = format!("`has_seen_op_id`, absent, {}", threads(count, "thread"));
+    let mutex = ("`Mutex<HashSet>`", Mutex::new(Seen::default()));
     compare(&what, count, mutex, limit, Trial::has_seen)
 }
 
 /// New ids, in a full window.
 pub(super) fn claim(count: usize, limit: f64) -> Vec<Contest> {
     let what = format!("claim + complete, {}", threads(count, "thread"));
-    let mutex = ("Mutex<HashMap>", Mutex::new(<Claims>::default()));
+    let mutex = ("`Mutex<HashMap>`", Mutex::new(<Claims>::default()));
     compare(&what, count, mutex, limit, Trial::claim)
 }
 

@@ -86,7 +86,12 @@ pub(super) fn json() -> Vec<Contest> {
         assert!(black_box(body).len() as u64 > EVENTS * TEXT);
     };
     let contest = Contest::new(EFFORT, ("ringlog", last(full(WINDOW), as_json())));
-    vec![contest.against("pull_json of 100", "pylon.pull + to_vec", pylon(WINDOW, to_vec), Some(1.0 / 25.0))]
+    vec![contest.against(
+        "`pull_json` of 100",
+        "pylon.pull + `to_vec`",
+        pylon(WINDOW, to_vec),
+        Some(1.0 / 25.0),
+    )]
 }
 
 /// Owned.
@@ -115,7 +120,7 @@ pub(super) fn flat() -> Vec<Contest> {
     };
     vec![
         windows("read of the last 100", &logs, Some(1.2), |log| last(log, in_place)),
-        windows("pull_json of the last 100", &logs, Some(1.2), |log| last(log, as_json())),
+        windows("`pull_json` of the last 100", &logs, Some(1.2), |log| last(log, as_json())),
         windows("pull of the last 100", &logs, Some(1.2), |log| last(log, owned)),
         windows("read of any 100 (memory, not cache)", &logs, None, anywhere),
     ]
