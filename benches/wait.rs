@@ -1,8 +1,8 @@
 //! What waiters cost writers.
 //!
-//! `cargo bench --bench wait` (half a minute), or `-- --quick` for a look. Times are in nanoseconds,
-//! the exact ones of HDR histograms with three digits. What a wake-up takes is in the table of
-//! targets: `cargo xtask speed wake`. Measured is one append:
+//! `cargo bench --bench wait` (half a minute), or `-- --quick` for a look. Times are in
+//! nanoseconds, the exact ones of HDR histograms with three digits. What a wake-up takes is in the
+//! table of targets: `cargo xtask speed wake`. Measured is one append:
 //!
 //! - while so many wait for a seq far ahead, timed a hundred at a time;
 //! - that so many wait for, timed one at a time. It wakes a few; the others are woken by these,

@@ -7,9 +7,9 @@
 //! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
 //! - pylon-sync, which has no claims: it asks, then remembers.
 //!
-//! What is evicted by a claim is dropped outside the lock. To make the text of an id takes nearly as long as
-//! to look for it: those that are asked after are made before. Those that are claimed are new each
-//! time, so that making them is part of it, the same for all.
+//! What a claim evicts is dropped outside the lock. To make the text of an id takes nearly as long
+//! as to look for it: those that are asked after are made before. Those that are claimed are new
+//! each time, so that making them is part of it, the same for all.
 
 use crate::timing::{histogram, nanos_since, timed};
 use crate::workload::WINDOW;

@@ -2,7 +2,7 @@
 //!
 //! | name | letter in the table of targets | what it is |
 //! | --- | --- | --- |
-//! | [`ringlog::ChangeLog`] | | this crate |
+//! | [`ChangeLog`](::ringlog::ChangeLog) | | this crate |
 //! | [`Plain`] | M | `parking_lot::Mutex<VecDeque<Arc<Event>>>`, owned strings, dropped outside the lock |
 //! | [`Broadcast`] | T | `tokio::sync::broadcast` of `Arc<Event>` |
 //! | [`Pylon`] | P | the crate pylon-sync; parses the text, as it keeps values |

@@ -60,7 +60,7 @@ impl Writer<'_> {
                 break;
             }
             if now > 2 * until {
-                // It is too far behind: what was due and is not done has waited until now, at least.
+                // Too far behind: what was due and is not done has waited until now, at least.
                 let due = (call..).map_while(|call| Some(self.pace?.due(call)));
                 due.take_while(|due| *due < until).for_each(|due| written.times.0 += now - due);
                 break;
