@@ -1,7 +1,7 @@
 //! What a contender is, and how it is held to its work.
 
 use crate::timing::timed;
-use crate::workload::{TEXT, change};
+use crate::workload::{ENTITY, ROW_ID, TEXT, data};
 use ringlog::Change;
 use std::hint::black_box;
 use std::time::Duration;
@@ -96,8 +96,9 @@ impl Held {
 
 /// Appends the event of the workload so many times.
 pub fn append_text<C: Contender>(contender: &C, events: u64) {
+    let data = data();
     for _ in 0..events {
-        contender.append_event(black_box(&change()));
+        contender.append_event(black_box(&Change::insert(ENTITY, ROW_ID).with_raw(data)));
     }
 }
 

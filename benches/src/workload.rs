@@ -20,10 +20,10 @@ pub const TEXT: u64 = (ENTITY.len() + ROW_ID.len() + DATA.len()) as u64;
 const _: () =
     assert!(ENTITY.len() == 4 && ROW_ID.len() == 38 && DATA.len() == 62, "the workload as it is stated");
 
-/// The event.
-pub fn change() -> Change<'static> {
+/// [`DATA`] as JSON text that is known to be good.
+pub fn data() -> &'static RawValue {
     static RAW: LazyLock<&RawValue> = LazyLock::new(|| serde_json::from_str(DATA).expect("JSON"));
-    Change::insert(ENTITY, ROW_ID).with_raw(*RAW)
+    *RAW
 }
 
 /// The bytes of a change's text.

@@ -25,6 +25,7 @@ impl Contender for Broadcast {
         Self { sender, receiver: Mutex::new(receiver), sent: AtomicU64::new(0) }
     }
 
+    #[inline]
     fn append_event(&self, change: &Change<'_>) {
         let seq = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
         self.sender.send(Event::new(seq, change)).expect("there is a receiver");

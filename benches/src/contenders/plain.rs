@@ -58,6 +58,7 @@ impl Contender for Plain {
         Self { window: Mutex::default(), capacity, grown: Condvar::new() }
     }
 
+    #[inline]
     fn append_event(&self, change: &Change<'_>) {
         let event = Event::new(0, change);
         let (evicted, asleep) = {

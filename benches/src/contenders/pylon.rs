@@ -39,6 +39,7 @@ impl Contender for Pylon {
     }
 
     /// The text is parsed before the lock is taken.
+    #[inline]
     fn append_event(&self, change: &Change<'_>) {
         let data: Option<Value> = change.data_json().map(|json| serde_json::from_str(&json).expect("JSON"));
         let kind = match change.kind() {

@@ -13,6 +13,7 @@ impl Contender for ChangeLog {
         Self::with_capacity(window)
     }
 
+    #[inline]
     fn append_event(&self, change: &Change<'_>) {
         black_box(self.append_change(change));
     }

@@ -3,8 +3,8 @@
 use super::{Contest, Effort, threads};
 use crate::contender::{Contender, Run, append_text, trial};
 use crate::contenders::{Broadcast, Plain, Pylon, fetch_add, limit};
-use crate::workload::{ENTITY, ROW_ID, WINDOW, change};
-use ringlog::ChangeLog;
+use crate::workload::{ENTITY, ROW_ID, WINDOW, data};
+use ringlog::{Change, ChangeLog};
 use serde_json::{Value, json};
 use std::hint::black_box;
 
@@ -54,7 +54,7 @@ pub(super) fn batch(writers: usize, limit: f64) -> Vec<Contest> {
     let what = format!("batch of 16, an event, {}", threads(writers, "writer"));
     // What does not fill a call goes into a shorter one, once.
     let batches = trial(writers, ChangeLog::full(WINDOW), |log, events| {
-        let changes = [(); LENGTH as usize].map(|()| change());
+        let changes = [(); LENGTH as usize].map(|()| Change::insert(ENTITY, ROW_ID).with_raw(data()));
         for _ in 0..events / LENGTH {
             black_box(log.append_batch(black_box(&changes)));
         }

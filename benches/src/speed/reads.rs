@@ -71,12 +71,15 @@ fn full(window: usize) -> Arc<ChangeLog> {
 /// In place, against the seed's pull, and the plain program that shares its events.
 pub(super) fn read() -> Vec<Contest> {
     let what = "read 100 at the tail, by reference";
+    let contest = Contest::new(EFFORT, ("ringlog", last(full(WINDOW), in_place))).against(
+        what,
+        "pylon.pull",
+        pylon(WINDOW, drop),
+        Some(1.0 / 150.0),
+    );
     let plain = Plain::full(WINDOW);
     let shared = calls(move || assert_eq!(plain.read_last(COUNT), EVENTS * TEXT));
-    let contest = Contest::new(EFFORT, ("ringlog", last(full(WINDOW), in_place)))
-        .against(what, "pylon.pull", pylon(WINDOW, drop), Some(1.0 / 150.0))
-        .against(what, "mutex", shared, None);
-    vec![contest]
+    vec![contest.against(what, "mutex", shared, None)]
 }
 
 /// As JSON bytes.
