@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc, reason = "a bench that finds a wrong result panics, everywhere")]
 #![allow(clippy::missing_errors_doc, reason = "every error ends the program, with a message that says all")]
+#![allow(missing_debug_implementations, reason = "what is printed with `{:?}` derives it, and little is")]
 #![allow(clippy::cast_sign_loss, reason = "times and counts are not negative")]
 
 pub mod contender;

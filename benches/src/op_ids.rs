@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The text of an id, with its number at the end.
-#[derive(Debug)]
 struct Id([u8; Id::LEN]);
 
 impl Id {
@@ -78,7 +77,6 @@ impl OpIds for ChangeLog {
 }
 
 /// The best plain program for claims: in flight is `None`, completed the seq.
-#[derive(Debug)]
 pub struct Claims<S = RandomState> {
     known: HashMap<Arc<str>, Option<u64>, S>,
     /// Completed ids, the oldest first.
@@ -119,7 +117,6 @@ pub const SHARDS: usize = 64;
 
 /// The best program with locks, and with a quick hash: the shards share nothing. Each evicts by
 /// itself, so the window is not exactly the last ids.
-#[derive(Debug)]
 pub struct Sharded {
     shards: Vec<CachePadded<Mutex<Claims<FastState>>>>,
     hasher: FastState,
@@ -189,12 +186,6 @@ impl OpIds for pylon_sync::ChangeLog {
 pub struct Trial {
     contender: Box<dyn OpIds>,
     next: AtomicU64,
-}
-
-impl std::fmt::Debug for Trial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trial").field("next", &self.next).finish_non_exhaustive()
-    }
 }
 
 /// The first number of ids that are never claimed.

@@ -73,7 +73,6 @@ pub fn nanos_since(start: Instant) -> u64 {
 }
 
 /// Tells threads to stop, also when what they stay for panics.
-#[derive(Debug)]
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -11,7 +11,6 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::broadcast::{Receiver, Sender, channel};
 
 /// The channel makes of the window the next power of two.
-#[derive(Debug)]
 pub struct Broadcast {
     sender: Sender<Arc<Event>>,
     /// Without a receiver the channel keeps nothing.

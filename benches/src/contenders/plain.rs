@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Shared, owned events behind a lock that is held as shortly as can be, with somewhere to sleep.
-#[derive(Debug)]
 pub struct Plain {
     window: Mutex<Window>,
     capacity: usize,

@@ -16,12 +16,6 @@ pub struct Pylon {
     lock: Option<Mutex<()>>,
 }
 
-impl std::fmt::Debug for Pylon {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pylon").finish_non_exhaustive()
-    }
-}
-
 impl Pylon {
     /// With a lock of ours around each call.
     pub fn locked(window: usize) -> Self {

@@ -25,7 +25,6 @@ const WAIT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a reader went through, in full.
-#[derive(Debug)]
 pub(super) struct Read {
     pub(super) kind: Kind,
     pub(super) reading: Reading,

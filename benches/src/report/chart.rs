@@ -8,7 +8,6 @@ use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
 /// What is drawn.
-#[derive(Debug)]
 pub(super) struct Chart {
     /// The file's name.
     pub(super) name: &'static str,

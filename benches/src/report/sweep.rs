@@ -9,7 +9,6 @@ use std::time::Duration;
 pub(super) type Point = (f64, Vec<(PeerName, Ended)>);
 
 /// All of it.
-#[derive(Debug)]
 pub(super) struct Series {
     pub(super) load: Load,
     pub(super) turns: u32,

@@ -48,12 +48,6 @@ pub struct Comparison {
     pub limit: Option<f64>,
 }
 
-impl std::fmt::Debug for Contest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contest").field("comparisons", &self.comparisons).finish_non_exhaustive()
-    }
-}
-
 impl Contest {
     /// One contender, to be compared with others.
     pub(super) fn new(effort: Effort, ours: (&'static str, Run)) -> Self {
@@ -97,7 +91,6 @@ fn calibrate(wanted: Duration, run: &mut Run) -> u64 {
 }
 
 /// Nanoseconds an operation: a row a contender, a column a turn.
-#[derive(Debug)]
 pub struct Figures {
     /// The contenders.
     pub names: Vec<&'static str>,

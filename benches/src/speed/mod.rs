@@ -33,7 +33,6 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// How a row of the table is measured.
-#[derive(Debug)]
 pub enum Row {
     /// By contenders in turns.
     Contests(fn() -> Vec<Contest>),
