@@ -6,6 +6,9 @@ const POLL_MILLIS = 1000;
 const POLL_TIMEOUT_MILLIS = 5000;
 const RETRY_MILLIS = [250, 500, 1000, 2000];
 const SILENCE_MILLIS = 30_000;
+const STALE_MILLIS = 2000;
+const SILENT_NODE_MILLIS = 3000;
+const FORGOTTEN_NODE_MILLIS = 600_000;
 const TAIL_EVENTS = 200;
 const MAX_DATA_CHARACTERS = 400;
 
@@ -144,6 +147,52 @@ function setFact(name, value, title = value) {
   facts.get(name).title = title;
 }
 
+// The nodes of the cluster -------------------------------------------------------------------------------------------------
+
+/** What was heard of each node, and when. The server forgets one that is silent; this page shows it for longer. */
+const nodes = new Map();
+
+function takeNodes(cluster) {
+  const now = performance.now();
+  const seen = new Map();
+  for (const node of cluster.nodes) {
+    // Names may be the same by mistake.
+    const count = (seen.get(node.name) ?? 0) + 1;
+    seen.set(node.name, count);
+    nodes.set(count === 1 ? node.name : `${node.name} (${count})`, { ...node, at: now - node.heard_ms_ago });
+  }
+  for (const [name, node] of nodes) {
+    node.silent = now - node.at;
+    if (node.silent > FORGOTTEN_NODE_MILLIS) nodes.delete(name);
+  }
+}
+
+function nodeRow([name, { silent, stale_ms: stale, lag, position, version }]) {
+  const row = document.createElement("tr");
+  const cell = (tag, text, className = "") => {
+    const element = document.createElement(tag);
+    element.className = className;
+    element.textContent = text;
+    row.append(element);
+    return element;
+  };
+  const state = silent > SILENT_NODE_MILLIS ? "silent" : stale > STALE_MILLIS ? "stale" : "fresh";
+  row.dataset.state = state;
+  cell("th", name).scope = "row";
+  const time = { silent: ` for ${seconds(Math.round(silent / 1000))}`, stale: ` by ${seconds(Math.round(stale / 1000))}`, fresh: "" };
+  cell("td", `${state}${time[state]}`, "state");
+  cell("td", count(lag));
+  cell("td", position);
+  cell("td", version);
+  return row;
+}
+
+function showNodes() {
+  at("cluster").hidden = nodes.size === 0;
+  const sorted = [...nodes].sort(([one], [other]) => (one < other ? -1 : 1));
+  at("nodes").replaceChildren(...sorted.map(nodeRow));
+}
+
 // Connections --------------------------------------------------------------------------------------------------------------
 
 let token = sessionStorage.getItem("ringlog-token");
@@ -221,12 +270,14 @@ function take(stats) {
   charts.lag.sample(followers.count > 0 ? [followers.lag_p50, followers.lag_p90, followers.lag_max] : []);
   const reasons = ["resyncs_evicted", "resyncs_ahead", "resyncs_other_log"];
   charts.resyncs.sample(reasons.map((name) => perSecond(log[name], last?.log[name])), reasons.map((name) => log[name]));
+  if (stats.cluster !== undefined) takeNodes(stats.cluster);
   last = stats;
 }
 
 function showStats() {
   for (const chart of Object.values(charts)) chart.draw();
   if (last === null) return;
+  showNodes();
   setFact("Last seq", last.log.head);
   setFact("Oldest seq", last.log.oldest);
   setFact("Capacity", count(last.capacity));

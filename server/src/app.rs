@@ -19,7 +19,6 @@ use crate::subscriber::Live;
 use ringlog::Cursor;
 use ringlog::{ChangeLog, PushResponse};
 use std::sync::Arc;
-#[cfg(feature = "cluster")]
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +88,19 @@ impl App {
                 "the store failed or the server stopped: push again under the same op ids",
             ),
         })
+    }
+
+    /// How old what is read now may be: all that was acknowledged anywhere before is in it. A server
+    /// alone is never behind.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn stale_for(&self) -> Duration {
+        self.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.stale_for())
+    }
+
+    #[cfg(not(feature = "cluster"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    pub(crate) fn stale_for(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Waits until this node has what a client has seen on another one. Such a cursor is ahead of

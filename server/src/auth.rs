@@ -181,7 +181,7 @@ pub(crate) fn with_cors(routes: Router, config: &Config) -> Router {
         AllowOrigin::list(config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()))
     };
     let asked = ["authorization", "content-type", "content-encoding", "if-none-match", "last-event-id"];
-    let exposed = ["ringlog-resume", "etag", "retry-after", "www-authenticate"];
+    let exposed = ["ringlog-resume", "ringlog-stale", "etag", "retry-after", "www-authenticate"];
     routes.layer(
         CorsLayer::new()
             .allow_origin(origins)

@@ -213,6 +213,10 @@ struct ClusterArgs {
     /// Monitor address of a NATS server, to check that it syncs always
     #[arg(long, env = "RINGLOG_CLUSTER_MONITOR", value_name = "URL")]
     cluster_monitor: Option<String>,
+
+    /// Name of this node in figures and on the page; the address it listens on unless set
+    #[arg(long, env = "RINGLOG_CLUSTER_NAME", value_name = "NAME")]
+    cluster_name: Option<String>,
 }
 
 #[cfg(feature = "cluster")]
@@ -227,6 +231,7 @@ impl ClusterArgs {
             creds: self.cluster_creds,
             ca: self.cluster_ca,
             monitor: self.cluster_monitor,
+            name: self.cluster_name,
         })
     }
 }

@@ -21,6 +21,10 @@ pub(crate) const AGE: RangeInclusive<f64> = 1.0..=315_360_000.0;
 /// told otherwise: so a change of any length that is taken can be sent to every client.
 const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
 
+/// Maximum length of the name of a node, in bytes.
+#[cfg(feature = "cluster")]
+pub(crate) const MAX_NODE_NAME: usize = 64;
+
 /// Minimum length of a token: shorter ones are guessed too soon.
 const MIN_TOKEN_LEN: usize = 16;
 
@@ -157,6 +161,9 @@ pub struct Cluster {
     /// Address of the monitor of a NATS server, by which its syncing is checked.
     #[setters(into, strip_option)]
     pub monitor: Option<String>,
+    /// Name of this node in figures and on the page; by default the address it listens on.
+    #[setters(into, strip_option)]
+    pub name: Option<String>,
 }
 
 #[cfg(feature = "cluster")]
@@ -172,6 +179,7 @@ impl Cluster {
             creds: None,
             ca: None,
             monitor: None,
+            name: None,
         }
     }
 
@@ -182,6 +190,13 @@ impl Cluster {
         }
         if ![1, 3, 5].contains(&self.replicas) {
             return Err(format!("--cluster-replicas is {}: must be 1, 3 or 5", self.replicas));
+        }
+        if let Some(name) = &self.name
+            && (!(1..=MAX_NODE_NAME).contains(&name.len()) || name.chars().any(char::is_control))
+        {
+            return Err(format!(
+                "--cluster-name must have 1 to {MAX_NODE_NAME} bytes, and no control characters"
+            ));
         }
         Ok(())
     }

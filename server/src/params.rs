@@ -17,6 +17,9 @@ const MAX_ENTITIES: usize = 100;
 /// The longest entity, row id, op id and client id, in bytes.
 pub(crate) const MAX_NAME: usize = 512;
 
+/// The parameter of [`max_stale`].
+pub(crate) const MAX_STALE: &str = "max_stale";
+
 /// So many characters of an unknown parameter are shown.
 const NAME_SHOWN: usize = 64;
 
@@ -34,6 +37,18 @@ fn seconds(text: &str) -> Option<f64> {
     whole::<u64>(integer)?;
     let is_fraction = !decimals.is_empty() && decimals.bytes().all(|byte| byte.is_ascii_digit());
     if is_fraction { text.parse().ok() } else { None }
+}
+
+/// How old the answer of a read may be at most, if its query says so. Read apart from the other
+/// parameters: it is the same on all routes that read.
+pub(crate) fn max_stale(query: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    /// A day.
+    const MOST: f64 = 86_400.0;
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let Some((_, text)) = pairs.find(|(name, _)| name == MAX_STALE) else { return Ok(None) };
+    let limit = seconds(&text).filter(|limit| *limit <= MOST).map(Duration::from_secs_f64);
+    let refused = || ApiError::bad_request(format!("`{MAX_STALE}` must be seconds from 0 to {MOST}"));
+    limit.ok_or_else(refused).map(Some)
 }
 
 /// Refuses a name that no row and no client can have. `place` is where it was found.
@@ -181,6 +196,20 @@ mod tests {
             ("since=1&%FF=a", "unknown parameter `\u{fffd}`"),
         ] {
             assert!(refused(query, |params| params.filter()).contains(said), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_staleness_is_seconds() {
+        for (query, limit) in
+            [("", None), ("a=1", None), ("a=1&max_stale=2.5", Some(2.5)), ("max_stale=0", Some(0.0))]
+        {
+            let expected = limit.map(Duration::from_secs_f64);
+            assert_eq!(max_stale(Some(query)).unwrap(), expected, "{query}");
+        }
+        for query in ["max_stale=", "max_stale=-1", "max_stale=86401", "max_stale=1e3", "max_stale=NaN"] {
+            let refused = max_stale(Some(query)).unwrap_err().json();
+            assert!(refused.contains("`max_stale` must be seconds from 0 to 86400"), "{query}");
         }
     }
 

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::applier::Applier;
 use crate::auth::Access;
 #[cfg(feature = "cluster")]
-use crate::cluster::{self, ClusterStatus, Started};
+use crate::cluster::{self, ClusterStatus, Nodes, Started};
 #[cfg(feature = "cluster")]
 use crate::config::Cluster;
 use crate::config::Config;
@@ -150,6 +150,10 @@ impl<S: Future<Output = ()>> Run<S> {
         let address = listener.local_addr().map_err(ServerError::Listen)?;
         config.check(address).map_err(ServerError::Config)?;
         config.max_connections = connections_for_files(config.max_connections);
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &mut config.cluster {
+            cluster.name.get_or_insert_with(|| address.to_string());
+        }
         let listening = Listening::start(listener, config);
         tracing::info!(%address, "listening");
         let mut shutdown = pin!(shutdown);
@@ -357,8 +361,8 @@ async fn open_node(
         let node = cluster::open(config, &stream, metrics).await?;
         let (sequencer, groups) = sequencer();
         let failed = CancellationToken::new();
-        let started =
-            node.start(stream.clone(), groups, failed.clone()).await.map_err(ServerError::Thread)?;
+        let (stream, nodes) = (stream.clone(), Nodes::new(cluster));
+        let started = node.start(stream, nodes, groups, failed.clone()).await.map_err(ServerError::Thread)?;
         tokio::select! {
             () = started.status.caught_up() => break (started, sequencer, failed),
             () = failed.cancelled() => {}

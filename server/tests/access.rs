@@ -189,7 +189,7 @@ async fn pages_of_a_named_origin_may_use_every_route_and_read_refusals() {
             "{line}"
         );
         let exposed = answer.header("access-control-expose-headers").unwrap();
-        for name in ["ringlog-resume", "etag", "retry-after", "www-authenticate"] {
+        for name in ["ringlog-resume", "ringlog-stale", "etag", "retry-after", "www-authenticate"] {
             assert!(exposed.contains(name), "{name} is not in {exposed}");
         }
         assert!(

@@ -570,6 +570,11 @@ async fn a_question_that_makes_no_sense_is_refused() {
         ("/api/sync/pull?wait=6", 400, "`wait` must be seconds from 0 to 5"),
         ("/api/sync/pull?resume=1", 400, "`resume`: invalid cursor"),
         ("/api/sync/live?limit=1", 400, "unknown parameter `limit`"),
+        ("/api/sync/pull?max_stale=-1", 400, "`max_stale` must be seconds from 0 to 86400"),
+        ("/api/sync/snapshot?max_stale=", 400, "`max_stale` must be seconds from 0 to 86400"),
+        ("/api/sync/live?max_stale=soon", 400, "`max_stale` must be seconds from 0 to 86400"),
+        ("/api/sync/pull?max_stale=1&max_stale=2", 400, "`max_stale` is given twice"),
+        ("/api/stats?max_stale=1", 400, "unknown parameter `max_stale`"),
         ("/api/sync/ws", 426, "this route is a WebSocket"),
         ("/api/sync/nothing", 404, "no such route"),
         ("/api/sync/push", 405, "another method"),
@@ -877,6 +882,22 @@ async fn a_parameter_that_a_route_does_not_know_is_refused_on_every_route() {
     }
     assert_eq!(get_status(Client::new().get(format!("{url}/healthz?"))).await, 200, "an empty query is none");
     server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_alone_is_never_stale() {
+    for (server, _folder) in both("").await {
+        let url = server.url();
+        assert_eq!(push(&url, &todos(0, 1)).await.status, 200);
+        for path in ["/api/sync/pull?since=0&", "/api/sync/pull?wait=0.1&since=1&", "/api/sync/snapshot?"] {
+            let answer = get(&url, &format!("{path}max_stale=0")).await;
+            assert_eq!((answer.status, answer.header("ringlog-stale")), (200, None), "{path}");
+        }
+        let answer = Client::new().get(format!("{url}/api/sync/live?max_stale=0")).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().get("ringlog-stale")), (200, None));
+        drop(answer);
+        server.shutdown().await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ mod snapshots;
 use common::clients::Random;
 use common::cluster::{Cluster, Trouble, attempt, metric, same_everywhere, seqs, servers, storm};
 use common::process::Process;
-use common::{HANG, get};
+use common::{Answer, HANG, get};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -183,6 +183,78 @@ async fn a_minority_of_servers_takes_no_push_and_reads_go_on() {
     assert_eq!(logged.len(), log.len(), "each once");
     for n in refused {
         assert!(!logged.contains(&*format!("during-{n}")), "it was said that nothing was applied");
+    }
+}
+
+/// The milliseconds of the header of an answer that may be stale.
+fn stale(answer: &Answer) -> Option<u64> {
+    answer.header("ringlog-stale").map(|millis| millis.parse().unwrap())
+}
+
+/// Asks until the answer is the right one.
+async fn until(url: &str, path: &str, is_it: impl Fn(&Answer) -> bool) -> Answer {
+    let start = Instant::now();
+    loop {
+        let answer = get(url, path).await;
+        if is_it(&answer) {
+            return answer;
+        }
+        let Answer { status, body, .. } = &answer;
+        assert!(start.elapsed() < HANG, "{path}: {status} {:?} {body}", stale(&answer));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_says_how_stale_it_may_be_and_refuses_those_who_want_better() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let urls = cluster.urls();
+    push_rows(&urls[0], "row", 3).await;
+    same_everywhere(&urls).await;
+    let (url, client) = (&urls[0], reqwest::Client::new());
+    let fresh = get(url, "/api/sync/pull?since=0&max_stale=0").await;
+    assert_eq!((fresh.status, stale(&fresh)), (200, None));
+    let tag = fresh.header("etag").unwrap();
+    let waiting = tokio::spawn({
+        let url = url.clone();
+        async move { get(&url, "/api/sync/pull?since=3&wait=10&max_stale=1").await }
+    });
+
+    let leader = cluster.leader();
+    cluster.nats.stop((leader + 1) % 3);
+    cluster.nats.stop((leader + 2) % 3);
+    until(url, "/api/sync/pull?since=0", |answer| stale(answer).is_some()).await;
+    for path in [
+        "/api/sync/pull?since=0&",
+        "/api/sync/pull?since=3&wait=1&",
+        "/api/sync/snapshot?",
+        "/api/sync/live?since=0&",
+    ] {
+        let refused = get(url, &format!("{path}max_stale=1")).await;
+        assert_eq!((refused.status, refused.error().0), (503, "STALE"), "{path}");
+        assert!(refused.error().1.contains("`max_stale` is 1:"), "{}", refused.error().1);
+        assert!(refused.header("retry-after").is_some(), "{path}");
+        // Without an end, a live stream has a head only.
+        let answer = client.get(format!("{url}{path}max_stale=3600")).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.headers().contains_key("ringlog-stale"), "{path}");
+    }
+    let known = client.get(format!("{url}/api/sync/pull?since=0")).header("If-None-Match", tag);
+    let known = Answer::of(known).await;
+    assert!(known.status == 304 && stale(&known) > Some(2000), "{:?}", stale(&known));
+    let source = client.get(format!("{url}/api/sync/live?max_stale=1")).header("Accept", "text/event-stream");
+    let source = source.send().await.unwrap();
+    assert_eq!(source.status(), 200, "an `EventSource` comes back only then");
+    let text = source.text().await.unwrap();
+    assert!(text.starts_with("event: unavailable") && text.contains("\"STALE\""), "{text}");
+    let waited = waiting.await.unwrap();
+    assert_eq!((waited.status, waited.error().0), (503, "STALE"), "it was fresh when the wait began");
+
+    cluster.nats.restart((leader + 1) % 3);
+    cluster.nats.restart((leader + 2) % 3);
+    for url in &urls {
+        until(url, "/api/sync/pull?since=0&max_stale=0", |answer| answer.status == 200).await;
+        until(url, "/api/sync/pull?since=0", |answer| stale(answer).is_none()).await;
     }
 }
 

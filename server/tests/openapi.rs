@@ -277,6 +277,27 @@ async fn answers_are_as_described() {
     server.shutdown().await;
 }
 
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_a_node_are_as_described() {
+    let document = Document::read();
+    let Some(cluster) = common::cluster::Cluster::start("") else { return };
+    let url = &cluster.urls()[0];
+    document.push(url, &todos(0, 1), 200).await;
+    for path in ["/api/sync/pull?max_stale=3", "/api/sync/snapshot?max_stale=3", "/api/sync/live?max_stale=3"]
+    {
+        document.get(url, path, 200).await;
+    }
+    let stats = document.get(url, "/api/stats", 200).await;
+    assert_eq!(stats["cluster"]["log"], "test");
+    cluster.nats.stop(0);
+    cluster.nats.stop(1);
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    document.get(url, "/api/sync/pull?max_stale=1", 503).await;
+    document.get(url, "/api/sync/pull", 200).await;
+    document.get(url, "/api/stats", 200).await;
+}
+
 #[tokio::test]
 async fn refusals_for_want_of_a_token_are_as_described() {
     let document = Document::read();

@@ -240,6 +240,52 @@ async fn the_page_fits_wide_and_narrow_screens() {
     server.shutdown().await;
 }
 
+/// Waits until the page has these nodes, each in its state.
+#[cfg(feature = "cluster")]
+async fn until_nodes(browser: &mut Browser, states: &[(&str, &str)]) {
+    let rows = "[...document.querySelectorAll('#nodes tr')].map((row) => [row.cells[0].innerText, row.dataset.state])";
+    browser.until(&format!("JSON.stringify({rows}) === {}", json!(json!(states).to_string()))).await;
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_node_shows_all_nodes_and_marks_one_that_fell_silent() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let Some(cluster) = common::cluster::Cluster::start("") else { return };
+    let names: Vec<_> = cluster.urls().iter().map(|url| url.replace("http://", "")).collect();
+    let with = |states: [&'static str; 3]| {
+        let mut nodes: Vec<_> = names.iter().map(String::as_str).zip(states).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    browser.open(&cluster.urls()[0]).await;
+    until_nodes(&mut browser, &with(["fresh", "fresh", "fresh"])).await;
+    assert_eq!(common::cluster::metric(&cluster.urls()[0], "cluster_nodes").await, 3);
+    cluster.nodes[2].kill();
+    until_nodes(&mut browser, &with(["fresh", "fresh", "silent"])).await;
+    browser.until("document.querySelector('#nodes').innerText.includes('silent for 12 s')").await;
+    let stats = get(&cluster.urls()[1], "/api/stats").await.body;
+    let mut shown: Vec<_> = stats["cluster"]["nodes"].as_array().unwrap().iter().collect();
+    shown.retain(|node| node["version"] == env!("CARGO_PKG_VERSION"));
+    let shown: Vec<_> = shown.into_iter().map(|node| node["name"].as_str().unwrap()).collect();
+    let mut left = names[..2].to_vec();
+    left.sort_unstable();
+    assert_eq!(shown, left, "the server forgets it after a while");
+    for (width, dark) in [(1400, false), (360, true)] {
+        browser.show(width, dark).await;
+        let over = "Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)";
+        browser.until(&format!("{over} === 0")).await;
+        browser.picture(&format!("nodes-{width}")).await;
+    }
+    assert!(cluster.nodes[2].start());
+    until_nodes(&mut browser, &with(["fresh", "fresh", "fresh"])).await;
+    let leader = cluster.leader();
+    cluster.nats.stop((leader + 1) % 3);
+    cluster.nats.stop((leader + 2) % 3);
+    browser.until("document.querySelectorAll('#nodes [data-state=stale]').length > 0").await;
+    assert_no_faults(&mut browser).await;
+}
+
 #[tokio::test]
 async fn the_page_may_load_nothing_from_elsewhere() {
     let server = start_memory("").await;

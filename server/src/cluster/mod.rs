@@ -18,6 +18,7 @@
 //! - [`publisher`]: frames whose verdict is not known, sent again until it is.
 //! - [`node`]: the task around the publisher.
 //! - [`keeper`]: snapshots, and what they make of the stream superfluous.
+//! - [`nodes`]: what nodes tell of themselves, for people.
 //! - [`tail`]: the frames in order. [`apply`]: what is done with each, wherever it stops.
 //! - [`admin`]: what an operator does to the stream.
 
@@ -31,6 +32,7 @@ mod machine;
 mod model;
 mod nats;
 mod node;
+mod nodes;
 mod publisher;
 #[cfg(test)]
 mod simulation;
@@ -39,6 +41,7 @@ mod tail;
 pub(crate) use admin::{reset, skip};
 pub(crate) use frame::Session;
 pub(crate) use machine::{Link, Machine, Memory, Sent, Step, Verdict};
+pub(crate) use nodes::{ClusterFigures, Nodes};
 
 use crate::config::{Cluster, Config};
 use crate::echo::Echoes;
@@ -52,6 +55,7 @@ use frame::Claim;
 use keeper::Keeper;
 use nats::{NatsOptions, NatsStream, StreamFacts};
 use node::{Freshness, Node};
+use nodes::Standing;
 use ringlog::{ChangeLog, Incarnation};
 use std::collections::BTreeSet;
 use std::io;
@@ -83,6 +87,7 @@ pub(crate) struct ClusterStatus {
     started: Instant,
     /// The position of the latest snapshot that is known.
     latest_snapshot: Arc<AtomicU64>,
+    nodes: Nodes,
     /// The node has ended, and can go on if it is opened again.
     can_reopen: Arc<AtomicBool>,
 }
@@ -100,22 +105,36 @@ impl ClusterStatus {
         self.freshness.wait_for(Instant::now()).await;
     }
 
-    pub(crate) fn gauges(&self) -> [Gauge; 4] {
+    /// What this node serves is at most so old.
+    pub(crate) fn stale_for(&self) -> Duration {
+        self.freshness.stale_for()
+    }
+
+    fn standing(&self) -> Standing {
         let position = self.applied.borrow().position;
-        let lag = self.last.load(Ordering::Relaxed).saturating_sub(position);
+        // The end that is known may be older than the position.
+        let last = self.last.load(Ordering::Relaxed).max(position);
+        Standing { position, last, stale_for: self.stale_for() }
+    }
+
+    /// The cluster's nodes, for people.
+    pub(crate) fn figures(&self) -> ClusterFigures {
+        self.nodes.figures(self.standing(), Instant::now())
+    }
+
+    pub(crate) fn gauges(&self) -> [Gauge; 5] {
+        let Standing { position, last, stale_for } = self.standing();
+        let nodes = self.nodes.count(Instant::now()) as u64;
         [
             ("cluster_position", "Position in the stream up to which frames are applied", position),
-            ("cluster_lag", "Frames of the stream that are not applied yet", lag),
+            ("cluster_lag", "Frames of the stream that are not applied yet", last - position),
             (
                 "cluster_snapshot_position",
                 "Position of the latest snapshot",
                 self.latest_snapshot.load(Ordering::Relaxed),
             ),
-            (
-                "cluster_stale_seconds",
-                "What this node serves may be so old",
-                self.freshness.stale_for().as_secs(),
-            ),
+            ("cluster_stale_seconds", "What this node serves may be so old", stale_for.as_secs()),
+            ("cluster_nodes", "Nodes that were heard in the last 10 seconds, and this one", nodes),
         ]
     }
 }
@@ -227,6 +246,7 @@ impl Opened {
     pub(crate) async fn start(
         self,
         stream: NatsStream,
+        nodes: Nodes,
         groups: Groups,
         failed: CancellationToken,
     ) -> io::Result<Started> {
@@ -248,7 +268,7 @@ impl Opened {
         let latest_snapshot = Arc::clone(&keeper.latest);
         let tail = Tail::new(Arc::clone(&stream), machine.position() + 1, frames, Arc::clone(&last));
         let node = Node::new(
-            stream,
+            Arc::clone(&stream),
             groups.into_jobs(),
             (decided, position.clone()),
             Arc::clone(&freshness),
@@ -267,14 +287,15 @@ impl Opened {
             skipped,
         };
         let can_reopen = Arc::new(AtomicBool::new(false));
-        let status = ClusterStatus {
+        let status = Arc::new(ClusterStatus {
             freshness,
             applied: position,
             last,
             started: Instant::now(),
             latest_snapshot,
+            nodes,
             can_reopen: Arc::clone(&can_reopen),
-        };
+        });
         let (applier_failed, was_reset) = (failed.clone(), Arc::clone(&can_reopen));
         let applier = std::thread::Builder::new().name("applier".into()).spawn(move || {
             // Cancelled if it panics as well.
@@ -288,8 +309,9 @@ impl Opened {
             }
         });
         let applier = applier?;
-        let running = tokio::spawn(run(node, tail, keeper, (failed, can_reopen)));
-        Ok(Started { log, reader, echoes, status: Arc::new(status), applier, running })
+        let telling = nodes::run(stream, Arc::clone(&status));
+        let running = tokio::spawn(run(node, tail, keeper, telling, (failed, can_reopen)));
+        Ok(Started { log, reader, echoes, status, applier, running })
     }
 }
 
@@ -309,6 +331,7 @@ async fn run<E: Engine + Snapshots>(
     node: Node<E>,
     tail: Tail<E>,
     keeper: Keeper<E>,
+    telling: impl Future<Output = ()>,
     (failed, can_reopen): (CancellationToken, Arc<AtomicBool>),
 ) {
     let error: Box<dyn std::error::Error + Send> = tokio::select! {
@@ -324,6 +347,7 @@ async fn run<E: Engine + Snapshots>(
             }
         },
         () = keeper.run() => return,
+        () = telling => return,
         () = failed.cancelled() => return,
     };
     tracing::error!(%error, "this node cannot go on");

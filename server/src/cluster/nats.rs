@@ -2,7 +2,8 @@
 //!
 //! A log `<name>` is the JetStream stream `RINGLOG_<name>` with the subject
 //! `ringlog.<name>.frames`. The servers republish what is stored to `ringlog.<name>.live`. A client
-//! that may publish there can show false frames to every node: permissions must deny it.
+//! that may publish there can show false frames to every node: permissions must deny it. What nodes
+//! tell of themselves on `ringlog.<name>.nodes` is not stored.
 //!
 //! # Permissions
 //!
@@ -114,6 +115,8 @@ struct Names {
     frames: String,
     /// Where frames are republished.
     live: String,
+    /// Where nodes tell of themselves.
+    nodes: String,
 }
 
 impl Names {
@@ -122,6 +125,7 @@ impl Names {
             stream: format!("RINGLOG_{log}"),
             frames: format!("ringlog.{log}.frames"),
             live: format!("ringlog.{log}.live"),
+            nodes: format!("ringlog.{log}.nodes"),
         }
     }
 }
@@ -130,6 +134,22 @@ impl NatsStream {
     /// What the stream says of itself: as wanted, but with the incarnation that it has.
     pub(crate) fn facts(&self) -> &StreamFacts {
         &self.facts
+    }
+
+    /// Tells the other nodes something that is not kept. Does not while the connection is lost: the
+    /// client would send it later.
+    pub(crate) async fn tell_others(&self, message: Bytes) {
+        if self.client.connection_state() == State::Connected {
+            // An error means that the client is closed.
+            let _ = self.client.publish(self.names.nodes.clone(), message).await;
+        }
+    }
+
+    /// What other nodes tell, and this one.
+    pub(crate) async fn others(&self) -> Result<BoxStream<'static, Bytes>, EngineError> {
+        let messages = self.client.subscribe(self.names.nodes.clone()).await;
+        let messages = messages.map_err(|error| EngineError(format!("{}: {error}", self.names.nodes)))?;
+        Ok(messages.map(|message| message.payload).boxed())
     }
 
     /// Waits until the client is connected, for a while.

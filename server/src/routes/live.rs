@@ -4,7 +4,7 @@ use super::count::Counted;
 use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::params::Params;
+use crate::params::{MAX_STALE, Params};
 use crate::subscriber::{Delivery, Notice, Subscriber, Wanted, retry};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -24,7 +24,8 @@ pub(super) async fn subscribe(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Subscriber, ApiError> {
-    let params = Params::parse(query, &["since", "resume", "entity", "history", "ticket"])?;
+    let known = ["since", "resume", "entity", "history", "ticket", MAX_STALE];
+    let params = Params::parse(query, &known)?;
     // What the browser sends when it comes back is later than what stands in the address. An empty
     // id is none.
     let last = headers.get("last-event-id").filter(|id| !id.is_empty()).map(|id| {

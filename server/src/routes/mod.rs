@@ -12,6 +12,7 @@ mod resume;
 mod router;
 mod snapshot;
 mod socket;
+mod stale;
 mod stats;
 mod ticket;
 

@@ -2,12 +2,13 @@
 //! window, the latest change of every row.
 
 use super::resume::{set_compacted_to, set_resume};
+use super::stale::ReadAt;
 use crate::app::App;
 use crate::echo::read_window;
 use crate::error::ApiError;
 use crate::exchange::HalfClosed;
 use crate::history::{Measure, Position};
-use crate::params::Params;
+use crate::params::{MAX_STALE, Params};
 use crate::snapshots::MAX_PAGE_BYTES;
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
@@ -27,7 +28,7 @@ pub(super) async fn pull(
     RawQuery(query): RawQuery,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let known = ["since", "resume", "limit", "wait", "entity", "history"];
+    let known = ["since", "resume", "limit", "wait", "entity", "history", MAX_STALE];
     let params = Params::parse(query.as_deref(), &known)?;
     let start = params.cursor()?.unwrap_or(Cursor::from(0));
     let question = Question {
@@ -44,9 +45,11 @@ pub(super) async fn pull(
     let deadline = tokio::time::Instant::now() + wait;
     let scanned = deadline.max(tokio::time::Instant::now() + MAX_SCAN);
     let mut from = app.history.locate(start);
+    let mut read_at;
     let (page, room) = loop {
         // Not held while it waits for something new, nor by a page without changes.
         let room = app.room().await?;
+        read_at = ReadAt { stale_for: app.stale_for() };
         let page = question.read(&app, from).await?;
         if page.count > 0 || question.limit == 0 {
             break (page, Some(room));
@@ -83,7 +86,9 @@ pub(super) async fn pull(
     if let Some(seq) = compacted_to {
         set_compacted_to(&mut headers, seq);
     }
-    Ok(respond(headers, body, tag, &request))
+    let mut response = respond(headers, body, tag, &request);
+    response.extensions_mut().insert(read_at);
+    Ok(response)
 }
 
 /// What a pull asks for, besides where.

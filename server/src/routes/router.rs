@@ -2,6 +2,7 @@
 
 use super::count::count;
 use super::resume::no_cursor_without_body;
+use super::stale::tell_stale;
 use super::{backup, health, live, page, pull, push, snapshot, socket, stats, ticket};
 use crate::app::App;
 use crate::auth;
@@ -29,6 +30,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let state = || Arc::clone(app);
     let access = || Arc::clone(&app.access);
     let deadline = || middleware::from_fn_with_state(state(), deadline);
+    let telling = || middleware::from_fn_with_state(state(), tell_stale);
     let figures = Router::new()
         .route("/api/stats", get(stats::stats))
         .route("/metrics", get(health::metrics))
@@ -39,6 +41,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let reading = Router::new()
         .route("/api/sync/pull", get(pull::pull))
         .route("/api/sync/snapshot", get(snapshot::snapshot))
+        .route_layer(telling())
         .route_layer(deadline())
         .merge(figures)
         .merge(tickets)
@@ -46,6 +49,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let streaming = Router::new()
         .route("/api/sync/live", get(live::events))
         .route("/api/sync/ws", get(socket::open))
+        .route_layer(telling())
         .route_layer(middleware::from_fn_with_state(access(), auth::subscriber));
     let writing = Router::new()
         .route("/api/sync/push", post(push::push))

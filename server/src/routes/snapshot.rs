@@ -4,7 +4,7 @@
 use super::resume::set_resume;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::params::Params;
+use crate::params::{MAX_STALE, Params};
 use crate::snapshots::{PageToken, SnapshotPage, is_in_window, new_id, page};
 use crate::store::Snapshot;
 use axum::extract::{RawQuery, State};
@@ -17,7 +17,7 @@ pub(super) async fn snapshot(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(query.as_deref(), &["page", "limit", "entity"])?;
+    let params = Params::parse(query.as_deref(), &["page", "limit", "entity", MAX_STALE])?;
     let wanted = Wanted { limit: params.limit(app.config.max_limit)?, filter: params.filter()? };
     let token = params.get("page").map(|text| {
         text.parse::<PageToken>()

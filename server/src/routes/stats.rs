@@ -1,6 +1,8 @@
 //! `GET /api/stats`: the figures that the page draws, as JSON.
 
 use crate::app::App;
+#[cfg(feature = "cluster")]
+use crate::cluster::ClusterFigures;
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
@@ -27,6 +29,10 @@ struct Figures {
     followers: Followers,
     latency_seconds: BTreeMap<&'static str, Percentiles>,
     log: Stats,
+    /// With `--cluster`.
+    #[cfg(feature = "cluster")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterFigures>,
 }
 
 /// The live streams that follow everything, and how many events they are behind the head.
@@ -77,6 +83,8 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoRespon
         followers: Followers::new(&app.live.lags()),
         latency_seconds: BTreeMap::from(latencies),
         log: app.log.stats(),
+        #[cfg(feature = "cluster")]
+        cluster: app.cluster.as_ref().map(|cluster| cluster.figures()),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(figures)))
 }
