@@ -33,16 +33,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 fn storm(minutes: &str) -> Result<(), String> {
     let minutes: u32 = minutes.parse().map_err(|_| "--minutes takes a number")?;
     nats()?;
-    let mut cargo = shell::cargo(
-        "test --package ringlog-server --features cluster --test cluster -- --nocapture a_long_storm",
-    );
+    let mut cargo = shell::cargo("test --package ringlog-server --test cluster -- --nocapture a_long_storm");
     shell::run(cargo.env("RINGLOG_CLUSTER_DEEP", minutes.to_string()))
 }
 
 /// The table of `server/benches/cluster/main.rs`.
 fn speed(args: &str) -> Result<(), String> {
     nats()?;
-    let bench = "bench --package ringlog-server --features cluster --bench cluster";
+    let bench = "bench --package ringlog-server --bench cluster";
     shell::run(&mut shell::cargo(&format!("{bench}{args}")))
 }
 
@@ -63,7 +61,7 @@ fn nats() -> Result<PathBuf, String> {
 /// Starts a cluster and waits. It ends with this process, whatever ends that.
 fn up(build: &str, profile: &str) -> Result<(), String> {
     let nats = nats()?;
-    shell::run(&mut shell::cargo(&format!("{build} --package ringlog-server --features cluster")))?;
+    shell::run(&mut shell::cargo(&format!("{build} --package ringlog-server")))?;
     let node = shell::target().join(profile).join("ringlog-server");
     for port in [NODES, CLIENTS, MONITORS, ROUTES].iter().flat_map(|first| *first..first + 3) {
         TcpListener::bind(("127.0.0.1", port)).map_err(|error| format!("port {port}: {error}"))?;

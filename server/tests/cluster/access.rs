@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a node of the log `test` publishes; `server/src/cluster/nats.rs` says what for.
-const PUBLISH: [&str; 12] = [
+const PUBLISH: [&str; 13] = [
     "ringlog.test.frames",
+    "ringlog.test.nodes",
     "$JS.API.STREAM.INFO.RINGLOG_test",
     "$JS.API.STREAM.CREATE.RINGLOG_test",
     "$JS.API.STREAM.PURGE.RINGLOG_test",
@@ -31,7 +32,7 @@ const PUBLISH: [&str; 12] = [
 ];
 
 /// What it subscribes to.
-const SUBSCRIBE: [&str; 2] = ["ringlog.test.live", "_INBOX.>"];
+const SUBSCRIBE: [&str; 3] = ["ringlog.test.live", "ringlog.test.nodes", "_INBOX.>"];
 
 /// A token that says what a key may do, as NATS reads it.
 fn jwt(issuer: &KeyPair, subject: &str, name: &str, nats: &Value) -> String {
@@ -106,6 +107,15 @@ fn tls(folder: &Path) -> (PathBuf, String) {
         key_file.display()
     );
     (ca, lines)
+}
+
+#[test]
+fn the_guide_has_all_subjects_of_a_node() {
+    let guide = include_str!("../../../docs/cluster.md");
+    for subject in PUBLISH.iter().chain(&SUBSCRIBE) {
+        let quoted = format!("`{}`", subject.replace("test", "orders"));
+        assert!(guide.contains(&quoted), "no {quoted}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
