@@ -7,9 +7,9 @@
 //! spares those who allocate each event.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
-use ringlog_bench::contender::Contender;
-use ringlog_bench::contenders::{Broadcast, Plain, Pylon, Ringlog};
+use ringlog::ChangeLog;
+use ringlog_bench::contender::{Contender, append_text};
+use ringlog_bench::contenders::{Broadcast, Plain, Pylon};
 use ringlog_bench::speed::MemoryFigures;
 use ringlog_bench::workload::WINDOW;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -18,71 +18,40 @@ use std::alloc::System;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Counts the memory of full windows.
-#[derive(Debug, Parser)]
-#[command(name = "memory")]
-struct Args {
-    /// The windows. Those of the channel are always of 10,000.
-    #[arg(long, value_delimiter = ',', default_value = "10000",
-        value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    windows: Vec<u64>,
-    /// A line of JSON each.
-    #[arg(long)]
-    json: bool,
-    /// What cargo says to every bench.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
 fn main() {
-    let args = Args::parse();
-    for window in args.windows.iter().map(|window| *window as usize) {
-        let mut all = vec![
-            measure("ringlog", window, || Ringlog::new(window)),
-            measure("mutex", window, || Plain::new(window)),
-            measure("pylon", window, || Pylon::new(window)),
-        ];
-        if window == WINDOW {
-            all.push(measure("broadcast", window, Broadcast::default));
-        }
-        for figures in all {
-            print(&figures, args.json);
-        }
+    let figures = MemoryFigures::from([
+        ("ringlog".to_owned(), measure::<ChangeLog>()),
+        ("mutex".to_owned(), measure::<Plain>()),
+        ("pylon".to_owned(), measure::<Pylon>()),
+        ("broadcast".to_owned(), measure::<Broadcast>()),
+    ]);
+    if std::env::args().any(|word| word == "--json") {
+        println!("{}", serde_json::to_string(&figures).expect("it serialises"));
+        return;
+    }
+    println!("window of {WINDOW}");
+    for (name, [bytes, allocations]) in figures {
+        println!("{name:<12}{bytes:>7.1} B an event  {allocations:.4} allocations an append");
     }
 }
 
-fn print(figures: &MemoryFigures, json: bool) {
-    if json {
-        println!("{}", serde_json::to_string(figures).expect("it serialises"));
-    } else {
-        let MemoryFigures { contender, window, bytes_per_event, allocations_per_append } = figures;
-        println!(
-            "{contender:<12} window {window:>9}  {bytes_per_event:>7.1} B an event  {allocations_per_append:.4} allocations an append"
-        );
-    }
-}
-
-fn measure<C: Contender>(name: &str, window: usize, make: impl FnOnce() -> C) -> MemoryFigures {
+/// Bytes an event, and allocations an append.
+fn measure<C: Contender>() -> [f64; 2] {
     let all = Region::new(ALLOCATOR);
-    let contender = Box::new(make());
-    let lap = window as u64;
-    contender.append(2 * lap);
+    let contender = Box::new(C::full(WINDOW));
+    let lap = WINDOW as u64;
+    let before = contender.taken();
     let steady = Region::new(ALLOCATOR);
     // Not a divisor of anything: looked at in every phase of a segment.
     let part = 97;
     let (mut most, mut appended) = (0, 0);
     while appended < 2 * lap {
-        contender.append(part);
+        append_text(&*contender, part);
         appended += part;
         let now = all.change();
         most = most.max(now.bytes_allocated - now.bytes_deallocated);
     }
     let allocations = steady.change().allocations;
-    assert_eq!(contender.taken(), 2 * lap + appended);
-    MemoryFigures {
-        contender: name.to_owned(),
-        window,
-        bytes_per_event: most as f64 / window as f64,
-        allocations_per_append: allocations as f64 / appended as f64,
-    }
+    assert_eq!(contender.taken(), before + appended);
+    [most as f64 / WINDOW as f64, allocations as f64 / appended as f64]
 }

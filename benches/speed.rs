@@ -5,13 +5,11 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use ringlog_bench::machine::Machine;
-use ringlog_bench::speed::{Format, ROWS, Setting, Sheet};
+use ringlog_bench::speed::{ROWS, Row, Sheet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Measures ringlog beside what it must beat: each row's contenders in turns, in one process.
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, Parser)]
 #[command(name = "speed")]
 struct Args {
@@ -22,11 +20,8 @@ struct Args {
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
-    /// A table in Markdown, to be put into a document.
-    #[arg(long, conflicts_with = "json")]
-    markdown: bool,
     /// The names of the rows, and nothing else.
-    #[arg(long, conflicts_with_all = ["json", "markdown"])]
+    #[arg(long, conflicts_with = "json")]
     list: bool,
     /// The program `memory`, which counts allocations.
     #[arg(long, value_name = "PROGRAM")]
@@ -51,17 +46,13 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let format = match (args.json, args.markdown) {
-        (true, _) => Format::Json,
-        (_, true) => Format::Markdown,
-        _ => Format::Text,
-    };
-    let (machine, mut sheet) = (Machine::here(), Sheet::new(format));
-    sheet.head(&machine);
-    let setting = Setting { memory: args.memory.as_deref() };
-    for (name, measure) in rows {
-        sheet.begin(name);
-        measure(&mut sheet, &setting);
+    let mut sheet = Sheet::new(args.json, args.memory);
+    for (name, row) in rows {
+        sheet.row = name;
+        match row {
+            Row::Contests(contests) => contests().into_iter().for_each(|contest| sheet.contest(contest)),
+            Row::Other(measure) => measure(&mut sheet),
+        }
     }
-    if sheet.end(&machine) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sheet.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

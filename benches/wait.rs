@@ -1,12 +1,12 @@
 //! What waiters cost writers.
 //!
-//! `cargo bench --bench wait` (half a minute), or `-- NAME` for the tables whose names hold that,
-//! `-- --quick` for a look. Times are in nanoseconds, the exact ones of HDR histograms with three
-//! digits. What a wake-up takes is in the table of targets: `cargo xtask speed wake`. Tables:
+//! `cargo bench --bench wait` (half a minute), or `-- --quick` for a look. Times are in
+//! nanoseconds, the exact ones of HDR histograms with three digits. What a wake-up takes is in the
+//! table of targets: `cargo xtask speed wake`. Measured is one append:
 //!
-//! - `append-far`: one append while so many wait for a seq far ahead;
-//! - `append-tail`: one append that so many wait for;
-//! - `append`: one append without waiters, many times over.
+//! - while so many wait for a seq far ahead, timed a hundred at a time;
+//! - that so many wait for, timed one at a time. It wakes a few; the others are woken by these,
+//!   outside of the time.
 //!
 //! Each measurement ends with a check that every event arrived.
 #![forbid(unsafe_code)]
@@ -14,7 +14,8 @@
 use clap::Parser;
 use hdrhistogram::Histogram;
 use ringlog::ChangeLog;
-use ringlog_bench::wake::{CHANGE, histogram};
+use ringlog_bench::timing::{histogram, nanos_since};
+use ringlog_bench::wake::CHANGE;
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -23,9 +24,6 @@ use std::time::Instant;
 #[derive(Debug, Parser)]
 #[command(name = "wait")]
 struct Args {
-    /// Only the tables whose names hold this.
-    #[arg(default_value = "")]
-    filter: String,
     /// A tenth of the rounds, for a look.
     #[arg(long)]
     quick: bool,
@@ -34,91 +32,60 @@ struct Args {
     bench: bool,
 }
 
-/// What is measured, under which name, in so many rounds.
-type Table = (&'static str, fn(u64));
-
-const TABLES: [Table; 3] = [("append-far", append_far), ("append-tail", append_tail), ("append", append)];
+const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
 
 fn main() {
-    let args = Args::parse();
-    let rounds = if args.quick { 2_000 } else { 20_000 };
-    for (name, table) in TABLES.into_iter().filter(|(name, _)| name.contains(&args.filter)) {
-        println!("\n{name}, {rounds} rounds, nanoseconds");
-        println!(
-            "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>12}",
-            "", "min", "p50", "p90", "p99", "p99.9", "max"
-        );
-        table(rounds);
+    let rounds = if Args::parse().quick { 2_000 } else { 20_000 };
+    println!("{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>12}", "", "min", "p50", "p90", "p99", "p99.9", "max");
+    for waiters in WAITERS {
+        print(&format!("{waiters} far waiters"), &append_far(waiters, rounds));
+    }
+    for waiters in WAITERS {
+        let rounds = if waiters > 100 { rounds / 100 } else { rounds };
+        print(&format!("{waiters} waiters at the tail"), &append_tail(waiters, rounds));
     }
 }
 
-fn record(histogram: &mut Histogram<u64>, nanoseconds: u64) {
-    histogram.record(nanoseconds).expect("a histogram that grows takes every value");
+fn print(name: &str, times: &Histogram<u64>) {
+    let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(|percent| times.value_at_percentile(percent));
+    let (min, max) = (times.min(), times.max());
+    println!("{name:<28}{min:>10}{p50:>10}{p90:>10}{p99:>10}{p999:>10}{max:>12}");
 }
 
-fn print(name: &str, histogram: &Histogram<u64>, rounds: u64) {
-    assert_eq!(histogram.len(), rounds, "{name}: every round was measured");
-    let at = |percentile| histogram.value_at_percentile(percentile);
-    let (min, max) = (histogram.min(), histogram.max());
-    println!("{name:<28}{min:>10}{:>10}{:>10}{:>10}{:>10}{max:>12}", at(50.0), at(90.0), at(99.0), at(99.9));
+fn append_far(waiters: usize, rounds: u64) -> Histogram<u64> {
+    const AT_ONCE: u64 = 100;
+    let (log, mut times) = (ChangeLog::new(), histogram());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(u64::MAX))).collect();
+    for sleeper in &mut sleepers {
+        assert!(sleeper.as_mut().poll(&mut context).is_pending());
+    }
+    for _ in 0..rounds {
+        let start = Instant::now();
+        for _ in 0..AT_ONCE {
+            log.append_change(&CHANGE);
+        }
+        times += nanos_since(start) / AT_ONCE;
+    }
+    assert_eq!((log.last_seq(), log.stats().waiters), (rounds * AT_ONCE, waiters as u64));
+    times
 }
 
-const WAITERS: [usize; 4] = [0, 1, 100, 10_000];
-
-/// Appends without waiters for their seqs, timed a hundred at a time.
-fn append_far(rounds: u64) {
-    for waiters in WAITERS {
-        let log = ChangeLog::new();
-        let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(u64::MAX))).collect();
-        let mut context = Context::from_waker(Waker::noop());
+fn append_tail(waiters: usize, rounds: u64) -> Histogram<u64> {
+    let (log, mut times) = (ChangeLog::new(), histogram());
+    let mut context = Context::from_waker(Waker::noop());
+    for round in 1..=rounds {
+        let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(round))).collect();
         for sleeper in &mut sleepers {
             assert!(sleeper.as_mut().poll(&mut context).is_pending());
         }
-        print(&format!("{waiters} far waiters"), &appends(&log, rounds, 100), rounds);
-        assert_eq!(log.stats().waiters, waiters as u64);
-    }
-}
-
-/// Appends that all wait for, timed one at a time. Each wakes a few; the others are woken by
-/// these, outside of the time.
-fn append_tail(rounds: u64) {
-    for waiters in WAITERS {
-        let rounds = if waiters > 100 { rounds / 100 } else { rounds };
-        let log = ChangeLog::new();
-        let mut context = Context::from_waker(Waker::noop());
-        let mut histogram = histogram();
-        for round in 1..=rounds {
-            let mut sleepers: Vec<_> = (0..waiters).map(|_| Box::pin(log.wait_for(round))).collect();
-            for sleeper in &mut sleepers {
-                assert!(sleeper.as_mut().poll(&mut context).is_pending());
-            }
-            let start = Instant::now();
-            log.append_change(&CHANGE);
-            record(&mut histogram, start.elapsed().as_nanos() as u64);
-            for sleeper in &mut sleepers {
-                assert_eq!(sleeper.as_mut().poll(&mut context), Poll::Ready(Ok(round)));
-            }
-        }
-        assert_eq!((log.last_seq(), log.stats().waiters), (rounds, 0));
-        print(&format!("{waiters} waiters at the tail"), &histogram, rounds);
-    }
-}
-
-/// Appends without waiters, now or lately.
-fn append(rounds: u64) {
-    print("nobody waiting", &appends(&ChangeLog::new(), rounds, 1_000), rounds);
-}
-
-/// What one append takes, timed so many at a time.
-fn appends(log: &ChangeLog, rounds: u64, at_once: u64) -> Histogram<u64> {
-    let mut histogram = histogram();
-    for _ in 0..rounds {
         let start = Instant::now();
-        for _ in 0..at_once {
-            log.append_change(&CHANGE);
+        log.append_change(&CHANGE);
+        times += nanos_since(start);
+        for sleeper in &mut sleepers {
+            assert_eq!(sleeper.as_mut().poll(&mut context), Poll::Ready(Ok(round)));
         }
-        record(&mut histogram, start.elapsed().as_nanos() as u64 / at_once);
     }
-    assert_eq!(log.last_seq(), rounds * at_once);
-    histogram
+    assert_eq!((log.last_seq(), log.stats().waiters), (rounds, 0));
+    times
 }

@@ -1,7 +1,7 @@
 //! ringlog beside the programs that one would write without it: the parts that the benches share.
 //!
 //! - [`workload`]: what every contender is given.
-//! - [`contender`], [`peer`] and [`contenders`]: what takes it, and must prove to have taken it.
+//! - [`contender`] and [`contenders`]: what takes it, and must prove to have taken it.
 //! - [`timing`]: how long so many threads take.
 //! - [`op_ids`]: the same for op ids. [`wake`]: the same for waiting.
 //! - [`load`]: the load generator; [`report`]: what it draws.
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc, reason = "a bench that finds a wrong result panics, everywhere")]
 #![allow(clippy::missing_errors_doc, reason = "every error ends the program, with a message that says all")]
+#![allow(missing_debug_implementations, reason = "what is printed with `{:?}` derives it, and little is")]
 #![allow(clippy::cast_sign_loss, reason = "times and counts are not negative")]
 
 pub mod contender;
@@ -16,7 +17,6 @@ pub mod contenders;
 pub mod load;
 pub mod machine;
 pub mod op_ids;
-pub mod peer;
 pub mod report;
 pub mod speed;
 pub mod timing;

@@ -1,56 +1,29 @@
 //! Where a measurement was made, and of what.
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use std::fs;
 use std::process::Command;
 
-/// What must be said beside any figure.
-#[derive(Debug, Clone, Serialize)]
-pub struct Machine {
-    /// The processor's name, and how many of it this process may use.
-    pub processor: String,
-    /// How many threads run at a time.
-    pub cores: usize,
-    /// Memory of the machine, in bytes.
-    pub memory: Option<u64>,
-    /// The operating system.
-    pub system: String,
-    /// The compiler.
-    pub toolchain: String,
-    /// The commit, with a `+` if the checkout differs from it.
-    pub commit: String,
-    /// The allocator.
-    pub allocator: &'static str,
-    /// The command, as it was given.
-    pub command: String,
+/// What must be said beside any figure, each with its name: the machine, the system, the toolchain,
+/// the commit, and the command as it was given.
+pub fn machine() -> [(&'static str, String); 5] {
+    let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into());
+    let memory = kilobytes("/proc/meminfo", "MemTotal") >> 20;
+    let unknown = || "unknown".to_owned();
+    let rustc = says("rustc", &["--version"]).unwrap_or_else(unknown);
+    [
+        ("machine", format!("{} cores of {processor}, {memory} GiB", crate::timing::cores())),
+        ("system", says("uname", &["-sr"]).unwrap_or_else(unknown)),
+        ("toolchain", format!("{rustc}, {} allocator", crate::ALLOCATOR_NAME)),
+        ("commit", commit().unwrap_or_else(unknown)),
+        ("command", command(std::env::args())),
+    ]
 }
 
-impl Machine {
-    /// This one.
-    pub fn here() -> Self {
-        Self {
-            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
-            cores: crate::timing::cores(),
-            memory: field("/proc/meminfo", "MemTotal")
-                .and_then(|total| total.trim_end_matches(" kB").parse().ok())
-                .map(|kilobytes: u64| kilobytes * 1024),
-            system: says("uname", &["-sr"]).unwrap_or_else(|| std::env::consts::OS.into()),
-            toolchain: says("rustc", &["--version"]).unwrap_or_else(|| "rustc, unknown".into()),
-            commit: commit().unwrap_or_else(|| "unknown".into()),
-            allocator: crate::ALLOCATOR_NAME,
-            command: command(std::env::args()),
-        }
-    }
-
-    /// One line.
-    pub fn summary(&self) -> String {
-        let memory = self.memory.map_or(String::new(), |bytes| format!(", {} GiB", bytes >> 30));
-        format!(
-            "{} cores of {}{memory}, {}, {}, commit {}, {} allocator",
-            self.cores, self.processor, self.system, self.toolchain, self.commit, self.allocator
-        )
-    }
+/// The machine in one line, without the command.
+pub fn summary() -> String {
+    let [machine, system, toolchain, commit, _] = machine().map(|(_, value)| value);
+    format!("{machine}, {system}, {toolchain}, commit {commit}")
 }
 
 /// The processor time of this process so far, in nanoseconds.
@@ -61,8 +34,11 @@ pub fn processor_nanos() -> u64 {
 
 /// Bytes of this process that are in memory, 0 where the system does not tell.
 pub(crate) fn resident() -> u64 {
-    let kilobytes = field("/proc/self/status", "VmRSS");
-    kilobytes.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
+    kilobytes("/proc/self/status", "VmRSS") * 1024
+}
+
+fn kilobytes(file: &str, key: &str) -> u64 {
+    field(file, key).and_then(|text| text.trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 /// The value behind a key in one of the kernel's tables.
@@ -78,11 +54,9 @@ fn says(program: &str, words: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// With a `+` if the checkout differs from it.
 fn commit() -> Option<String> {
-    let folder = ["-C", env!("CARGO_MANIFEST_DIR")];
-    let commit = says("git", &[&folder[..], &["rev-parse", "--short", "HEAD"]].concat())?;
-    let changed = says("git", &[&folder[..], &["status", "--porcelain", "--untracked-files=no"]].concat())?;
-    Some(format!("{commit}{}", if changed.is_empty() { "" } else { "+" }))
+    says("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--exclude=*", "--dirty=+"])
 }
 
 /// The program's name without the folder and the hash that cargo gives it, and its arguments.
@@ -101,10 +75,8 @@ mod tests {
     #[test]
     fn a_command_is_one_that_can_be_given_again() {
         let of = |words: &[&str]| command(words.iter().map(ToString::to_string));
-        assert_eq!(
-            of(&["target/release/deps/load-0f", "--bench", "--json"]),
-            "cargo bench --bench load -- --json"
-        );
+        let given = of(&["target/release/deps/load-0f", "--bench", "--json"]);
+        assert_eq!(given, "cargo bench --bench load -- --json");
         assert_eq!(of(&["load-0f"]), "cargo bench --bench load");
     }
 }

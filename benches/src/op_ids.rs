@@ -7,11 +7,11 @@
 //! - [`Seen`], a `HashSet` and a `VecDeque` behind a lock: remembered or not;
 //! - pylon-sync, which has no claims: it asks, then remembers.
 //!
-//! What is evicted is dropped outside the lock. To make the text of an id takes nearly as long as
-//! to look for it: those that are asked after are made before. Those that are claimed are new each
-//! time, so that making them is part of it, the same for all.
+//! What a claim evicts is dropped outside the lock. To make the text of an id takes nearly as long
+//! as to look for it: those that are asked after are made before. Those that are claimed are new
+//! each time, so that making them is part of it, the same for all.
 
-use crate::timing::timed;
+use crate::timing::{histogram, nanos_since, timed};
 use crate::workload::WINDOW;
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState as FastState;
@@ -21,12 +21,12 @@ use ringlog::{ChangeLog, OpClaim};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The text of an id, with its number at the end.
-#[derive(Debug)]
 struct Id([u8; Id::LEN]);
 
 impl Id {
@@ -53,8 +53,10 @@ pub trait OpIds: Sync {
     /// Whether it was done.
     fn has_seen(&self, op_id: &str) -> bool;
 
-    /// How many operations it was told of, by its own account, as far as it keeps one.
-    fn completed(&self) -> Option<u64>;
+    /// How many operations it was told of, by its own account, if it keeps one.
+    fn completed(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl OpIds for ChangeLog {
@@ -74,34 +76,18 @@ impl OpIds for ChangeLog {
     }
 }
 
-/// Ids in the order of their arrival, the oldest to be evicted.
-#[derive(Debug)]
-struct Order {
-    ids: VecDeque<Arc<str>>,
-    capacity: usize,
-    completed: u64,
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Self { ids: VecDeque::new(), capacity: WINDOW, completed: 0 }
-    }
-}
-
-impl Order {
-    /// Adds an id. Returns the one that has to go for it.
-    fn add(&mut self, id: Arc<str>) -> Option<Arc<str>> {
-        self.ids.push_back(id);
-        self.completed += 1;
-        if self.ids.len() > self.capacity { self.ids.pop_front() } else { None }
-    }
-}
-
 /// The best plain program for claims: in flight is `None`, completed the seq.
-#[derive(Debug, Default)]
 pub struct Claims<S = RandomState> {
     known: HashMap<Arc<str>, Option<u64>, S>,
-    order: Order,
+    /// Completed ids, the oldest first.
+    order: VecDeque<Arc<str>>,
+    capacity: usize,
+}
+
+impl<S: Default> Default for Claims<S> {
+    fn default() -> Self {
+        Self { known: HashMap::default(), order: VecDeque::new(), capacity: WINDOW }
+    }
 }
 
 impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
@@ -111,10 +97,11 @@ impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
         assert!(first, "nobody did it");
         let evicted = {
             let claims = &mut *self.lock();
-            if let Some(state) = claims.known.get_mut(op_id) {
-                *state = Some(seq);
-            }
-            let evicted = claims.order.add(key);
+            let state = claims.known.get_mut(op_id).expect("in flight");
+            assert!(state.replace(seq).is_none(), "nobody completed it");
+            claims.order.push_back(key);
+            let full = claims.order.len() > claims.capacity;
+            let evicted = if full { claims.order.pop_front() } else { None };
             evicted.map(|key| (claims.known.remove_entry(&key), key))
         };
         drop(evicted);
@@ -123,10 +110,6 @@ impl<S: BuildHasher + Send> OpIds for Mutex<Claims<S>> {
     fn has_seen(&self, op_id: &str) -> bool {
         self.lock().known.get(op_id).is_some_and(Option::is_some)
     }
-
-    fn completed(&self) -> Option<u64> {
-        Some(self.lock().order.completed)
-    }
 }
 
 /// The number of shards of [`Sharded`].
@@ -134,7 +117,6 @@ pub const SHARDS: usize = 64;
 
 /// The best program with locks, and with a quick hash: the shards share nothing. Each evicts by
 /// itself, so the window is not exactly the last ids.
-#[derive(Debug)]
 pub struct Sharded {
     shards: Vec<CachePadded<Mutex<Claims<FastState>>>>,
     hasher: FastState,
@@ -142,8 +124,8 @@ pub struct Sharded {
 
 impl Default for Sharded {
     fn default() -> Self {
-        let order = || Order { capacity: WINDOW / SHARDS, ..Order::default() };
-        let shard = || CachePadded::new(Mutex::new(Claims { order: order(), ..Claims::default() }));
+        let claims = || Claims { capacity: WINDOW / SHARDS, ..Claims::default() };
+        let shard = || CachePadded::new(Mutex::new(claims()));
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: FastState::default() }
     }
 }
@@ -163,37 +145,29 @@ impl OpIds for Sharded {
     fn has_seen(&self, op_id: &str) -> bool {
         self.shard(op_id).has_seen(op_id)
     }
-
-    fn completed(&self) -> Option<u64> {
-        self.shards.iter().map(|shard| shard.completed()).sum()
-    }
 }
 
 /// The best plain program for ids that are only remembered.
 #[derive(Debug, Default)]
 pub struct Seen {
     known: HashSet<Arc<str>>,
-    order: Order,
+    order: VecDeque<Arc<str>>,
 }
 
 impl OpIds for Mutex<Seen> {
     fn claim_and_complete(&self, op_id: &str, _seq: u64) {
         let key: Arc<str> = op_id.into();
-        let evicted = {
-            let seen = &mut *self.lock();
-            assert!(seen.known.insert(Arc::clone(&key)), "nobody did it");
-            let evicted = seen.order.add(key);
-            evicted.map(|key| (seen.known.take(&key), key))
-        };
-        drop(evicted);
+        let seen = &mut *self.lock();
+        assert!(seen.known.insert(Arc::clone(&key)), "nobody did it");
+        seen.order.push_back(key);
+        if seen.order.len() > WINDOW {
+            let evicted = seen.order.pop_front();
+            evicted.map(|key| seen.known.remove(&key));
+        }
     }
 
     fn has_seen(&self, op_id: &str) -> bool {
         self.lock().known.contains(op_id)
-    }
-
-    fn completed(&self) -> Option<u64> {
-        Some(self.lock().order.completed)
     }
 }
 
@@ -206,80 +180,70 @@ impl OpIds for pylon_sync::ChangeLog {
     fn has_seen(&self, op_id: &str) -> bool {
         self.has_seen_op_id(op_id)
     }
-
-    fn completed(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// A contender with a full window, and ids that are not claimed yet.
-pub struct Trial<'a> {
-    contender: &'a dyn OpIds,
+pub struct Trial {
+    contender: Box<dyn OpIds>,
     next: AtomicU64,
-}
-
-impl std::fmt::Debug for Trial<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trial").field("next", &self.next).finish_non_exhaustive()
-    }
 }
 
 /// The first number of ids that are never claimed.
 const ABSENT: u64 = 1 << 47;
 
-impl<'a> Trial<'a> {
+impl Trial {
     /// Fills the contender's window.
-    pub fn new(contender: &'a dyn OpIds) -> Self {
-        // Trials may follow each other on one contender: each has ids of its own.
-        static TRIALS: AtomicU64 = AtomicU64::new(0);
-        let first = TRIALS.fetch_add(1, Ordering::Relaxed) << 36;
-        let trial = Self { contender, next: AtomicU64::new(first) };
+    pub fn new(contender: Box<dyn OpIds>) -> Self {
+        let trial = Self { contender, next: AtomicU64::new(0) };
         trial.claim(1, WINDOW as u64);
         trial
     }
 
     /// How long so many threads take to claim and complete so many new ids in all.
     pub fn claim(&self, threads: usize, ids: u64) -> Duration {
-        let (first, before) = (self.next.fetch_add(ids, Ordering::Relaxed), self.contender.completed());
-        let time = timed(threads, ids, |_, mine| {
-            let mut id = Id::new();
+        self.each_new(threads, ids, |mine, first, id| {
             for number in mine {
                 self.contender.claim_and_complete(id.number(first + number), first + number + 1);
             }
-        });
-        assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
-        time
+        })
     }
 
     /// How long a claim and its completion take, each by itself, with so many threads at it.
     pub fn claim_times(&self, threads: usize, ids: u64) -> Histogram<u64> {
-        let first = self.next.fetch_add(ids, Ordering::Relaxed);
-        let all = Mutex::new(crate::wake::histogram());
-        timed(threads, ids, |_, mine| {
-            let (mut id, mut times) = (Id::new(), crate::wake::histogram());
+        let all = Mutex::new(histogram());
+        self.each_new(threads, ids, |mine, first, id| {
+            let mut times = histogram();
             for number in mine {
                 let op_id = id.number(first + number);
                 let start = Instant::now();
                 self.contender.claim_and_complete(op_id, first + number + 1);
-                times.saturating_record(start.elapsed().as_nanos() as u64);
+                times.saturating_record(nanos_since(start));
             }
             all.lock().add(&times).expect("the same bounds");
         });
         all.into_inner()
     }
 
-    /// How long so many threads take to ask after so many ids in all, which are there or are not.
-    pub fn has_seen(&self, threads: usize, ids: u64, there: bool) -> Duration {
-        let first = if there { self.next.load(Ordering::Relaxed) - WINDOW as u64 } else { ABSENT };
+    /// Has so many threads work on new ids, and checks that all were completed.
+    fn each_new(&self, threads: usize, ids: u64, work: impl Fn(Range<u64>, u64, &mut Id) + Sync) -> Duration {
+        let (first, before) = (self.next.fetch_add(ids, Ordering::Relaxed), self.contender.completed());
+        let time = timed(threads, ids, |_, mine| work(mine, first, &mut Id::new()));
+        assert_eq!(self.contender.completed(), before.map(|before| before + ids), "it did them all");
+        time
+    }
+
+    /// How long so many threads take to ask after so many ids in all, which are not there.
+    pub fn has_seen(&self, threads: usize, ids: u64) -> Duration {
         let mut id = Id::new();
-        let all: String = (first..first + WINDOW as u64).map(|number| id.number(number).to_owned()).collect();
+        let all: String =
+            (ABSENT..ABSENT + WINDOW as u64).map(|number| id.number(number).to_owned()).collect();
         let right = AtomicU64::new(0);
         let time = timed(threads, ids, |_, mine| {
             let answers = mine.map(|number| {
                 let start = number as usize % WINDOW * Id::LEN;
                 black_box(self.contender.has_seen(&all[start..start + Id::LEN]))
             });
-            right.fetch_add(answers.filter(|answer| *answer == there).count() as u64, Ordering::Relaxed);
+            right.fetch_add(answers.filter(|seen| !seen).count() as u64, Ordering::Relaxed);
         });
         assert_eq!(right.into_inner(), ids, "the right answer to each");
         time

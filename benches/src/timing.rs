@@ -1,5 +1,6 @@
 //! How long so many threads take.
 
+use hdrhistogram::Histogram;
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,27 +44,35 @@ pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Syn
 /// Binds the calling thread to a core: thread after thread in turn to those that the process may
 /// use. Where that is not possible the scheduler decides, as it would have.
 fn stay_on_core(thread: usize) {
-    #[cfg(target_os = "linux")]
-    if let Ok(allowed) = rustix::thread::sched_getaffinity(None) {
-        let cores: Vec<usize> =
-            (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-        let mut one = rustix::thread::CpuSet::new();
-        one.set(cores[thread % cores.len()]);
-        rustix::thread::sched_setaffinity(None, &one).ok();
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if let Some(core) = cores.get(thread % cores.len().max(1)) {
+        core_affinity::set_for_current(*core);
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = thread;
 }
 
-/// How criterion measures here: as shortly as it can be done, since there is much to measure.
-pub fn criterion() -> criterion::Criterion {
-    criterion::Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1500))
+/// Runs all in turn, each turn beginning with another one. Returns for each what its turns gave.
+pub fn in_turns<C, T>(turns: usize, all: &mut [C], mut run: impl FnMut(&mut C) -> T) -> Vec<Vec<T>> {
+    let mut results: Vec<Vec<T>> = all.iter().map(|_| Vec::with_capacity(turns)).collect();
+    for turn in 0..turns {
+        for place in 0..all.len() {
+            let place = (turn + place) % all.len();
+            results[place].push(run(&mut all[place]));
+        }
+    }
+    results
+}
+
+/// A histogram of nanoseconds, with three digits, that grows as it must.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits")
+}
+
+/// The nanoseconds since a moment.
+pub fn nanos_since(start: Instant) -> u64 {
+    start.elapsed().as_nanos() as u64
 }
 
 /// Tells threads to stop, also when what they stay for panics.
-#[derive(Debug)]
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -1,9 +1,8 @@
-//! The workload of the tables: one event of fixed size, and the event of the plain programs.
+//! The workload of the tables: one event of fixed size.
 
+use ringlog::Change;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
 
 /// Four bytes.
 pub const ENTITY: &str = "Todo";
@@ -23,53 +22,12 @@ const _: () =
 
 /// [`DATA`] as JSON text that is known to be good.
 pub fn data() -> &'static RawValue {
-    serde_json::from_str(DATA).expect("JSON")
+    static RAW: LazyLock<&RawValue> = LazyLock::new(|| serde_json::from_str(DATA).expect("JSON"));
+    *RAW
 }
 
-/// [`DATA`] as a value.
-pub fn value() -> Value {
-    json!({"title": "sixty-two bytes of JSON", "done": false, "position": 12})
-}
-
-/// Milliseconds since 1970, as one asks for them without further thought.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
-}
-
-/// The event of the plain programs: owned strings behind a reference count.
-#[derive(Debug)]
-pub struct Event {
-    /// Its number.
-    pub seq: u64,
-    /// The table.
-    pub entity: String,
-    /// The row.
-    pub row_id: String,
-    /// JSON text.
-    pub data: Option<String>,
-    /// Milliseconds since 1970.
-    pub timestamp: u64,
-}
-
-impl Event {
-    /// The event of the workload.
-    pub fn new(seq: u64) -> Arc<Self> {
-        Self::of(seq, ENTITY, ROW_ID, Some(DATA))
-    }
-
-    /// Any event.
-    pub fn of(seq: u64, entity: &str, row_id: &str, data: Option<&str>) -> Arc<Self> {
-        Arc::new(Self {
-            seq,
-            entity: entity.to_owned(),
-            row_id: row_id.to_owned(),
-            data: data.map(str::to_owned),
-            timestamp: now(),
-        })
-    }
-
-    /// The bytes of its text.
-    pub fn text_len(&self) -> u64 {
-        (self.entity.len() + self.row_id.len() + self.data.as_ref().map_or(0, String::len)) as u64
-    }
+/// The bytes of a change's text.
+pub fn text_len(change: &Change<'_>) -> u64 {
+    let data = change.data_json().map_or(0, |json| json.len());
+    (change.entity().len() + change.row_id().len() + data) as u64
 }

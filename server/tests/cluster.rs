@@ -5,7 +5,11 @@
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cluster/access.rs"]
+mod access;
 mod common;
+#[path = "cluster/snapshots.rs"]
+mod snapshots;
 
 use common::clients::Random;
 use common::cluster::{Cluster, Trouble, attempt, metric, same_everywhere, seqs, servers, storm};
@@ -70,7 +74,11 @@ async fn clients_may_use_any_node_at_any_time() {
 }
 
 async fn befallen(troubles: &'static [Trouble], time: u64) {
-    let Some(cluster) = Cluster::start("") else { return };
+    befallen_in(Cluster::start(""), troubles, time).await;
+}
+
+async fn befallen_in(cluster: Option<Arc<Cluster>>, troubles: &'static [Trouble], time: u64) {
+    let Some(cluster) = cluster else { return };
     let figures = storm(&cluster, 8, move |cluster, seen| {
         let mut random = Random(std::process::id().into());
         for trouble in troubles {
@@ -99,9 +107,16 @@ async fn what_stood_still_goes_on_correctly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cut_network_loses_nothing_and_doubles_nothing() {
+    use Trouble::{CutFollower, CutLeader, CutNode};
+    let time = if deep().is_some() { 20 } else { 7 };
+    befallen_in(Cluster::start_apart(""), &[CutLeader, CutNode, CutFollower], time).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_storm_of_everything() {
     let Some(minutes) = deep() else { return };
-    let Some(cluster) = Cluster::start("--op-ids 200000 --capacity 200000") else { return };
+    let Some(cluster) = Cluster::start_apart("--op-ids 200000 --capacity 200000") else { return };
     let figures = storm(&cluster, 8, move |cluster, seen| {
         let (start, mut random) = (Instant::now(), Random(u64::from(std::process::id())));
         while start.elapsed() < Duration::from_secs(60 * minutes) {
@@ -369,35 +384,6 @@ async fn a_node_that_lost_its_store_or_has_a_damaged_one_comes_back_with_the_sam
     std::fs::remove_dir_all(cluster.data(1)).unwrap();
     assert!(node.start(), "{}", node.said());
     assert_eq!(same_everywhere(&cluster.urls()).await.0, log);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_node_starts_with_a_snapshot_where_the_stream_begins_later() {
-    let Some(cluster) = Cluster::start("--cluster-max-bytes 2000000") else { return };
-    let (client, urls) = (reqwest::Client::new(), cluster.urls());
-    let (mut pushed, mut positions) = (0, BTreeSet::new());
-    let start = Instant::now();
-    // The stream loses its beginning with the second snapshot.
-    while positions.len() < 3 {
-        assert!(start.elapsed() < HANG, "snapshots at {positions:?} only: {}", cluster.said());
-        let mut request = one(&pushed.to_string());
-        request["changes"][0]["data"] = json!("x".repeat(6_000));
-        attempt(&client, &urls[pushed % 3], &request, HANG).await.unwrap();
-        pushed += 1;
-        positions.insert(metric(&urls[pushed % 3], "cluster_snapshot_position").await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let node = &cluster.nodes[2];
-    assert!(node.stop());
-    std::fs::remove_dir_all(cluster.data(2)).unwrap();
-    assert!(node.start(), "{}", node.said());
-    assert!(node.said().contains("started with a snapshot"), "{}", node.said());
-    // What was pushed before the snapshot is known.
-    let mut repeated = one("0");
-    repeated["changes"][0]["data"] = json!("x".repeat(6_000));
-    let answer = attempt(&client, &urls[2], &repeated, HANG).await.unwrap();
-    assert_eq!(seqs(&answer), [1]);
-    assert_eq!(same_everywhere(&urls).await.0.len(), pushed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,13 +14,15 @@ const CLIENTS: u16 = 14_222;
 const MONITORS: u16 = 18_222;
 const ROUTES: u16 = 16_222;
 
-const USAGE: &str = "cluster takes [storm] [--minutes N], or up [--debug]";
+const USAGE: &str = "cluster takes [storm] [--minutes N], speed [--quick], or up [--debug]";
 
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match *args {
         [] | ["storm"] => storm("10"),
         ["--minutes", minutes] | ["storm", "--minutes", minutes] => storm(minutes),
+        ["speed"] => speed(""),
+        ["speed", "--quick"] => speed(" -- --quick"),
         ["up"] => up("build --release", "release"),
         ["up", "--debug"] => up("build", "debug"),
         _ => Err(format!("{USAGE}, not `{}`", args.join(" "))),
@@ -31,10 +33,15 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 fn storm(minutes: &str) -> Result<(), String> {
     let minutes: u32 = minutes.parse().map_err(|_| "--minutes takes a number")?;
     nats()?;
-    let mut cargo = shell::cargo(
-        "test --package ringlog-server --features cluster --test cluster -- --nocapture a_long_storm",
-    );
+    let mut cargo = shell::cargo("test --package ringlog-server --test cluster -- --nocapture a_long_storm");
     shell::run(cargo.env("RINGLOG_CLUSTER_DEEP", minutes.to_string()))
+}
+
+/// The table of `server/benches/cluster/main.rs`.
+fn speed(args: &str) -> Result<(), String> {
+    nats()?;
+    let bench = "bench --package ringlog-server --bench cluster";
+    shell::run(&mut shell::cargo(&format!("{bench}{args}")))
 }
 
 /// The program of the NATS server, found as the tests find it.
@@ -54,7 +61,7 @@ fn nats() -> Result<PathBuf, String> {
 /// Starts a cluster and waits. It ends with this process, whatever ends that.
 fn up(build: &str, profile: &str) -> Result<(), String> {
     let nats = nats()?;
-    shell::run(&mut shell::cargo(&format!("{build} --package ringlog-server --features cluster")))?;
+    shell::run(&mut shell::cargo(&format!("{build} --package ringlog-server")))?;
     let node = shell::target().join(profile).join("ringlog-server");
     for port in [NODES, CLIENTS, MONITORS, ROUTES].iter().flat_map(|first| *first..first + 3) {
         TcpListener::bind(("127.0.0.1", port)).map_err(|error| format!("port {port}: {error}"))?;

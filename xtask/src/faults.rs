@@ -176,7 +176,7 @@ impl Fault {
         if self.has_model() {
             ("bench --package loom-tests", "loom_tests")
         } else if self.file.starts_with("server/") {
-            ("test --package ringlog-server --features cluster", "ringlog_server")
+            ("test --package ringlog-server", "ringlog_server")
         } else {
             ("test --package ringlog", "ringlog")
         }

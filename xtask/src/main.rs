@@ -29,6 +29,7 @@ Usage: cargo xtask VERB
   fuzz [TARGET] [--seconds N]        fuzzes one target, or each in turn (60 s; nightly and cargo-fuzz)
   sanitize                           threads under the address and thread sanitizers (nightly), and valgrind
   cluster [storm] [--minutes N]      a storm of kills, stops and pauses over a cluster (10 minutes)
+  cluster speed [--quick]            the speed of a cluster, measured (four minutes; --quick: one)
   cluster up [--debug]               three NATS servers and three nodes to try, until Ctrl-C
   package                            features, oldest compiler and dependencies, licences, API, package contents
   instructions                       counts the instructions of each operation against its budget (valgrind)

@@ -1,75 +1,79 @@
 //! What came of a run.
 
-use crate::Result;
+use crate::timing::histogram;
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// The percentiles that are printed, by their true names; after them comes the maximum.
-pub const PERCENTILES: [(&str, f64); 5] =
-    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99)];
+/// The percentiles that are printed, by their true names.
+pub const PERCENTILES: [(&str, f64); 6] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
 
-/// Times in nanoseconds.
-#[derive(Debug, Clone)]
+/// Times in nanoseconds. As JSON, pairs of a value and how often it was recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Times(pub Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(crate::wake::histogram())
+        Self(histogram())
+    }
+}
+
+impl From<Vec<(u64, u64)>> for Times {
+    fn from(steps: Vec<(u64, u64)>) -> Self {
+        let mut times = Self::default();
+        for (value, count) in steps {
+            times.0.record_n(value, count).expect("a histogram that grows takes every value");
+        }
+        times
+    }
+}
+
+impl From<Times> for Vec<(u64, u64)> {
+    fn from(times: Times) -> Self {
+        times.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
     }
 }
 
 impl Times {
-    /// Adds a time.
-    pub fn record(&mut self, nanos: u64) {
-        self.0.record(nanos).expect("a histogram that grows takes every value");
-    }
-
-    /// Adds those of another.
-    pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("all have three digits");
-    }
-
-    /// The percentiles and the maximum, with their names.
-    pub fn percentiles(&self) -> Vec<(&'static str, u64)> {
-        let named = PERCENTILES.map(|(name, percentile)| (name, self.0.value_at_percentile(percentile)));
-        named.into_iter().chain([("max", self.0.max())]).collect()
-    }
-
-    /// Whether there are any.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The percentiles and the maximum, in the order of [`PERCENTILES`].
+    pub fn percentiles(&self) -> Vec<u64> {
+        let values = PERCENTILES.map(|(_, percentile)| self.0.value_at_percentile(percentile));
+        values.to_vec()
     }
 }
 
-/// As pairs of a value and how often it was recorded.
-impl Serialize for Times {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer
-            .collect_seq(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())))
-    }
+/// How a reader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Without pause.
+    Puller,
+    /// Sleeps until there is something.
+    Follower,
+    /// Pauses after each read.
+    Slow,
 }
 
-impl<'de> Deserialize<'de> for Times {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut times = Self::default();
-        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
-            times.0.record_n(value, count).map_err(serde::de::Error::custom)?;
-        }
-        Ok(times)
-    }
-}
-
-/// What one reader went through.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What readers of one kind went through.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Reading {
-    /// How it reads.
-    pub kind: String,
     /// Events read.
     pub read: u64,
-    /// Events that it was told it had missed.
+    /// Events that they were told they had missed.
     pub lost: u64,
-    /// How often it was told so.
+    /// How often they were told so.
     pub lapped: u64,
+}
+
+impl Reading {
+    /// Adds that of another reader.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.lost += other.lost;
+        self.lapped += other.lapped;
+    }
 }
 
 /// What came of one contender's run, or of several put together.
@@ -94,8 +98,8 @@ pub struct Outcome {
     /// From the start of a call, or when it was due, until a reader had the event; slow readers do
     /// not count.
     pub delivery: Times,
-    /// Each reader.
-    pub readers: Vec<Reading>,
+    /// The readers by their kinds.
+    pub readers: BTreeMap<Kind, Reading>,
 }
 
 impl Outcome {
@@ -108,9 +112,17 @@ impl Outcome {
         self.processor_seconds += other.processor_seconds;
         self.resident = self.resident.max(other.resident);
         self.superseded += other.superseded;
-        self.append.add(&other.append);
-        self.delivery.add(&other.delivery);
-        self.readers.extend(other.readers.iter().cloned());
+        self.append.0 += &other.append.0;
+        self.delivery.0 += &other.delivery.0;
+        for (kind, reading) in &other.readers {
+            self.readers.entry(*kind).or_default().add(reading);
+        }
+    }
+
+    /// The times that there are, with their names.
+    pub fn times(&self) -> Vec<(&'static str, &Times)> {
+        let all = [("append", &self.append), ("delivery", &self.delivery)];
+        all.into_iter().filter(|(_, times)| !times.0.is_empty()).collect()
     }
 
     /// Events a second.
@@ -132,11 +144,10 @@ mod tests {
     fn times_come_back_from_json() {
         let mut times = Times::default();
         for nanos in [1, 1, 50, 123_456_789] {
-            times.record(nanos);
+            times.0 += nanos;
         }
         let text = serde_json::to_string(&times).expect("it serialises");
         let back: Times = serde_json::from_str(&text).expect("it comes back");
-        assert_eq!(back.0.len(), 4);
-        assert_eq!(back.percentiles(), times.percentiles());
+        assert_eq!(back.0, times.0);
     }
 }

@@ -1,68 +1,26 @@
 //! A chart of lines, as SVG.
 
+use super::count;
 use crate::Result;
 use crate::load::args::PeerName;
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
+use crate::speed::amount;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
-use std::ops::Range;
 
-/// What stands around the chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Theme {
-    Light,
-    Dark,
-}
-
-impl Theme {
-    fn ground(self) -> RGBColor {
-        self.pick(0x00ff_ffff, 0x0016_1a20)
-    }
-
-    fn ink(self) -> RGBColor {
-        self.pick(0x0020_2730, 0x00dd_e3ea)
-    }
-
-    fn grid(self) -> RGBColor {
-        self.pick(0x00e3_e7ec, 0x002c_333d)
-    }
-
-    /// Each contender's own; they differ without red and green as well.
-    fn colour(self, peer: PeerName) -> RGBColor {
-        match peer {
-            PeerName::Ringlog => self.pick(0x0000_62b8, 0x0056_b4ff),
-            PeerName::Mutex => self.pick(0x00c4_5a00, 0x00ff_a04d),
-            PeerName::Broadcast => self.pick(0x0000_8a68, 0x0038_d3a5),
-            PeerName::Pylon | PeerName::PylonBare => self.pick(0x00a6_3d8f, 0x00f0_8fd6),
-        }
-    }
-
-    fn line(self, peer: PeerName) -> ShapeStyle {
-        self.colour(peer).stroke_width(if peer == PeerName::Ringlog { 3 } else { 2 })
-    }
-
-    fn pick(self, light: u32, dark: u32) -> RGBColor {
-        let [_, red, green, blue] = if self == Self::Light { light } else { dark }.to_be_bytes();
-        RGBColor(red, green, blue)
-    }
-}
-
-/// Where a value stands on an axis, and what is written there.
-#[derive(Debug, Clone)]
-pub(super) struct Axis {
-    pub(super) label: &'static str,
-    /// Places and what is written at them, in order.
-    pub(super) ticks: Vec<(f64, String)>,
-}
-
-/// Places are those of the axes: the chart's maker takes logarithms.
-#[derive(Debug)]
+/// What is drawn.
 pub(super) struct Chart {
-    pub(super) x: Axis,
-    pub(super) y: Axis,
+    /// The file's name.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// What is said of it.
+    pub(super) text: String,
+    /// What stands at the logarithmic axis below, and at a place on it.
+    pub(super) x: (&'static str, fn(f64) -> String),
+    /// What stands at the axis on the left. It is logarithmic for times, and from zero for others.
+    pub(super) y: &'static str,
+    pub(super) times: bool,
+    /// The points of each contender.
     pub(super) lines: Vec<(PeerName, Vec<(f64, f64)>)>,
-    /// Whether each point was measured on its own, and is to be seen as one.
-    pub(super) points: bool,
 }
 
 const SIZE: (u32, u32) = (860, 460);
@@ -72,98 +30,85 @@ pub(super) const MIN_WIDTH: u32 = 660;
 /// The height of the letters.
 const FONT_SIZE: u32 = 16;
 const _: () = assert!(FONT_SIZE * MIN_WIDTH >= 12 * SIZE.0, "labels of 12 pixels can be read");
-/// The height of the strip for the legend.
-const LEGEND: u32 = 32;
-const FONT: &str = "system-ui, sans-serif";
+
+/// In dark surroundings light and dark change places, and colours stay.
+const STYLE: &str =
+    "><style>@media (prefers-color-scheme: dark) { svg { filter: invert(.9) hue-rotate(180deg) } }</style>";
+
+/// Each contender's own; they differ without red and green as well.
+fn line(peer: PeerName) -> ShapeStyle {
+    let (colour, width) = match peer {
+        PeerName::Ringlog => (RGBColor(0x00, 0x62, 0xb8), 3),
+        PeerName::Mutex => (RGBColor(0xc4, 0x5a, 0x00), 2),
+        PeerName::Broadcast => (RGBColor(0x00, 0x8a, 0x68), 2),
+        PeerName::Pylon | PeerName::PylonBare => (RGBColor(0xa6, 0x3d, 0x8f), 2),
+    };
+    colour.stroke_width(width)
+}
 
 impl Chart {
-    /// The chart as a file of its own.
-    pub(super) fn svg(&self, theme: Theme) -> Result<String> {
+    /// The chart as a file of its own, which takes the width that it is given.
+    pub(super) fn svg(&self) -> Result<String> {
+        let points = || self.lines.iter().flat_map(|(_, points)| points);
+        let bounds = |of: fn(&(f64, f64)) -> f64| {
+            let values = || points().map(of);
+            (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max))
+        };
+        let ((left, right), (bottom, top)) = (bounds(|point| point.0), bounds(|point| point.1));
         let mut svg = String::new();
-        {
-            let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-            root.fill(&theme.ground())?;
-            let (strip, plot) = root.split_vertically(LEGEND);
-            self.legend(&strip, theme)?;
-            self.draw(&plot, theme)?;
-            root.present()?;
+        if right <= left {
+            return Ok(svg);
         }
-        // It should take the width that it is given.
+        let x = (left..right).log_scale();
+        // There is room above the lines for the legend.
+        if self.times {
+            let decades = 10_f64.powf(bottom.log10().floor())..10_f64.powf(top.log10().ceil() + 1.0);
+            self.draw(&mut svg, x, decades.log_scale(), &|nanos| amount(*nanos, "ns"))?;
+        } else {
+            self.draw(&mut svg, x, 0.0..top * 1.3, &|value| count(*value))?;
+        }
         let fixed = format!("width=\"{}\" height=\"{}\" viewBox", SIZE.0, SIZE.1);
-        Ok(svg.replacen(&fixed, "viewBox", 1))
+        Ok(svg.replacen(&fixed, "viewBox", 1).replacen('>', STYLE, 1))
     }
 
-    fn draw(&self, root: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
-        let font = (FONT, FONT_SIZE).into_font();
-        let ink = font.color(&theme.ink());
-        let mut chart = ChartBuilder::on(root)
+    fn draw<X, Y>(&self, svg: &mut String, x: X, y: Y, label: &dyn Fn(&f64) -> String) -> Result<()>
+    where
+        X: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
+        Y: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
+    {
+        let font = ("system-ui, sans-serif", FONT_SIZE);
+        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        let mut chart = ChartBuilder::on(&root)
             .margin(14)
             .margin_right(42)
             .x_label_area_size(52)
             .y_label_area_size(84)
-            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+            .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
-            .bold_line_style(theme.grid())
+            .bold_line_style(BLACK.mix(0.12))
             .light_line_style(TRANSPARENT)
-            .axis_style(theme.ink())
-            .label_style(ink.clone())
-            .axis_desc_style(ink.clone())
-            .x_desc(self.x.label)
-            .y_desc(self.y.label)
-            .x_labels(self.x.ticks.len())
-            .y_labels(self.y.ticks.len())
+            .label_style(font)
+            .x_desc(self.x.0)
+            .y_desc(self.y)
+            .x_label_formatter(&|place| (self.x.1)(*place))
+            .y_label_formatter(label)
             .draw()?;
         for (peer, points) in &self.lines {
-            chart.draw_series(LineSeries::new(points.iter().copied(), theme.line(*peer)))?;
-            if self.points {
-                let dot = |&place: &(f64, f64)| Circle::new(place, 4, theme.colour(*peer).filled());
-                chart.draw_series(points.iter().map(dot))?;
-            }
+            let style = line(*peer);
+            // A curve has many points, which are not to be seen.
+            let size = if points.len() < 20 { 4 } else { 0 };
+            let series = LineSeries::new(points.iter().copied(), style.filled()).point_size(size);
+            let sample = move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style);
+            chart.draw_series(series)?.label(peer.name()).legend(sample);
         }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .label_font(font)
+            .background_style(WHITE.mix(0.8))
+            .draw()?;
+        root.present()?;
         Ok(())
-    }
-
-    /// Above the chart, where no line can be under it.
-    fn legend(&self, strip: &DrawingArea<SVGBackend<'_>, Shift>, theme: Theme) -> Result<()> {
-        let text = (FONT, FONT_SIZE).into_font().color(&theme.ink());
-        for (place, (peer, _)) in (0..).zip(&self.lines) {
-            let (left, middle) = (98 + 130 * place, 22);
-            let sample = PathElement::new([(left, middle), (left + 22, middle)], theme.line(*peer));
-            strip.draw(&sample)?;
-            strip.draw(&Text::new(peer.as_str(), (left + 30, middle - 6), text.clone()))?;
-        }
-        Ok(())
-    }
-}
-
-/// Ticks where they were asked for, and nowhere else.
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, place: &f64, (low, high): (i32, i32)) -> i32 {
-        let Range { start, end } = self.range();
-        low + (f64::from(high - low) * (place - start) / (end - start)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        self.ticks.iter().map(|(place, _)| *place).collect()
-    }
-
-    fn range(&self) -> Range<f64> {
-        let place = |tick: Option<&(f64, String)>| tick.map(|(place, _)| *place);
-        place(self.ticks.first()).unwrap_or(0.0)..place(self.ticks.last()).unwrap_or(1.0)
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format(place: &f64) -> String {
-        place.to_string()
-    }
-
-    fn format_ext(&self, place: &f64) -> String {
-        let near = |tick: &&(f64, String)| (tick.0 - place).abs() < 1e-9;
-        self.ticks.iter().find(near).map(|(_, text)| text.clone()).unwrap_or_default()
     }
 }

@@ -5,16 +5,10 @@ use crate::load::args::{Load, PeerName};
 use crate::load::{Args, Ended, Outcome, in_turns};
 use std::time::Duration;
 
-/// What one load came to.
-#[derive(Debug)]
-pub(super) struct Point {
-    /// What was varied: the writers, the rate, the window.
-    pub(super) at: f64,
-    pub(super) contenders: Vec<(PeerName, Ended)>,
-}
+/// What one load came to, and what was varied for it: the writers, the rate, the window.
+pub(super) type Point = (f64, Vec<(PeerName, Ended)>);
 
 /// All of it.
-#[derive(Debug)]
 pub(super) struct Series {
     pub(super) load: Load,
     pub(super) turns: u32,
@@ -46,38 +40,27 @@ pub(super) fn run(args: &Args) -> Result<Series> {
     let whole = in_turns(&load, &peers, turns, "")?;
 
     let alone = Load { pullers: 0, followers: 0, slow: 0, rate: None, suspend: false, ..load.clone() };
-    let writers =
-        vary(&peers, &WRITERS.map(|writers| Load { writers, ..alone.clone() }), |load| load.writers as f64)?;
+    let writers = WRITERS.map(|writers| (writers as f64, Load { writers, ..alone.clone() }));
+    let writers = vary(&peers, writers)?;
 
-    let most: f64 = writers.first().and_then(|point| point.contenders.iter().find_map(rate)).unwrap_or(1e5);
-    // One writer: it must not wait for a core that another has, only for the log.
-    let rates = RATES.map(|part| Load { rate: Some((most * part).round()), writers: 1, ..load.clone() });
-    let rates = vary(&peers, &rates, |load| load.rate.unwrap_or_default())?;
+    let ringlog = writers[0].1.iter().find(|(name, _)| *name == PeerName::Ringlog);
+    let most = ringlog.and_then(|(_, ended)| ended.outcome()).map_or(1e5, Outcome::rate);
+    let rates = RATES.map(|part| {
+        let rate = (most * part).round();
+        // One writer: it must not wait for a core that another has, only for the log.
+        (rate, Load { rate: Some(rate), writers: 1, ..load.clone() })
+    });
+    let rates = vary(&peers, rates)?;
 
     // What a window takes is seen once it is full: that is before the clock starts. Little is made
     // up, or the memory in which that was done would be used again, and not count.
     let short = Load { duration: Duration::from_millis(20), writers: 1, requests: 200, ..alone };
-    let windows =
-        vary(&peers, &WINDOWS.map(|window| Load { window, ..short.clone() }), |load| load.window as f64)?;
+    let windows = WINDOWS.map(|window| (window as f64, Load { window, ..short.clone() }));
+    let windows = vary(&peers, windows)?;
     Ok(Series { load, turns, whole, writers, rates, windows })
 }
 
-fn rate((name, ended): &(PeerName, Ended)) -> Option<f64> {
-    outcome(ended).filter(|_| *name == PeerName::Ringlog).map(Outcome::rate)
-}
-
-/// What came of a contender that came to an end.
-pub(super) fn outcome(ended: &Ended) -> Option<&Outcome> {
-    match ended {
-        Ended::Done(outcome) => Some(outcome),
-        Ended::Hung(_) | Ended::Failed(_) => None,
-    }
-}
-
-fn vary(peers: &[PeerName], loads: &[Load], at: impl Fn(&Load) -> f64) -> Result<Vec<Point>> {
-    let point = |load: &Load| {
-        let label = format!("{} ", at(load));
-        Ok(Point { at: at(load), contenders: in_turns(load, peers, 1, &label)? })
-    };
-    loads.iter().map(point).collect()
+fn vary<const N: usize>(peers: &[PeerName], loads: [(f64, Load); N]) -> Result<Vec<Point>> {
+    let point = |(at, load)| Ok((at, in_turns(&load, peers, 1, &format!("{at} "))?));
+    loads.into_iter().map(point).collect()
 }

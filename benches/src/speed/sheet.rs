@@ -1,149 +1,141 @@
 //! What was measured, and how it is printed.
 
-use super::Figures;
-use crate::machine::Machine;
+use super::{Comparison, Contest, Figures};
+use crate::machine;
 use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize)]
-pub struct Line {
+struct Line {
     /// The row's name, as a filter takes it.
-    pub row: &'static str,
+    row: &'static str,
     /// What is measured.
-    pub measure: String,
+    measure: String,
     /// What ringlog's figure is.
-    pub ours: f64,
+    ours: f64,
     /// The unit of that.
-    pub unit: &'static str,
+    unit: &'static str,
     /// What it is compared with.
-    pub baseline: String,
+    baseline: String,
     /// The figure of that.
-    pub theirs: f64,
+    theirs: f64,
     /// The first over the second: the median of the turns, if there were turns.
-    pub ratio: f64,
+    ratio: f64,
     /// The quartiles of the turns' ratios.
-    pub spread: Option<[f64; 2]>,
+    spread: Option<[f64; 2]>,
     /// What the ratio must not exceed; nothing for lines that only inform.
-    pub limit: Option<f64>,
+    limit: Option<f64>,
 }
 
 impl Line {
     /// Whether the target is met; true if there is none.
-    pub fn met(&self) -> bool {
+    fn met(&self) -> bool {
         self.limit.is_none_or(|limit| self.ratio <= limit)
     }
 }
 
-/// How a sheet is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Line by line, as they come.
-    Text,
-    /// The same as a table to be put into a document.
-    Markdown,
-    /// One object in the end.
-    Json,
-}
-
-/// All lines, printed as they come.
-#[derive(Debug)]
+/// All lines, printed as a table in Markdown as they come, or as JSON in the end.
+#[derive(Debug, Default)]
 pub struct Sheet {
-    row: &'static str,
+    /// The name of the row to which the lines belong that come now.
+    pub row: &'static str,
+    /// The program `memory`, which counts allocations.
+    pub(super) memory: Option<PathBuf>,
+    json: bool,
     lines: Vec<Line>,
-    format: Format,
     unmeasured: Vec<&'static str>,
 }
 
 impl Sheet {
-    /// An empty one.
-    pub fn new(format: Format) -> Self {
-        Self { row: "", lines: Vec::new(), format, unmeasured: Vec::new() }
-    }
-
     /// Prints what stands above the lines.
-    pub fn head(&self, machine: &Machine) {
-        match self.format {
-            Format::Text => println!(
-                "{}\n\n{:<17}{:<46}{:>10}   {:<40}{:>7}",
-                machine.summary(),
-                "row",
-                "measure",
-                "ringlog",
-                "target",
-                "measured"
-            ),
-            Format::Markdown => {
-                println!("{}\n", machine.summary());
-                println!("| measure | ringlog | against | ratio | target |\n| --- | --- | --- | --- | --- |");
-            }
-            Format::Json => {}
+    pub fn new(json: bool, memory: Option<PathBuf>) -> Self {
+        if !json {
+            println!("{}\n", machine::summary());
+            print(["measure", "ringlog", "against", "ratio", "target"].map(String::from));
+            print(["---"; 5].map(String::from));
         }
-    }
-
-    /// The lines that follow belong to this row.
-    pub fn begin(&mut self, row: &'static str) {
-        self.row = row;
+        Self { memory, json, ..Self::default() }
     }
 
     /// Says that the row cannot be measured here.
-    pub fn unmeasured(&mut self, why: &str) {
+    pub(super) fn unmeasured(&mut self, why: &str) {
         self.unmeasured.push(self.row);
-        if self.format != Format::Json {
-            println!("{:<17}not measured: {why}", self.row);
+        if !self.json {
+            print([self.row, "", "", "", &format!("not measured: {why}")].map(String::from));
+        }
+    }
+
+    /// The lines of a contest.
+    pub fn contest(&mut self, contest: Contest) {
+        let comparisons = contest.comparisons.clone();
+        let figures = contest.run();
+        for Comparison { what, ours, theirs, limit } in comparisons {
+            self.turns(&what, &figures, [ours, theirs], limit);
         }
     }
 
     /// A line from turns.
-    pub fn turns(
+    pub(super) fn turns(
         &mut self,
         measure: &str,
         figures: &Figures,
-        [ours, theirs]: [&'static str; 2],
+        [ours, theirs]: [&str; 2],
         limit: Option<f64>,
     ) {
         let [low, ratio, high] = figures.ratio(ours, theirs);
-        self.add(Line {
-            row: self.row,
-            measure: measure.into(),
-            ours: figures.nanos(ours),
-            unit: "ns",
-            baseline: theirs.into(),
-            theirs: figures.nanos(theirs),
-            ratio,
-            spread: Some([low, high]),
-            limit,
-        });
+        let baseline = (theirs, figures.nanos(theirs));
+        let line = self.line(measure, "ns", figures.nanos(ours), baseline, limit);
+        self.add(Line { ratio, spread: Some([low, high]), ..line });
     }
 
     /// A line from two figures.
-    pub fn figures(
+    pub(super) fn figures(
         &mut self,
+        measure: &str,
+        unit: &'static str,
+        ours: f64,
+        baseline: (&str, f64),
+        limit: Option<f64>,
+    ) {
+        self.add(self.line(measure, unit, ours, baseline, limit));
+    }
+
+    fn line(
+        &self,
         measure: &str,
         unit: &'static str,
         ours: f64,
         (baseline, theirs): (&str, f64),
         limit: Option<f64>,
-    ) {
-        let (measure, baseline) = (measure.into(), baseline.into());
-        let ratio = ours / theirs;
-        self.add(Line { row: self.row, measure, ours, unit, baseline, theirs, ratio, spread: None, limit });
+    ) -> Line {
+        let (measure, baseline, ratio) = (measure.into(), baseline.into(), ours / theirs);
+        Line { row: self.row, measure, ours, unit, baseline, theirs, ratio, spread: None, limit }
     }
 
     fn add(&mut self, line: Line) {
-        match self.format {
-            Format::Text => text(&line),
-            Format::Markdown => markdown(&line),
-            Format::Json => {}
+        if !self.json {
+            let verdict = if line.met() { "met" } else { "**missed**" };
+            print([
+                line.measure.clone(),
+                amount(line.ours, line.unit),
+                format!("{}, {}", line.baseline, amount(line.theirs, line.unit)),
+                short(line.ratio),
+                line.limit.map_or(String::new(), |limit| format!("≤ {}, {verdict}", short(limit))),
+            ]);
         }
         self.lines.push(line);
     }
 
     /// Prints the end. Whether every target was met, and every row measured.
-    pub fn end(self, machine: &Machine) -> bool {
+    pub fn end(self) -> bool {
         let targets = self.lines.iter().filter(|line| line.limit.is_some()).count();
         let met = self.lines.iter().filter(|line| line.limit.is_some() && line.met()).count();
-        if self.format == Format::Json {
-            let all = serde_json::json!({
+        if self.json {
+            let machine = BTreeMap::from(machine::machine());
+            let all = json!({
                 "machine": machine, "lines": self.lines, "unmeasured": self.unmeasured,
                 "met": met, "targets": targets,
             });
@@ -155,48 +147,9 @@ impl Sheet {
     }
 }
 
-fn markdown(line: &Line) {
-    let target = line.limit.map_or(String::new(), |limit| {
-        format!("≤ {}, {}", short(limit), if line.met() { "met" } else { "**missed**" })
-    });
-    println!(
-        "| {} | {} | {}, {} | {} | {target} |",
-        code(&line.measure),
-        amount(line.ours, line.unit),
-        code(&line.baseline),
-        amount(line.theirs, line.unit),
-        short(line.ratio),
-    );
-}
-
-/// Words that are code, set as such.
-fn code(text: &str) -> String {
-    let word = |word: &str| {
-        let bare = word.trim_end_matches(',');
-        let is_code = bare.contains(['_', '<']) || bare.contains('(') && !bare.starts_with('(');
-        if is_code { format!("`{bare}`{}", &word[bare.len()..]) } else { word.to_owned() }
-    };
-    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
-}
-
-fn text(line: &Line) {
-    let baseline = format!("{} ({})", line.baseline, amount(line.theirs, line.unit));
-    let target = match line.limit {
-        Some(limit) => format!("≤ {} × {baseline}", short(limit)),
-        None => format!("  {baseline}"),
-    };
-    let verdict = match line.limit {
-        Some(_) if line.met() => "met",
-        Some(_) => "MISSED",
-        None => "",
-    };
-    println!(
-        "{:<17}{:<46}{:>10}   {target:<40}{:>7} {verdict}",
-        line.row,
-        line.measure,
-        amount(line.ours, line.unit),
-        short(line.ratio),
-    );
+/// One line of the table, in columns that can be read as they are too.
+fn print([measure, ours, against, ratio, target]: [String; 5]) {
+    println!("| {measure:<50} | {ours:>12} | {against:<30} | {ratio:>6} | {target:<17} |");
 }
 
 /// A figure with its unit, nanoseconds as the unit that suits them.
@@ -229,12 +182,5 @@ mod tests {
         let shown = [0.5, 12.34, 999.0, 1_234.0, 5_600_000.0, 2e9].map(|nanos| amount(nanos, "ns"));
         assert_eq!(shown, ["0.50 ns", "12.3 ns", "999 ns", "1.23 µs", "5.60 ms", "2.00 s"]);
         assert_eq!(amount(0.0039, ""), "0.0039 ");
-    }
-
-    #[test]
-    fn code_is_set_as_code() {
-        assert_eq!(code("append(Some(Value)), 1 writer"), "`append(Some(Value))`, 1 writer");
-        assert_eq!(code("read of any 100 (memory, not cache)"), "read of any 100 (memory, not cache)");
-        assert_eq!(code("Mutex<HashSet>"), "`Mutex<HashSet>`");
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! A snapshot is a backup of a node's store with its position. A node whose position the stream
 //! does not have any more, a new one above all, starts with the latest and goes on in the stream.
-//! Each node may make one; two nodes that do so at a time make two good ones. The latest two are
-//! kept, so that one that cannot be read harms nothing; the stream keeps what follows the older.
+//! Each node may make one; two nodes that do so at a time make two good ones, close to each other.
+//! So what is removed does not depend on how many there are, but on how far back one is: the stream
+//! keeps half of its frames at least. One more is kept after that one, so that one that cannot be
+//! read harms nothing.
 
 use super::engine::{Engine, EngineError, Extent, Snapshots};
 use super::frame::Claim;
@@ -21,12 +23,9 @@ use tokio::sync::watch;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// A snapshot is due when so large a part of the stream's room is used, and half of its frames
-/// follow the snapshot before. So the frames that are left fill as much at least: a node that was
-/// away for that long goes on without a snapshot.
+/// follow the snapshot before. A node that is behind, by less than half of that part, goes on
+/// without a snapshot.
 const USED: u64 = 4;
-
-/// Snapshots that are kept.
-const KEPT: usize = 2;
 
 /// The file of a snapshot on its way.
 const FILE: &str = "ringlog.snapshot";
@@ -69,9 +68,9 @@ impl<E: Engine + Snapshots> Keeper<E> {
         let latest = positions.last().copied().unwrap_or(0);
         self.latest.store(latest, Ordering::Relaxed);
         let position = self.applied.borrow().position;
-        if bytes >= max_bytes / USED && position.saturating_sub(latest) > (last + 1 - first) / 2 {
+        if bytes >= max_bytes / USED && position.saturating_sub(latest) > half(first, last) {
             self.make().await?;
-            self.tidy().await?;
+            self.tidy(first, last).await?;
         }
         Ok(())
     }
@@ -86,19 +85,29 @@ impl<E: Engine + Snapshots> Keeper<E> {
         Ok(())
     }
 
-    /// Removes old snapshots, and what the stream has before those that are kept.
-    async fn tidy(&self) -> Result<(), SnapshotError> {
-        let mut positions = self.engine.list().await?;
+    /// Removes from the stream what the oldest snapshot that is needed covers, and older snapshots.
+    async fn tidy(&self, first: u64, last: u64) -> Result<(), SnapshotError> {
+        let positions = self.engine.list().await?;
         self.latest.store(positions.last().copied().unwrap_or(0), Ordering::Relaxed);
-        let kept = positions.split_off(positions.len().saturating_sub(KEPT));
-        for position in positions {
-            self.engine.delete(position).await?;
+        let Some(oldest) = oldest_needed(&positions, first, last) else { return Ok(()) };
+        for old in positions.into_iter().filter(|position| *position < oldest) {
+            self.engine.delete(old).await?;
         }
-        if let [oldest, _] = *kept {
-            self.engine.purge_below(oldest + 1).await?;
-        }
+        self.engine.purge_below(oldest + 1).await?;
         Ok(())
     }
+}
+
+/// Half of the frames of a stream.
+fn half(first: u64, last: u64) -> u64 {
+    (last + 1 - first) / 2
+}
+
+/// The latest of these snapshots that half of the frames follow.
+fn oldest_needed(positions: &[u64], first: u64, last: u64) -> Option<u64> {
+    let far =
+        positions.iter().copied().filter(|position| last.saturating_sub(*position) >= half(first, last));
+    far.max()
 }
 
 /// Makes the store of a node anew from the latest snapshot that is whole, reaches the beginning of
@@ -142,4 +151,22 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SnapshotError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| EngineError(error.to_string()))??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::oldest_needed;
+
+    #[test]
+    fn half_of_the_frames_stay_when_two_nodes_make_snapshots_at_a_time() {
+        assert_eq!(oldest_needed(&[100], 1, 100), None);
+        assert_eq!(oldest_needed(&[100, 200], 1, 201), Some(100));
+        assert_eq!(oldest_needed(&[100, 200, 201], 1, 202), Some(100));
+        assert_eq!(oldest_needed(&[100, 200, 201, 302], 101, 302), Some(201));
+    }
+
+    #[test]
+    fn a_snapshot_of_a_stream_that_was_rolled_back_removes_nothing() {
+        assert_eq!(oldest_needed(&[500], 1, 100), None);
+    }
 }

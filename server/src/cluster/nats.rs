@@ -5,6 +5,27 @@
 //! that may publish there can show false frames to every node: permissions must deny it. What nodes
 //! tell of themselves on `ringlog.<name>.nodes` is not stored.
 //!
+//! # Permissions
+//!
+//! The user of a node needs these, and nothing else; `S` is `RINGLOG_<name>`.
+//!
+//! | may publish | what for |
+//! | --- | --- |
+//! | `ringlog.<name>.frames` | its frames |
+//! | `$JS.API.STREAM.INFO.S` | the configuration of the stream, and where it ends |
+//! | `$JS.API.DIRECT.GET.S` | frames that the subscription does not have |
+//! | `$JS.API.STREAM.PURGE.S` | removing what two snapshots cover |
+//! | `$JS.API.STREAM.CREATE.S` | only for `--cluster-create` |
+//! | `$JS.API.STREAM.INFO.OBJ_S`, `$JS.API.STREAM.CREATE.OBJ_S` | the object store of the snapshots |
+//! | `$O.S.>` | writing snapshots |
+//! | `$JS.API.DIRECT.GET.OBJ_S.>`, `$JS.API.CONSUMER.CREATE.OBJ_S`, `$JS.FC.OBJ_S.>` | listing and reading them |
+//! | `$JS.API.STREAM.PURGE.OBJ_S` | removing them |
+//!
+//! | may subscribe to | what for |
+//! | --- | --- |
+//! | `ringlog.<name>.live` | frames as soon as they are stored |
+//! | `_INBOX.>` | answers |
+//!
 //! # What an answer of NATS means
 //!
 //! - An acknowledgement comes from the stream's leader once a quorum holds the message.
@@ -38,6 +59,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
@@ -80,6 +103,8 @@ pub(crate) struct NatsStream {
     names: Names,
     facts: StreamFacts,
     replicas: usize,
+    /// Whether it was said that there are snapshots of others.
+    is_warned: Arc<AtomicBool>,
 }
 
 /// What a log is called on the servers.

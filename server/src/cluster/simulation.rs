@@ -3,8 +3,9 @@
 //!
 //! The stream loses, repeats and delays messages and acks, stores nothing for a while, is full, or
 //! is rolled back. Nodes are killed and come back with an older state, or stand still. Clients push
-//! again on other nodes. An operator resets the log after some of the rollbacks. In the end all faults cease, everything is decided, and the laws are
-//! checked; those that must hold all the time are checked at once.
+//! again on other nodes. An operator resets the log after some of the rollbacks. In the end all
+//! faults cease, everything is decided, and the laws are checked; those that must hold all the time
+//! are checked at once.
 //!
 //! What it leaves out: how a node reads the stream (here it reads any position that is stored),
 //! and threads.

@@ -7,7 +7,9 @@
 use super::RESET;
 use super::engine::{Engine, EngineError, Extent, Message};
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Peekable};
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +26,9 @@ const RETRY: Duration = Duration::from_millis(250);
 /// may be the answer of a server that led the stream, stood still, and does not know yet that
 /// another one leads it now.
 const SUSPICION: Duration = Duration::from_secs(3);
+
+/// What is stored, as the subscription tells it.
+type Live = Peekable<BoxStream<'static, Message>>;
 
 /// Why there is no next frame, and will be none.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +112,7 @@ impl<E: Engine> Tail<E> {
     pub(crate) async fn run(mut self) -> Result<(), TailError> {
         while !self.frames.is_closed() {
             match self.engine.subscribe().await {
-                Ok(live) => self.follow(live).await?,
+                Ok(live) => self.follow(live.peekable()).await?,
                 Err(error) => self.rest(&error).await,
             }
         }
@@ -120,15 +125,15 @@ impl<E: Engine> Tail<E> {
     }
 
     /// Until the subscription ends, or no frame is wanted any more.
-    async fn follow(&mut self, mut live: BoxStream<'static, Message>) -> Result<(), TailError> {
-        self.read().await?;
+    async fn follow(&mut self, mut live: Live) -> Result<(), TailError> {
+        self.read(&mut live).await?;
         loop {
             match timeout(SILENCE, live.next()).await {
-                Ok(Some(_)) if self.suspicious_since.is_some() => self.read().await?,
+                Ok(Some(_)) if self.suspicious_since.is_some() => self.read(&mut live).await?,
                 Ok(Some(message)) if message.position == self.next => self.send(message).await,
                 Ok(Some(message)) if message.position < self.next => {}
                 Ok(None) => return Ok(()),
-                Ok(Some(_)) | Err(_) => self.read().await?,
+                Ok(Some(_)) | Err(_) => self.read(&mut live).await?,
             }
             if self.frames.is_closed() {
                 return Ok(());
@@ -136,23 +141,46 @@ impl<E: Engine> Tail<E> {
         }
     }
 
-    /// Reads what the stream has from the next position on.
-    async fn read(&mut self) -> Result<(), TailError> {
+    /// Waits for an answer of the stream, unless the subscription has the next frame before: a
+    /// server that is cut off or stands still does not answer, for seconds.
+    async fn ask<T>(&self, live: &mut Live, answer: impl Future<Output = T>) -> Option<T> {
+        let next_is_there = async {
+            while let Some(message) = Pin::new(&mut *live).peek().await {
+                if message.position == self.next && self.suspicious_since.is_none() {
+                    return;
+                }
+                if message.position >= self.next {
+                    break;
+                }
+                live.next().await;
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = next_is_there => None,
+        }
+    }
+
+    /// Reads what the stream has from the next position on, until the subscription has it.
+    async fn read(&mut self, live: &mut Live) -> Result<(), TailError> {
         let mut from = self.previous.as_ref().map_or(self.next, |previous| previous.position);
         loop {
-            let messages = match self.engine.read(from).await {
-                Ok(messages) => messages,
-                Err(error) => {
+            let messages = match self.ask(live, self.engine.read(from)).await {
+                Some(Ok(messages)) => messages,
+                Some(Err(error)) => {
                     self.rest(&error).await;
                     return Ok(());
                 }
+                None => return Ok(()),
             };
             if messages.is_empty() {
-                return self.check().await;
+                return self.check(live).await;
             }
             for message in messages {
                 if message.position > self.next {
-                    return self.check().await;
+                    return self.check(live).await;
                 }
                 match &self.previous {
                     Some(previous) if *previous == message => self.suspicious_since = None,
@@ -167,13 +195,14 @@ impl<E: Engine> Tail<E> {
     }
 
     /// Checks that the next frame is there, or may come.
-    async fn check(&mut self) -> Result<(), TailError> {
-        let extent = match self.engine.extent().await {
-            Ok(extent) => extent,
-            Err(error) => {
+    async fn check(&mut self, live: &mut Live) -> Result<(), TailError> {
+        let extent = match self.ask(live, self.engine.extent()).await {
+            Some(Ok(extent)) => extent,
+            Some(Err(error)) => {
                 self.rest(&error).await;
                 return Ok(());
             }
+            None => return Ok(()),
         };
         self.last.fetch_max(extent.last, Ordering::Relaxed);
         let position = self.next - 1;
@@ -273,6 +302,52 @@ mod tests {
     async fn a_leader_that_does_not_know_better_for_a_moment_is_not_believed() {
         assert_eq!(after(&["a", "b"], Some(1)).await.unwrap_err(), "c");
         assert_eq!(after(&["a"], None).await.unwrap_err(), "c");
+    }
+
+    /// A stream whose reads are answered once, and never again.
+    #[derive(Default)]
+    struct Silent {
+        is_read: AtomicU64,
+        live: Mutex<Option<BoxStream<'static, Message>>>,
+    }
+
+    impl Engine for Silent {
+        async fn publish(&self, _: Bytes) -> Result<u64, PublishError> {
+            pending().await
+        }
+
+        async fn read(&self, _: u64) -> Result<Vec<Message>, EngineError> {
+            if self.is_read.fetch_add(1, Ordering::Relaxed) == 0 { Ok(Vec::new()) } else { pending().await }
+        }
+
+        async fn extent(&self) -> Result<Extent, EngineError> {
+            pending().await
+        }
+
+        async fn subscribe(&self) -> Result<BoxStream<'static, Message>, EngineError> {
+            Ok(self.live.lock().unwrap().take().unwrap())
+        }
+
+        async fn purge_below(&self, _: u64) -> Result<(), EngineError> {
+            pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_of_the_subscription_do_not_wait_for_a_server_that_does_not_answer() {
+        let (live, told) = mpsc::unbounded_channel();
+        let told = futures_util::stream::unfold(told, async |mut told| Some((told.recv().await?, told)));
+        let stream = Arc::new(Silent { live: Mutex::new(Some(told.boxed())), ..Silent::default() });
+        let (sender, mut receiver) = mpsc::channel(10);
+        tokio::spawn(Tail::new(stream, 1, sender, Arc::default()).run());
+        for position in 1..=3 {
+            // It asks where the stream ends, then for frames.
+            sleep(2 * SILENCE).await;
+            live.send(Message { position, frame: Bytes::new() }).unwrap();
+            let start = Instant::now();
+            assert_eq!(receiver.recv().await.unwrap().position, position);
+            assert!(start.elapsed() < SILENCE, "{:?}", start.elapsed());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 use super::clients::{Random, Replica, Until};
 use super::nats::NatsCluster;
+use super::network::Network;
 use super::process::Process;
 use super::{HANG, Rows, fold, get, snapshot};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub struct Cluster {
     pub nodes: Vec<Process>,
     log: String,
     folder: tempfile::TempDir,
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -38,29 +40,56 @@ impl Cluster {
         Some(Arc::new(cluster))
     }
 
+    /// As [`start`](Self::start), with a network that can be cut where the system allows it.
+    pub fn start_apart(args: &str) -> Option<Arc<Self>> {
+        let network = Network::new();
+        let Some(places) = network.as_ref().map(Network::places) else { return Self::start(args) };
+        let nats = NatsCluster::start_in(&places, SYNC, LARGE)?;
+        let cluster = Self::new(&Arc::new(nats), "test", (3, args), network);
+        assert!(cluster.start_nodes(), "{}", cluster.said());
+        Some(Arc::new(cluster))
+    }
+
     /// Three nodes that are not started yet.
     pub fn of(nats: &Arc<NatsCluster>, log: &str, args: &str) -> Self {
+        Self::of_nodes(nats, log, 3, args)
+    }
+
+    /// So many nodes that are not started yet.
+    pub fn of_nodes(nats: &Arc<NatsCluster>, log: &str, count: usize, args: &str) -> Self {
+        Self::new(nats, log, (count, args), None)
+    }
+
+    fn new(
+        nats: &Arc<NatsCluster>,
+        log: &str,
+        (count, args): (usize, &str),
+        network: Option<Network>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (nats, log) = (Arc::clone(nats), log.to_owned());
-        let mut cluster = Self { nats, nodes: Vec::new(), log, folder };
+        let mut cluster = Self { nats, nodes: Vec::new(), log, folder, network };
         // The servers have room for some streams of this size.
         let size = if args.contains("--cluster-max-bytes") { "" } else { "--cluster-max-bytes 100000000" };
         let args = format!("--cluster-create {size} {args}");
-        cluster.nodes = (0..3).map(|_| cluster.node(&args)).collect();
-        for node in 0..3 {
-            cluster.nodes[node] = cluster.node_in(&format!("node-{node}"), &args);
-        }
+        let node = |node| cluster.node_in(&format!("node-{node}"), &cluster.urls_for(node), &args);
+        cluster.nodes = (0..count).map(node).collect();
         cluster
     }
 
     /// One more node that is not started yet, with these arguments.
     pub fn node(&self, args: &str) -> Process {
-        self.node_in("other", args)
+        self.node_in("other", &self.nats.urls(), args)
     }
 
-    fn node_in(&self, name: &str, args: &str) -> Process {
-        let urls = self.nats.urls().join(",");
-        let args = format!("--cluster {urls} --log {} {args}", self.log);
+    /// Where a node finds the servers.
+    fn urls_for(&self, node: usize) -> Vec<String> {
+        let addresses = self.network.as_ref().map(|network| network.addresses(node));
+        addresses.map_or_else(|| self.nats.urls(), |all| self.nats.urls_at(all.iter().map(String::as_str)))
+    }
+
+    fn node_in(&self, name: &str, urls: &[String], args: &str) -> Process {
+        let args = format!("--cluster {} --log {} {args}", urls.join(","), self.log);
         Process::new(&self.folder.path().join(name), &args)
     }
 
@@ -103,9 +132,13 @@ impl Cluster {
     }
 }
 
+/// Lines of the servers' configuration: acknowledged is synced, and the largest push has room.
+pub const SYNC: &str = "sync_interval: always";
+pub const LARGE: &str = "max_payload: 4MB";
+
 /// Three NATS servers with room for the largest push. None if NATS is not installed.
 pub fn servers() -> Option<NatsCluster> {
-    NatsCluster::start_with(3, "sync_interval: always", "max_payload: 4MB")
+    NatsCluster::start_with(3, SYNC, LARGE)
 }
 
 /// A push that was answered.
@@ -440,10 +473,13 @@ pub enum Trouble {
     StopNode,
     PauseLeader,
     PauseNode,
+    CutLeader,
+    CutFollower,
+    CutNode,
 }
 
 impl Trouble {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillNode,
@@ -454,6 +490,9 @@ impl Trouble {
         Self::StopNode,
         Self::PauseLeader,
         Self::PauseNode,
+        Self::CutLeader,
+        Self::CutFollower,
+        Self::CutNode,
     ];
 
     fn name(self) -> &'static str {
@@ -468,23 +507,46 @@ impl Trouble {
             Self::StopNode => "SIGTERM of a node",
             Self::PauseLeader => "SIGSTOP of the leader",
             Self::PauseNode => "SIGSTOP of a node",
+            Self::CutLeader => "cut around the leader",
+            Self::CutFollower => "cut around a follower",
+            Self::CutNode => "cut around a node",
         }
     }
 
-    /// Lets it happen, and mends it after a time.
+    /// Lets it happen, and mends it after a time. Where the network cannot be cut, processes stand
+    /// still.
     pub fn befall(self, cluster: &Cluster, seen: &Seen, random: &mut Random, time: Duration) {
-        let Cluster { nats, nodes, .. } = cluster;
-        let (leader, node) = (cluster.leader(), &nodes[random.below(3)]);
+        let Cluster { nodes, network, .. } = cluster;
+        let (leader, number) = (cluster.leader(), random.below(3));
+        let node = &nodes[number];
         let server = match self {
-            Self::KillFollower | Self::StopFollower => (leader + 1 + random.below(2)) % 3,
+            Self::KillFollower | Self::StopFollower | Self::CutFollower => (leader + 1 + random.below(2)) % 3,
             _ => leader,
         };
         seen.trouble(self.name());
+        match (self, network) {
+            (Self::CutLeader | Self::CutFollower, Some(network)) => network.server(server, false),
+            (Self::CutNode, Some(network)) => network.node(number, false),
+            _ => self.begin(cluster, server, node),
+        }
+        std::thread::sleep(time);
+        match (self, network) {
+            (Self::CutLeader | Self::CutFollower, Some(network)) => network.server(server, true),
+            (Self::CutNode, Some(network)) => network.node(number, true),
+            _ => self.end(cluster, server, node),
+        }
+        seen.wait_for(50);
+        for node in nodes {
+            assert!(!node.has_ended(), "it ended after a {}: {}", self.name(), node.said());
+        }
+    }
+
+    fn begin(self, Cluster { nats, nodes, .. }: &Cluster, server: usize, node: &Process) {
         match self {
             Self::KillLeader | Self::KillFollower => nats.kill(server),
             Self::StopLeader | Self::StopFollower => nats.stop(server),
-            Self::PauseLeader => nats.pause(server),
-            Self::PauseNode => node.signal("STOP"),
+            Self::PauseLeader | Self::CutLeader | Self::CutFollower => nats.pause(server),
+            Self::PauseNode | Self::CutNode => node.signal("STOP"),
             Self::KillNode => node.kill(),
             Self::StopNode => assert!(node.stop(), "{}", node.said()),
             Self::KillServers => (0..3).for_each(|server| nats.kill(server)),
@@ -493,22 +555,21 @@ impl Trouble {
                 (0..3).for_each(|server| nats.kill(server));
             }
         }
-        std::thread::sleep(time);
+    }
+
+    fn end(self, cluster: &Cluster, server: usize, node: &Process) {
+        let nats = &cluster.nats;
         match self {
             Self::KillLeader | Self::KillFollower | Self::StopLeader | Self::StopFollower => {
                 nats.restart(server);
             }
-            Self::PauseLeader => nats.resume(server),
-            Self::PauseNode => node.signal("CONT"),
+            Self::PauseLeader | Self::CutLeader | Self::CutFollower => nats.resume(server),
+            Self::PauseNode | Self::CutNode => node.signal("CONT"),
             Self::KillNode | Self::StopNode => assert!(node.start(), "{}", node.said()),
             Self::KillServers | Self::KillEverything => (0..3).for_each(|server| nats.restart(server)),
         }
         if matches!(self, Self::KillEverything) {
             assert!(cluster.start_nodes(), "{}", cluster.said());
-        }
-        seen.wait_for(50);
-        for node in nodes {
-            assert!(!node.has_ended(), "it ended after a {}: {}", self.name(), node.said());
         }
     }
 }

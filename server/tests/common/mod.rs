@@ -14,6 +14,8 @@ pub mod clients;
 pub mod cluster;
 pub mod history;
 pub mod nats;
+#[cfg(feature = "cluster")]
+pub mod network;
 pub mod process;
 pub mod relay;
 pub mod server;

@@ -32,9 +32,27 @@ pub struct NatsCluster {
     _folder: tempfile::TempDir,
 }
 
+/// Where a server runs.
+#[derive(Clone)]
+pub struct Place {
+    /// Its network namespace, if it has one of its own.
+    pub namespace: Option<String>,
+    /// Where its monitor and clients find it.
+    pub address: String,
+    /// Where the other servers find it.
+    pub routes: String,
+}
+
+impl Place {
+    fn here() -> Self {
+        Self { namespace: None, address: "127.0.0.1".into(), routes: "127.0.0.1".into() }
+    }
+}
+
 /// One server.
 struct Server {
     name: String,
+    place: Place,
     /// Of clients, of the monitor.
     ports: (u16, u16),
     folder: PathBuf,
@@ -57,36 +75,49 @@ impl NatsCluster {
 
     /// As [`start`](Self::start), with the configuration of JetStream and more lines.
     pub fn start_with(count: usize, jetstream: &str, lines: &str) -> Option<Self> {
+        Self::start_in(&vec![Place::here(); count], jetstream, lines)
+    }
+
+    /// As [`start_with`](Self::start_with), one server in each place.
+    pub fn start_in(places: &[Place], jetstream: &str, lines: &str) -> Option<Self> {
         let program = program()?;
         // Another process may take a port before the server does.
         (0..3)
-            .find_map(|_| Self::try_start(&program, count, jetstream, lines))
+            .find_map(|_| Self::try_start(&program, places, jetstream, lines))
             .or_else(|| panic!("no server starts"))
     }
 
-    fn try_start(program: &Path, count: usize, jetstream: &str, lines: &str) -> Option<Self> {
+    fn try_start(program: &Path, places: &[Place], jetstream: &str, lines: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let ports = ports(count * 3);
-        let routes: Vec<_> =
-            ports.iter().skip(2).step_by(3).map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        let servers = (0..count).zip(ports.chunks(3)).map(|(i, ports)| {
+        let ports = ports(places.len() * 3);
+        let routes: Vec<_> = places
+            .iter()
+            .zip(ports.chunks(3))
+            .map(|(place, ports)| format!("nats://{}:{}", place.routes, ports[2]))
+            .collect();
+        let servers = places.iter().zip(ports.chunks(3)).enumerate().map(|(i, (place, ports))| {
             let (name, folder) = (format!("n{i}"), folder.path().join(format!("n{i}")));
             std::fs::create_dir(&folder).unwrap();
+            // A namespace has several networks.
+            let all = if place.namespace.is_some() { "0.0.0.0" } else { &place.address };
             let mut config = format!(
-                "server_name: {name}\nlisten: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\n\
+                "server_name: {name}\nlisten: \"{all}:{}\"\nhttp: \"{all}:{}\"\n\
                  jetstream: {{ store_dir: \"{}\"\n{jetstream} }}\n{lines}\n",
                 ports[0],
                 ports[1],
                 folder.display()
             );
-            if count > 1 {
-                let (port, routes) = (ports[2], routes.join(", "));
-                let cluster = format!("name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}]");
+            if places.len() > 1 {
+                let (at, port, routes) = (&place.routes, ports[2], routes.join(", "));
+                // Clients use the addresses that they are given.
+                let cluster =
+                    format!("name: test, listen: \"{at}:{port}\", no_advertise: true, routes: [{routes}]");
                 config.extend(["cluster { ", &cluster, " }\n"]);
             }
             std::fs::write(folder.join("config"), config).unwrap();
             Server {
                 name,
+                place: place.clone(),
                 ports: (ports[0], ports[1]),
                 folder,
                 program: program.into(),
@@ -121,12 +152,19 @@ impl NatsCluster {
 
     /// Where clients connect.
     pub fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.ports.0)).collect()
+        self.urls_at(self.servers.iter().map(|server| &*server.place.address))
+    }
+
+    /// Where clients connect that find the servers at other addresses.
+    pub fn urls_at<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let ports = self.servers.iter().map(|server| server.ports.0);
+        addresses.into_iter().zip(ports).map(|(address, port)| format!("nats://{address}:{port}")).collect()
     }
 
     /// Where the monitor of a server is.
     pub fn monitor(&self, server: usize) -> String {
-        format!("http://127.0.0.1:{}", self.servers[server].ports.1)
+        let Server { place, ports, .. } = &self.servers[server];
+        format!("http://{}:{}", place.address, ports.1)
     }
 
     /// Ends a server on the spot, as `kill -9`.
@@ -191,7 +229,15 @@ impl NatsCluster {
 impl Server {
     fn start(&self) {
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.place.namespace {
+            None => Command::new(&self.program),
+            Some(namespace) => {
+                // It becomes the server: the process has the same number.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.program);
+                command
+            }
+        };
         command.arg("--config").arg(self.folder.join("config"));
         let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut guard = Command::new("sh");
@@ -222,7 +268,7 @@ impl Server {
 
     /// What the monitor answers. None if the server is away or stands still.
     fn ask(&self, path: &str) -> Option<serde_json::Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.1)).ok()?;
+        let mut stream = TcpStream::connect((&*self.place.address, self.ports.1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();

@@ -4,12 +4,16 @@ use super::{ANSWER_TIMEOUT, Names, NatsStream, SUBSCRIPTION_CAPACITY, monitor};
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use itertools::Itertools;
+use percent_encoding::percent_decode_str;
 use ringlog::Incarnation;
 use std::collections::{BTreeSet, HashMap};
+use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -60,7 +64,7 @@ pub(crate) enum OpenError {
     #[error("invalid log name `{0}`: 1 to 64 letters, digits, `-` and `_`")]
     Name(String),
     #[error("{}: {source}", path.display())]
-    Credentials { path: PathBuf, source: std::io::Error },
+    Credentials { path: PathBuf, source: io::Error },
     #[error("cannot connect to {urls}: {reason}")]
     Connect { urls: String, reason: String },
     #[error("invalid monitor address {address}: {reason}")]
@@ -83,6 +87,11 @@ pub(crate) enum OpenError {
     OneReplica(String),
     #[error("the stream {stream} does not fit, and was left as it is: {}", differences.iter().join("; "))]
     Differs { stream: String, differences: Vec<Difference> },
+    #[error(
+        "the servers refuse to make the stream {stream} of {max_bytes} bytes (--cluster-max-bytes) \
+         with {replicas} replicas (--cluster-replicas): {reason}"
+    )]
+    NotMade { stream: String, max_bytes: i64, replicas: usize, reason: String },
     #[error("JetStream cannot be used: {0}")]
     JetStream(String),
 }
@@ -165,7 +174,7 @@ impl NatsStream {
         let found = find_or_make(&api, &config, options.create).await?;
         let facts = check_stream(&found, &config, &options, &wanted)?;
         let replicas = found.config.num_replicas;
-        Ok(Self { client, api, names, facts, replicas })
+        Ok(Self { client, api, names, facts, replicas, is_warned: Arc::default() })
     }
 
     /// Connects to a stream that is there, whatever its nodes agree on.
@@ -185,7 +194,7 @@ impl NatsStream {
         let facts = StreamFacts::read(&found.metadata);
         let facts =
             facts.ok_or_else(|| OpenError::JetStream(format!("{} is not a log's stream", found.name)))?;
-        Ok(Self { client, api, names, facts, replicas: found.num_replicas })
+        Ok(Self { client, api, names, facts, replicas: found.num_replicas, is_warned: Arc::default() })
     }
 
     /// Notes in the stream's metadata that nodes pass over a position.
@@ -231,22 +240,39 @@ impl Patience {
 }
 
 async fn connect(options: &NatsOptions) -> Result<Client, OpenError> {
-    let urls = options.urls.join(", ");
+    let urls = options.urls.iter().map(|url| without_password(url)).join(", ");
     let connect = connect_options(options).await?;
     let mut patience = Patience::default();
     loop {
         match connect.clone().connect(&options.urls).await {
             Ok(client) => return Ok(client),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut
-                ) =>
-            {
-                patience.wait(&urls, error).await;
-            }
+            Err(error) if is_away(&error) => patience.wait(&urls, error).await,
             Err(error) => return Err(OpenError::Connect { urls, reason: error.to_string() }),
         }
+    }
+}
+
+/// An address as it may be shown.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+}
+
+/// The name and the password that stand in an address, as `nats://USER:PASSWORD@HOST`.
+fn user_of(url: &str) -> Option<(String, String)> {
+    let address: ServerAddr = url.parse().ok()?;
+    let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+    Some((decoded(address.username()?)?, decoded(address.password().unwrap_or_default())?))
+}
+
+/// Whether no server can be reached now, rather than one that is refused or refuses.
+fn is_away(error: &ConnectError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match error.kind() {
+        // A certificate that cannot be trusted, or an answer that is not TLS.
+        ConnectErrorKind::Io => source.is_none_or(|source| source.kind() != io::ErrorKind::InvalidData),
+        ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => true,
+        _ => false,
     }
 }
 
@@ -263,6 +289,10 @@ async fn connect_options(options: &NatsOptions) -> Result<ConnectOptions, OpenEr
                 tracing::warn!("connection to NATS: {event}");
             }
         });
+    // The client library takes none from an address.
+    if let Some((user, password)) = options.urls.iter().find_map(|url| user_of(url)) {
+        connect = connect.user_and_password(user, password);
+    }
     if let Some(path) = &options.credentials {
         let read = connect.credentials_file(path).await;
         connect = read.map_err(|source| OpenError::Credentials { path: path.clone(), source })?;
@@ -345,9 +375,11 @@ async fn find_or_make(api: &jetstream::Context, config: &Config, create: bool) -
                         Err(reason) => reason,
                     }
                 }
-                GetStreamErrorKind::JetStream(error) => transient(&error)?,
+                GetStreamErrorKind::JetStream(error) if is_transient(&error) => error.to_string(),
                 GetStreamErrorKind::Request => error.to_string(),
-                GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
+                GetStreamErrorKind::JetStream(_)
+                | GetStreamErrorKind::EmptyName
+                | GetStreamErrorKind::InvalidStreamName => {
                     return Err(OpenError::JetStream(error.to_string()));
                 }
             },
@@ -371,25 +403,31 @@ pub(super) async fn make(
             CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
                 Ok(Err(error.to_string()))
             }
-            CreateStreamErrorKind::JetStream(error) => transient(&error).map(Err),
+            CreateStreamErrorKind::JetStream(error) if is_transient(&error) => Ok(Err(error.to_string())),
             CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => {
                 Ok(Err(error.to_string()))
             }
-            _ => Err(OpenError::JetStream(error.to_string())),
+            _ => Err(OpenError::NotMade {
+                stream: config.name.clone(),
+                max_bytes: config.max_bytes,
+                replicas: config.num_replicas,
+                reason: error.to_string(),
+            }),
         },
     }
 }
 
-/// What JetStream says, if it may say otherwise later: when it has a leader, or enough servers.
-fn transient(error: &jetstream::Error) -> Result<String, OpenError> {
-    let reason = error.to_string();
+/// Whether JetStream may say something else later: when it has a leader, or enough servers.
+fn is_transient(error: &jetstream::Error) -> bool {
     match error.error_code() {
-        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            Err(OpenError::JetStream(reason))
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => false,
+        // Servers may be away or unknown yet, which the text says; those that are there have enough
+        // room or not.
+        ErrorCode::CLUSTER_NO_PEERS => {
+            let reason = error.to_string();
+            reason.contains("offline") || !reason.contains("insufficient")
         }
-        ErrorCode::CLUSTER_NO_PEERS => Ok(reason),
-        _ if error.code() == 503 => Ok(reason),
-        _ => Err(OpenError::JetStream(reason)),
+        _ => error.code() == 503,
     }
 }
 

@@ -248,6 +248,25 @@ async fn a_server_or_an_option_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_for_which_the_servers_have_no_room_is_refused_with_their_reason() {
+    let Some(cluster) = &*SERVERS else { return };
+    let one = NatsCluster::start(1).unwrap();
+    for (cluster, replicas) in [(cluster, 3), (&one, 1)] {
+        let options = NatsOptions {
+            max_bytes: 1 << 50,
+            replicas,
+            allow_one_replica: replicas == 1,
+            ..options(cluster, "room")
+        };
+        let error = refused(options, facts()).await;
+        assert!(matches!(error, OpenError::NotMade { .. }), "{error}");
+        let said = error.to_string();
+        let names = ["RINGLOG_room", "1125899906842624", "--cluster-max-bytes", "insufficient storage"];
+        assert!(names.iter().all(|name| said.contains(name)), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn servers_that_do_not_sync_are_refused_if_their_monitor_is_known() {
     let Some(cluster) = NatsCluster::start_with(1, "", "") else { return };
     let options = NatsOptions { replicas: 1, allow_one_replica: true, ..options(&cluster, "sync") };

@@ -1,9 +1,8 @@
 //! Contenders in turns.
 
+use crate::contender::Run;
+use crate::timing::in_turns;
 use std::time::Duration;
-
-/// A name, and a run of so many operations that returns how long they took.
-pub type Contestant<'a> = (&'static str, &'a dyn Fn(u64) -> Duration);
 
 /// How long a run is, and how many turns there are.
 #[derive(Debug, Clone, Copy)]
@@ -26,33 +25,60 @@ impl Effort {
     }
 }
 
-/// Nanoseconds an operation: a row a contender, a column a turn.
-#[derive(Debug)]
-pub struct Figures {
-    names: Vec<&'static str>,
-    nanos: Vec<Vec<f64>>,
+/// Contenders, and which of them are compared.
+pub struct Contest {
+    /// How long they run.
+    pub effort: Effort,
+    /// Their names and runs.
+    pub contestants: Vec<(&'static str, Run)>,
+    /// What is compared.
+    pub comparisons: Vec<Comparison>,
 }
 
-/// Runs all contenders in turns.
-///
-/// First each finds out how many operations make a run of the wanted length, which also warms it
-/// up. Each turn begins with another contender.
-pub fn alternate(effort: Effort, contestants: &[Contestant<'_>]) -> Figures {
-    let counts: Vec<u64> = contestants.iter().map(|(_, run)| calibrate(effort.run, run)).collect();
-    let mut nanos = vec![Vec::with_capacity(effort.turns); contestants.len()];
-    for turn in 0..effort.turns {
-        for place in 0..contestants.len() {
-            let place = (turn + place) % contestants.len();
-            let time = contestants[place].1(counts[place]);
-            nanos[place].push(time.as_nanos() as f64 / counts[place] as f64);
-        }
+/// The ratio of the times of two contenders, which are named.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// What is measured.
+    pub what: String,
+    /// Whose time is divided.
+    pub ours: &'static str,
+    /// By whose time it is divided.
+    pub theirs: &'static str,
+    /// What the ratio must not exceed; nothing for those that only inform.
+    pub limit: Option<f64>,
+}
+
+impl Contest {
+    /// One contender, to be compared with others.
+    pub(super) fn new(effort: Effort, ours: (&'static str, Run)) -> Self {
+        Self { effort, contestants: vec![ours], comparisons: Vec::new() }
     }
-    Figures::new(contestants.iter().map(|(name, _)| *name).collect(), nanos)
+
+    /// Another, with which the first is compared.
+    pub(super) fn against(mut self, what: &str, theirs: &'static str, run: Run, limit: Option<f64>) -> Self {
+        let ours = self.contestants[0].0;
+        self.contestants.push((theirs, run));
+        self.comparisons.push(Comparison { what: what.into(), ours, theirs, limit });
+        self
+    }
+
+    /// Runs all in turns.
+    ///
+    /// First each finds out how many operations make a run of the wanted length, which also warms
+    /// it up.
+    pub fn run(self) -> Figures {
+        let Effort { run: wanted, turns } = self.effort;
+        let (names, runs): (Vec<_>, Vec<_>) = self.contestants.into_iter().unzip();
+        let with_count = |mut run: Run| (calibrate(wanted, &mut run), run);
+        let mut runs: Vec<(u64, Run)> = runs.into_iter().map(with_count).collect();
+        let nanos = in_turns(turns, &mut runs, |(count, run)| run(*count).as_nanos() as f64 / *count as f64);
+        Figures { names, nanos }
+    }
 }
 
 /// How many operations take about so long. Each number of them is tried twice: one of the tries may
 /// have been disturbed.
-fn calibrate(wanted: Duration, run: impl Fn(u64) -> Duration) -> u64 {
+fn calibrate(wanted: Duration, run: &mut Run) -> u64 {
     let mut count = 16;
     loop {
         let time = run(count).min(run(count));
@@ -64,13 +90,15 @@ fn calibrate(wanted: Duration, run: impl Fn(u64) -> Duration) -> u64 {
     }
 }
 
-impl Figures {
-    /// For each contender, its figures turn by turn.
-    pub fn new(names: Vec<&'static str>, nanos: Vec<Vec<f64>>) -> Self {
-        assert_eq!(names.len(), nanos.len());
-        Self { names, nanos }
-    }
+/// Nanoseconds an operation: a row a contender, a column a turn.
+pub struct Figures {
+    /// The contenders.
+    pub names: Vec<&'static str>,
+    /// For each, its figures turn by turn.
+    pub nanos: Vec<Vec<f64>>,
+}
 
+impl Figures {
     /// The median time of a contender, in nanoseconds.
     pub fn nanos(&self, name: &str) -> f64 {
         quantile(self.of(name).to_vec(), 0.5)
@@ -101,6 +129,7 @@ fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::rc::Rc;
 
     #[test]
     fn quantiles_are_between_the_values() {
@@ -111,18 +140,17 @@ mod tests {
 
     #[test]
     fn a_disturbed_turn_does_not_move_the_ratio() {
-        let runs = Cell::new(0);
-        let of = |nanos: u64| {
-            let runs = &runs;
-            move |count: u64| {
+        let runs = Rc::new(Cell::new(0));
+        let of = |nanos: u64| -> Run {
+            let runs = Rc::clone(&runs);
+            Box::new(move |count| {
                 runs.set(runs.get() + 1);
                 // Every ninth run is disturbed.
                 Duration::from_nanos(count * nanos * if runs.get() % 9 == 0 { 50 } else { 1 })
-            }
+            })
         };
-        let (half, whole) = (of(50), of(100));
         let effort = Effort { run: Duration::from_micros(100), turns: 21 };
-        let figures = alternate(effort, &[("half", &half), ("whole", &whole)]);
+        let figures = Contest::new(effort, ("half", of(50))).against("", "whole", of(100), None).run();
         assert!((figures.ratio("half", "whole")[1] - 0.5).abs() < 1e-6);
         assert!((figures.nanos("whole") - 100.0).abs() < 1e-6);
     }
