@@ -85,7 +85,7 @@ impl App {
             ),
             Refused::Ended => ApiError::unavailable(
                 "OUTCOME_UNKNOWN",
-                "the store failed or the server stopped: push again under the same op ids",
+                "whether it was applied is not known: push again under the same op ids",
             ),
         })
     }

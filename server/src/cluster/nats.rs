@@ -12,6 +12,7 @@
 //! | may publish | what for |
 //! | --- | --- |
 //! | `ringlog.<name>.frames` | its frames |
+//! | `ringlog.<name>.nodes` | what it tells of itself |
 //! | `$JS.API.STREAM.INFO.S` | the configuration of the stream, and where it ends |
 //! | `$JS.API.DIRECT.GET.S` | frames that the subscription does not have |
 //! | `$JS.API.STREAM.PURGE.S` | removing what two snapshots cover |
@@ -24,6 +25,7 @@
 //! | may subscribe to | what for |
 //! | --- | --- |
 //! | `ringlog.<name>.live` | frames as soon as they are stored |
+//! | `ringlog.<name>.nodes` | what other nodes tell of themselves |
 //! | `_INBOX.>` | answers |
 //!
 //! # What an answer of NATS means
