@@ -112,10 +112,14 @@ fn tls(folder: &Path) -> (PathBuf, String) {
 #[test]
 fn the_guide_has_all_subjects_of_a_node() {
     let guide = include_str!("../../../docs/cluster.md");
-    for subject in PUBLISH.iter().chain(&SUBSCRIBE) {
-        let quoted = format!("`{}`", subject.replace("test", "orders"));
-        assert!(guide.contains(&quoted), "no {quoted}");
+    let (_, configuration) = guide.split_once("authorization {").unwrap();
+    let (configuration, _) = configuration.split_once("```").unwrap();
+    for subject in PUBLISH.iter().chain(&SUBSCRIBE).map(|subject| subject.replace("test", "orders")) {
+        assert!(guide.contains(&format!("`{subject}`")), "no `{subject}`");
+        assert!(configuration.contains(&format!("\"{subject}\"")), "no {subject} in the configuration");
     }
+    let allowed = configuration.matches('"').count() / 2;
+    assert_eq!(allowed, PUBLISH.len() + SUBSCRIBE.len(), "the configuration allows no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
