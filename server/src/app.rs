@@ -90,8 +90,8 @@ impl App {
         })
     }
 
-    /// How old what is read now may be: all that was acknowledged anywhere before is in it. A server
-    /// alone is never behind.
+    /// How old what is read now may be: all that was acknowledged anywhere before is in it. A
+    /// server alone is never behind.
     #[cfg(feature = "cluster")]
     pub(crate) fn stale_for(&self) -> Duration {
         self.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.stale_for())
