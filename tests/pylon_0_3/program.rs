@@ -56,8 +56,8 @@ fn each_kind_of_change_comes_back_as_it_went_in() {
     log.append("Item", "1", ChangeKind::Update, Some(json!({"n": 2})));
     log.append("Item", "1", ChangeKind::Delete, None);
     let page = since(&log, 0, 50).unwrap();
-    let kinds: Vec<_> = page.changes.iter().map(|event| event.kind.clone()).collect();
-    assert_eq!(kinds, [ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete]);
+    let kinds: Vec<_> = page.changes.iter().map(|event| &event.kind).collect();
+    assert_eq!(kinds, [&ChangeKind::Insert, &ChangeKind::Update, &ChangeKind::Delete]);
     assert_eq!(page.changes[2].data, None);
 }
 
