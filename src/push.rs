@@ -394,6 +394,53 @@ impl ChangeLog {
         }
     }
 
+    /// The answer to a push all of whose operations were applied before: their op ids are
+    /// remembered, and for these changes. `None` if one is not, or has no op id, or if the push
+    /// would be refused.
+    ///
+    /// Nothing is claimed, so that other claims never meet this call. Where pushes are applied
+    /// elsewhere and come back in another order, it answers a retry at once.
+    ///
+    /// # Complexity
+    /// For each change, that of [`has_seen_op_id`](Self::has_seen_op_id) and of
+    /// [`Fingerprint::of`], up to the first that is not known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{Change, ChangeLog, OpStatus, Operation};
+    ///
+    /// let log = ChangeLog::new();
+    /// let operations = || vec![Operation::new(Change::insert("Todo", "t1")).op_id("1")];
+    /// assert!(log.replay_operations(Some("phone"), operations()).is_none());
+    ///
+    /// log.claim_operations(Some("phone"), operations()).expect("no other claim").publish();
+    /// let retried = log.replay_operations(Some("phone"), operations()).expect("it is known");
+    /// assert_eq!((retried.results[0].status, retried.results[0].seq), (OpStatus::Replayed, Some(1)));
+    /// assert!(log.replay_operations(Some("laptop"), operations()).is_none());
+    /// ```
+    pub fn replay_operations<'a>(
+        &self,
+        client_id: Option<&str>,
+        operations: Vec<Operation<'a>>,
+    ) -> Option<PushResponse> {
+        if operations.is_empty() || self.refuse(operations.len()).is_some() {
+            return None;
+        }
+        let replay = |operation: Operation<'a>| {
+            let (subject, op_id) = (Subject::of(&operation), operation.op_id?);
+            let change = prepare(operation.change).ok()?;
+            let (seq, kept) = self.op_ids.find(OpId::scoped(client_id, op_id))?;
+            let agrees = kept.is_none_or(|kept| kept == Fingerprint::of(&change));
+            agrees.then_some((subject, Outcome::Replayed(seq)))
+        };
+        let results: Vec<_> = operations.into_iter().map(replay).collect::<Option<_>>()?;
+        for (subject, _) in &results {
+            self.op_ids.replayed(OpId::scoped(client_id, subject.op_id.unwrap_or_default()));
+        }
+        Some(self.respond(results))
+    }
+
     /// Claims what is asked for, as far as it gets.
     fn plan<'a>(&'a self, client_id: Option<&str>, operations: Vec<Operation<'a>>) -> Plan<'a> {
         let mut plan = Plan::default();

@@ -64,7 +64,8 @@ pub struct Stats {
     pub op_ids_completed: u64,
     /// Claims on op ids that were given up: their guards were dropped.
     pub op_claims_forgotten: u64,
-    /// Claims that were answered with the first result.
+    /// Claims, and [replays](crate::ChangeLog::replay_operations), that were answered with the first
+    /// result.
     pub op_claims_replayed: u64,
     /// Claims for another change than the one that the op id was completed for.
     pub op_claims_mismatched: u64,

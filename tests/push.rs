@@ -930,3 +930,37 @@ fn changes_whose_condition_does_not_hold_are_taken_out_and_the_others_are_applie
     again.check(|_, _| Ok(()));
     assert_eq!(again.publish().results[0].seq, Some(3));
 }
+
+#[test]
+fn a_replay_is_answered_as_a_claim_would_be_and_claims_nothing() {
+    let log = ChangeLog::builder().op_id_capacity(3).build().unwrap();
+    let operation = |id, row_id| Operation::new(Change::insert("Todo", row_id)).op_id(id);
+    let replay =
+        |client, operations: &[Operation<'static>]| log.replay_operations(client, operations.to_vec());
+    let claim = |operations: &[Operation<'static>]| log.claim_operations(Some("phone"), operations.to_vec());
+    let known = [operation("1", "a"), operation("2", "b")];
+    claim(&known).unwrap().publish();
+
+    let answer = replay(Some("phone"), &known).expect("all of it is known");
+    assert_eq!(answer, claim(&known).unwrap().publish());
+    let twice = [known[0].clone(), known[0].clone()];
+    assert_eq!(replay(Some("phone"), &twice), Some(claim(&twice).unwrap().publish()));
+    assert_eq!(log.stats().op_claims_replayed, 8, "counted once, by whichever answers");
+
+    let without = Operation::new(Change::insert("Todo", "a"));
+    for unknown in [operation("3", "a"), operation("1", "other"), without] {
+        let partly = [known[0].clone(), unknown];
+        assert_eq!(replay(Some("phone"), &partly), None);
+    }
+    assert_eq!(replay(Some("laptop"), &known), None);
+    assert_eq!(replay(None, &known), None);
+    assert_eq!(replay(Some("phone"), &[]), None);
+    assert_eq!(log.stats().op_claims_in_flight, 0, "a claim never met a replay");
+
+    let held = claim(&[operation("3", "c")]).unwrap();
+    assert_eq!(replay(Some("phone"), &[operation("3", "c")]), None, "it may yet be given up");
+    held.publish();
+    assert!(replay(Some("phone"), &[operation("3", "c")]).is_some());
+    claim(&[operation("4", "d")]).unwrap().publish();
+    assert_eq!(replay(Some("phone"), &known), None, "the first is forgotten");
+}

@@ -2,7 +2,11 @@
 
 use crate::store::StoreError;
 use crate::store::disk::{self, BackupSummary};
+#[cfg(feature = "cluster")]
+use crate::{cluster, config::Cluster};
 use axum::http::{StatusCode, Uri, header};
+#[cfg(feature = "cluster")]
+use clap::Args;
 use clap::Subcommand;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -54,6 +58,61 @@ pub enum Command {
         /// Backup
         file: PathBuf,
     },
+    /// What is done once about the stream of a cluster
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+/// What can be done about the stream of a cluster.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClusterCommand {
+    /// Another incarnation of a log whose stream was rolled back; clients load their rows anew
+    Reset {
+        /// Which log.
+        #[command(flatten)]
+        log: LogArgs,
+    },
+    /// A message that is no frame of any version is passed over by all nodes
+    Skip {
+        /// Which log.
+        #[command(flatten)]
+        log: LogArgs,
+        /// Position of the message, as the nodes name it
+        #[arg(long)]
+        position: u64,
+    },
+}
+
+/// Which log of which cluster.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// Addresses of NATS servers whose JetStream keeps the log
+    #[arg(long, env = "RINGLOG_CLUSTER", value_name = "URL", value_delimiter = ',', required = true)]
+    cluster: Vec<String>,
+
+    /// Name of the log in the cluster
+    #[arg(long, env = "RINGLOG_LOG", value_name = "NAME")]
+    log: String,
+
+    /// File with the credentials of a NATS user
+    #[arg(long, env = "RINGLOG_CLUSTER_CREDS", value_name = "FILE")]
+    cluster_creds: Option<PathBuf>,
+
+    /// File with the certificate authorities of NATS servers
+    #[arg(long, env = "RINGLOG_CLUSTER_CA", value_name = "FILE")]
+    cluster_ca: Option<PathBuf>,
+}
+
+#[cfg(feature = "cluster")]
+impl LogArgs {
+    fn cluster(self) -> Cluster {
+        let mut cluster = Cluster::new(self.cluster, self.log);
+        (cluster.creds, cluster.ca) = (self.cluster_creds, self.cluster_ca);
+        cluster
+    }
 }
 
 /// Why a command failed.
@@ -71,6 +130,10 @@ pub enum CommandError {
         /// What went wrong.
         reason: String,
     },
+    /// The stream of a cluster cannot be used.
+    #[cfg(feature = "cluster")]
+    #[error("{0}")]
+    Cluster(String),
 }
 
 impl Command {
@@ -100,6 +163,12 @@ impl Command {
                 let summary = disk::verify_backup(&file)?;
                 Ok(format!("{} is whole and holds {}", file.display(), described(summary)))
             }
+            #[cfg(feature = "cluster")]
+            Self::Cluster(command) => match command {
+                ClusterCommand::Reset { log } => cluster::reset(&log.cluster()).await,
+                ClusterCommand::Skip { log, position } => cluster::skip(&log.cluster(), position).await,
+            }
+            .map_err(CommandError::Cluster),
         }
     }
 }

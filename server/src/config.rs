@@ -24,6 +24,11 @@ const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
 /// Minimum length of a token: shorter ones are guessed too soon.
 const MIN_TOKEN_LEN: usize = 16;
 
+/// A frame of many requests has fewer changes, whatever they are. One that had more than the op ids
+/// that are remembered would be refused as stale.
+#[cfg(feature = "cluster")]
+const MIN_CLUSTER_OP_IDS: usize = 20_000;
+
 /// The configuration of a server. The names of its fields are those of the command line.
 ///
 /// It is checked when a server runs; an error names the option and its limit.
@@ -295,6 +300,12 @@ impl Config {
         #[cfg(feature = "cluster")]
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
+            if self.op_ids < MIN_CLUSTER_OP_IDS {
+                return Err(format!(
+                    "--op-ids is {}: with --cluster the minimum is {MIN_CLUSTER_OP_IDS}, more than the changes of a frame",
+                    self.op_ids
+                ));
+            }
             if self.memory || self.adopt || self.new_incarnation {
                 return Err("--cluster cannot be used with --memory, --adopt or --new-incarnation".into());
             }

@@ -92,6 +92,14 @@ impl Push {
         self.owned.borrow_dependent().changes.len()
     }
 
+    /// The answer to it, if all of it was applied before.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn replay(&self, log: &ChangeLog) -> Option<PushResponse> {
+        let envelope = self.owned.borrow_dependent();
+        let operations = envelope.changes.iter().map(Entry::operation).collect();
+        log.replay_operations(envelope.client_id.as_ref().map(|client_id| &*client_id.0), operations)
+    }
+
     /// Claims it: see [`ChangeLog::claim_operations`].
     pub(crate) fn claim<'a>(&'a self, log: &'a ChangeLog) -> Result<PushClaim<'a>, PushResponse> {
         let envelope = self.owned.borrow_dependent();

@@ -63,6 +63,8 @@ mod subscriber;
 mod tickets;
 
 pub use cli::{Cli, Serve};
+#[cfg(feature = "cluster")]
+pub use command::{ClusterCommand, LogArgs};
 pub use command::{Command, CommandError};
 #[cfg(feature = "cluster")]
 pub use config::Cluster;

@@ -61,8 +61,9 @@ pub enum ServerError {
     /// There is no thread to be had.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// The store failed while the server was running. Everything that was answered is kept.
-    #[error("the store failed, see the log; nothing that was answered is lost, start again")]
+    /// The store or the cluster failed while the server was running. The store has everything that
+    /// was answered.
+    #[error("the server could not go on, for the reason in its log; its store has all that was answered")]
     Failed,
     /// The store was not closed in the time for stopping, because its disk does not answer.
     #[error("the store did not close within --drain; nothing that was answered is lost")]
@@ -309,7 +310,7 @@ impl Serving {
 }
 
 /// Waits for a thread on another one: the runtime would not end before one of its own did.
-async fn join(thread: JoinHandle<()>) -> Result<(), ()> {
+pub(crate) async fn join(thread: JoinHandle<()>) -> Result<(), ()> {
     let (tell, told) = oneshot::channel();
     let joiner = std::thread::Builder::new().name("join".into()).spawn(move || {
         // The receiver is gone if it took too long.
@@ -352,15 +353,22 @@ async fn open_node(
     metrics: &Arc<Metrics>,
 ) -> Result<Opened, ServerError> {
     let stream = cluster::connect(config, cluster).await?;
-    let node = cluster::open(config, &stream, metrics).await?;
-    let (sequencer, groups) = sequencer();
-    let failed = CancellationToken::new();
-    let started = node.start(stream, groups, failed.clone()).await.map_err(ServerError::Thread)?;
-    let Started { log, reader, echoes, status, applier } = started;
-    tokio::select! {
-        () = status.caught_up() => {}
-        () = failed.cancelled() => return Err(ServerError::Failed),
-    }
+    let (started, sequencer, failed) = loop {
+        let node = cluster::open(config, &stream, metrics).await?;
+        let (sequencer, groups) = sequencer();
+        let failed = CancellationToken::new();
+        let started =
+            node.start(stream.clone(), groups, failed.clone()).await.map_err(ServerError::Thread)?;
+        tokio::select! {
+            () = started.status.caught_up() => break (started, sequencer, failed),
+            () = failed.cancelled() => {}
+        }
+        drop(sequencer);
+        if !started.can_reopen().await {
+            return Err(ServerError::Failed);
+        }
+    };
+    let Started { log, reader, echoes, status, applier, running: _ } = started;
     Ok(Opened {
         log,
         base_seq: 0,

@@ -141,6 +141,8 @@ async fn a_minority_of_servers_takes_no_push_and_reads_go_on() {
         assert_eq!(get(url, "/api/sync/snapshot").await.status, 200);
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
+    let known = attempt(&reqwest::Client::new(), &urls[2], &one("before-3"), HANG).await.unwrap();
+    assert_eq!((seqs(&known), &known["deduped"]), (vec![4], &json!(1)), "a retry needs no quorum");
     let (mut refused, mut unknown) = (BTreeSet::new(), BTreeSet::new());
     for push in pushes {
         let (n, why, took) = push.await.unwrap();
@@ -204,8 +206,8 @@ async fn one_op_id_at_two_nodes_at_once_is_applied_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_does_not_fit_is_refused_by_name_and_no_stream_is_made_unasked() {
     let Some(nats) = servers() else { return };
-    let cluster = Cluster::of(&Arc::new(nats), "test", "--op-ids 1000 --capacity 500");
-    let early = cluster.node("--op-ids 1000 --capacity 500");
+    let cluster = Cluster::of(&Arc::new(nats), "test", "--op-ids 20000 --capacity 500");
+    let early = cluster.node("--op-ids 20000 --capacity 500");
     assert!(!early.start());
     assert!(early.said().contains("no stream RINGLOG_test"), "{}", early.said());
     let client = async_nats::connect(&*cluster.nats.urls()[0]).await.unwrap();
@@ -215,14 +217,15 @@ async fn a_node_that_does_not_fit_is_refused_by_name_and_no_stream_is_made_unask
     assert!(cluster.start_nodes(), "{}", cluster.said());
     push_rows(&cluster.urls()[0], "row", 3).await;
     for (args, why) in [
-        ("--op-ids 2000 --capacity 500", "ringlog.op_ids is 1000, and must be 2000"),
-        ("--op-ids 1000 --capacity 600", "ringlog.capacity is 500, and must be 600"),
+        ("--op-ids 30000 --capacity 500", "ringlog.op_ids is 20000, and must be 30000"),
+        ("--op-ids 19999 --capacity 500", "--op-ids is 19999: with --cluster the minimum is 20000"),
+        ("--op-ids 20000 --capacity 600", "ringlog.capacity is 500, and must be 600"),
     ] {
         let other = cluster.node(args);
         assert!(!other.start());
         assert!(other.said().contains(why), "{}", other.said());
     }
-    let late = cluster.node("--op-ids 1000 --capacity 500");
+    let late = cluster.node("--op-ids 20000 --capacity 500");
     assert!(late.start(), "{}", late.said());
     same_everywhere(&[cluster.urls(), vec![late.url()]].concat()).await;
 }
@@ -339,6 +342,27 @@ async fn a_message_that_is_no_frame_ends_the_nodes_which_name_its_position() {
     }
     let node = &cluster.nodes[0];
     assert!(!node.start(), "it would apply what comes after");
+
+    let skip = |position: u64| operator(&cluster, &format!("skip --position {position}"));
+    assert_eq!(skip(1), Err("position 1 is a frame, and is not skipped".into()));
+    assert_eq!(skip(position + 1000), Err(format!("the stream has no position {}", position + 1000)));
+    let skipped = skip(position).unwrap();
+    assert!(skipped.contains("is skipped (a frame has format 110"), "{skipped}");
+    assert!(cluster.start_nodes(), "{}", cluster.said());
+    push_rows(&cluster.urls()[1], "after", 3).await;
+    let (log, _) = same_everywhere(&cluster.urls()).await;
+    assert_eq!(log.len(), 6);
+}
+
+/// What `ringlog-server cluster` does for an operator: what it says, or the error.
+fn operator(cluster: &Cluster, command: &str) -> Result<String, String> {
+    let mut ringlog = Command::new(env!("CARGO_BIN_EXE_ringlog-server"));
+    ringlog.arg("cluster").args(command.split(' '));
+    ringlog.args(["--log", "test", "--cluster", &cluster.nats.urls().join(",")]).env("RUST_LOG", "off");
+    let output = ringlog.output().unwrap();
+    let said = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
+    let (out, error) = (said(output.stdout), said(output.stderr));
+    if output.status.success() { Ok(out) } else { Err(error.trim_start_matches("ringlog-server: ").into()) }
 }
 
 /// A node ends at a point of the applier for the `turn`th time, and is started again.
@@ -421,4 +445,59 @@ async fn a_stream_that_was_rolled_back_ends_the_nodes_that_know_more() {
     std::fs::remove_dir_all(cluster.data(0)).unwrap();
     assert!(cluster.nodes[0].start(), "{}", cluster.nodes[0].said());
     same_everywhere(&[cluster.nodes[0].url(), fresh.url()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_reset_after_a_rollback_is_another_one_to_its_clients() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let (urls, folders) = (cluster.urls(), nats_folders(&cluster).await);
+    push_rows(&urls[0], "before", 20).await;
+    let (_, (_, kept)) = same_everywhere(&urls).await;
+    (0..3).for_each(|server| cluster.nats.stop(server));
+    for folder in &folders {
+        copy(folder, &format!("{folder}.old"));
+    }
+    (0..3).for_each(|server| cluster.nats.restart(server));
+    push_rows(&urls[0], "lost", 20).await;
+    let (_, (_, lost)) = same_everywhere(&urls).await;
+    (0..3).for_each(|server| cluster.nats.stop(server));
+    for folder in &folders {
+        copy(&format!("{folder}.old"), folder);
+    }
+    (0..3).for_each(|server| cluster.nats.restart(server));
+    for node in &cluster.nodes {
+        ended(node).await;
+        assert!(node.said().contains("ringlog-server cluster reset"), "{}", node.said());
+    }
+
+    let said = operator(&cluster, "reset").unwrap();
+    assert!(!cluster.nodes[0].start(), "its store has what was lost: {said}");
+    (0..3).for_each(|node| std::fs::remove_dir_all(cluster.data(node)).unwrap());
+    // They meet the reset while they start, and go on as the new log.
+    assert!(cluster.start_nodes(), "{}", cluster.said());
+    push_rows(&urls[1], "after", 30).await;
+    let (log, (rows, token)) = same_everywhere(&urls).await;
+    assert_eq!((log.len(), rows.len()), (50, 50), "seqs go on, and none of what was lost is there");
+    let incarnation = token.split('.').next().unwrap();
+    assert!(said.contains(incarnation), "{said}: {token}");
+    for (url, token) in urls.iter().zip([&kept, &lost, &kept]) {
+        let answer = get(url, &format!("/api/sync/pull?resume={token}")).await;
+        assert_eq!(answer.status, 410, "{token}: {}", answer.body);
+        assert_eq!(get(url, "/api/sync/pull?since=20").await.seqs().len(), 30);
+    }
+
+    // One that runs ends, has the new incarnation on disk, and goes on with it.
+    let said = operator(&cluster, "reset").unwrap();
+    for node in &cluster.nodes {
+        ended(node).await;
+        assert!(node.said().contains("the log was reset"), "{}", node.said());
+    }
+    assert!(cluster.start_nodes(), "{}", cluster.said());
+    push_rows(&urls[2], "again", 5).await;
+    let (log, (_, token)) = same_everywhere(&urls).await;
+    assert!(log.len() == 55 && said.contains(token.split('.').next().unwrap()), "{said}: {token}");
+    assert!(cluster.nodes[0].stop() && cluster.nodes[0].start(), "{}", cluster.nodes[0].said());
+    let again = push(&urls[0], &one("before-3")).await;
+    assert_eq!(again, [4], "op ids go on");
+    same_everywhere(&urls).await;
 }

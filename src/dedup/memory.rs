@@ -95,6 +95,17 @@ impl OpMemory {
         seen
     }
 
+    /// The seq and the fingerprint that the id was completed with, if it is remembered. Wait-free.
+    pub(crate) fn find(&self, id: OpId<'_>) -> Option<(u64, Option<Fingerprint>)> {
+        let set = self.set.get().filter(|set| set.may_have(self.keys.filter(id)))?;
+        set.find(self.keys.both(id), id)
+    }
+
+    /// Counts the id as one that was answered with its first result.
+    pub(crate) fn replayed(&self, id: OpId<'_>) {
+        self.count(self.keys.both(id).shard, |stripe| &stripe.replayed);
+    }
+
     /// Completes the id, unless it is remembered already or in flight elsewhere. Lock-free.
     pub(crate) fn remember(&self, id: OpId<'_>) {
         self.set().remember(self.keys.both(id), id);

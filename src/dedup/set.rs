@@ -129,15 +129,24 @@ impl Set {
 
     /// Whether the id is completed and remembered, by its entry.
     pub(crate) fn has(&self, hashes: Hashes, id: OpId<'_>) -> bool {
+        self.find(hashes, id).is_some()
+    }
+
+    /// The seq and the fingerprint that the id was completed with, if it is remembered, by its
+    /// entry.
+    #[inline]
+    pub(crate) fn find(&self, hashes: Hashes, id: OpId<'_>) -> Option<(u64, Option<Fingerprint>)> {
         let query = Query { hash: hashes.shard, id, window: self.window() };
         let mut shard = self.shard(hashes.shard);
         let mut depth = 0;
         loop {
             let (found, split) = shard.look_up(query);
             match found {
-                Some(found) if self.rely(hashes.filter, &found) => return true,
+                Some(found) if self.rely(hashes.filter, &found) => {
+                    return Some((found.entry.seq(), found.entry.fingerprint()));
+                }
                 Some(_) => {}
-                None if !split => return false,
+                None if !split => return None,
                 None => {
                     shard = shard.child(hashes.shard, depth).expect("a shard that is split has children");
                     depth += 1;

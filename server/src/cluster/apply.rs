@@ -25,6 +25,8 @@
 //! | before the commit, or after it and before a sync | an earlier position | the frames after it are applied again, to the same seqs |
 //! | after a sync | the position | the next frame is applied |
 //! | before the answer | | the client does not know; it pushes again, here or elsewhere, and is answered as a replay |
+//! | at a [reset](super::machine#reset), before its commit | an earlier position | it is applied again |
+//! | after that | its position, and the new incarnation, synced together | the node is opened again, as that log |
 //!
 //! A seq that a client has seen was given by a frame that a quorum of the stream's servers holds.
 
@@ -41,6 +43,7 @@ use crate::share::Pushing;
 use crate::store::StoreError;
 use crate::store::disk::{DiskStore, Sync};
 use ringlog::{ChangeLog, PushClaim, PushResponse};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -52,10 +55,15 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Why a node cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("position {position}: {source}")]
+    #[error(
+        "position {position}: {source} (if no version can, `ringlog-server cluster skip` leads all nodes past it)"
+    )]
     Frame { position: u64, source: FrameError },
     #[error("position {position}: a request cannot be read ({reason}): the nodes have different versions")]
     Request { position: u64, reason: String },
+    /// The store has the new incarnation.
+    #[error("position {0}: the log was reset, and is another one from here on: start the node again")]
+    Reset(u64),
     #[error("{0} (the store of a node may be removed: it is made anew from the stream)")]
     Store(#[from] StoreError),
 }
@@ -82,6 +90,8 @@ pub(crate) struct NodeApplier {
     pub(crate) decided: mpsc::UnboundedSender<Decided>,
     /// What a frame that is made now claims.
     pub(crate) claim: watch::Sender<Claim>,
+    /// Positions of messages that are no frames, and that an operator has told to skip.
+    pub(crate) skipped: BTreeSet<u64>,
 }
 
 impl NodeApplier {
@@ -104,13 +114,28 @@ impl NodeApplier {
     /// Applies the next frame.
     fn apply(&mut self, message: &Message, sync: Sync) -> Result<Decided, ApplyError> {
         let position = message.position;
-        let frame = Frame::decode(&message.frame).map_err(|source| ApplyError::Frame { position, source })?;
-        let verdict = self.machine.decide(&frame);
+        let (frame, verdict) = match Frame::decode(&message.frame) {
+            Ok(frame) => {
+                let verdict = self.machine.decide(&frame);
+                (frame, verdict)
+            }
+            Err(_) if self.skipped.contains(&position) => (Frame::none(), Verdict::Foreign),
+            Err(source) => return Err(ApplyError::Frame { position, source }),
+        };
         self.metrics.decided(verdict);
+        if verdict == Verdict::Foreign {
+            let session = frame.session.0;
+            tracing::error!(
+                position,
+                session,
+                "a frame of another history is not applied: its node has diverged"
+            );
+        }
         let requests = if verdict == Verdict::Applied { &*frame.requests } else { &[] };
         let pushes: Result<Vec<_>, _> = requests.iter().map(|text| read(text)).collect();
         let pushes = pushes.map_err(|reason| ApplyError::Request { position, reason })?;
         self.time.store(frame.timestamp_millis, Ordering::Relaxed);
+        let sync = if frame.reset.is_some() { Sync::Now } else { sync };
 
         // Not of `self`, which the commit needs.
         let log = Arc::clone(&self.log);
@@ -139,6 +164,9 @@ impl NodeApplier {
             }
         }
         crash::point("frame_appended");
+        if frame.reset.is_some() {
+            return Err(ApplyError::Reset(position));
+        }
         Ok(Decided { session: frame.session, n: frame.n, verdict, responses })
     }
 

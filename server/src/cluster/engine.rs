@@ -35,7 +35,10 @@ pub(crate) enum PublishError {
     /// Not stored, and never will be: too large, not permitted, or the like.
     #[error("the stream refuses the message: {0}")]
     Refused(String),
-    /// May be stored, now or later: a timeout, no leader, or a lost connection.
+    /// Not stored, and never will be: no server has taken the message. One may take the next.
+    #[error("no server takes the message: {0}")]
+    NotSent(String),
+    /// May be stored, now or later: a timeout, or a lost connection.
     #[error("the stream may or may not hold the message: {0}")]
     Unknown(String),
 }

@@ -4,6 +4,7 @@
 //! request is the JSON text that its client sent, byte for byte: each node parses the same text.
 
 use bytes::Bytes;
+use ringlog::Incarnation;
 use serde::{Deserialize, Serialize};
 
 /// The number of the format. A node that reads another one stops: it cannot know the state after.
@@ -31,6 +32,8 @@ pub(crate) struct Frame<'a> {
     /// The bodies of the pushes. A frame without any only tells that its node lives.
     #[serde(borrow)]
     pub(crate) requests: Vec<&'a str>,
+    /// The log's incarnation from here on: an operator has [reset](super::machine#reset) it.
+    pub(crate) reset: Option<Incarnation>,
 }
 
 /// Names the sender of frames: random for each life of a process.
@@ -54,6 +57,12 @@ pub(crate) enum FrameError {
 }
 
 impl<'a> Frame<'a> {
+    /// In the place of a message that is no frame.
+    pub(crate) fn none() -> Self {
+        let claim = Claim { position: 0, hash: 0 };
+        Self { session: Session(0), n: 0, claim, timestamp_millis: 0, requests: Vec::new(), reset: None }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let len: usize = self.requests.iter().map(|request| request.len() + 10).sum();
         let mut bytes = Vec::with_capacity(OVERHEAD + len);
@@ -87,11 +96,13 @@ mod tests {
             (session, n, position) in any::<(u64, u64, u64)>(),
             (hash, timestamp_millis) in any::<(u128, u64)>(),
             requests in prop::collection::vec(".{0,40}", 0..5),
+            reset in any::<Option<[u8; 16]>>(),
             cut in any::<prop::sample::Index>(),
         ) {
             let requests = requests.iter().map(String::as_str).collect();
             let claim = Claim { position, hash };
-            let frame = Frame { session: Session(session), n, claim, timestamp_millis, requests };
+            let reset = reset.map(Incarnation::from_bytes);
+            let frame = Frame { session: Session(session), n, claim, timestamp_millis, requests, reset };
             let bytes = frame.encode();
             prop_assert_eq!(Frame::decode(&bytes), Ok(frame));
             prop_assert!(Frame::decode(&bytes[..cut.index(bytes.len())]).is_err());
@@ -112,7 +123,7 @@ mod tests {
         let requests = vec![request; MAX_REQUESTS / request.len()];
         let (count, len) = (requests.len(), requests.len() * request.len());
         let claim = Claim { position: u64::MAX, hash: u128::MAX };
-        let frame = Frame { session: Session(1), n: 1, claim, timestamp_millis: 1, requests };
+        let frame = Frame { session: Session(1), n: 1, claim, timestamp_millis: 1, requests, reset: None };
         assert!(frame.encode().len() <= len + OVERHEAD + 5 * count);
     }
 
@@ -121,8 +132,9 @@ mod tests {
         let text = "x".repeat(MAX_REQUESTS);
         let claim = Claim { position: u64::MAX, hash: u128::MAX };
         let requests = vec![&*text];
-        let frame =
-            Frame { session: Session(u64::MAX), n: u64::MAX, claim, timestamp_millis: u64::MAX, requests };
+        let reset = Some(Incarnation::from_bytes([u8::MAX; 16]));
+        let (session, n, timestamp_millis) = (Session(u64::MAX), u64::MAX, u64::MAX);
+        let frame = Frame { session, n, claim, timestamp_millis, requests, reset };
         assert!(frame.encode().len() <= MAX_REQUESTS + OVERHEAD);
     }
 }

@@ -20,7 +20,9 @@ use tokio::sync::watch;
 /// is the first.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A snapshot is due when so large a part of the stream is used.
+/// A snapshot is due when so large a part of the stream's room is used, and half of its frames
+/// follow the snapshot before. So the frames that are left fill as much at least: a node that was
+/// away for that long goes on without a snapshot.
 const USED: u64 = 4;
 
 /// Snapshots that are kept.
@@ -62,11 +64,12 @@ impl<E: Engine + Snapshots> Keeper<E> {
 
     /// Makes a snapshot if one is due.
     async fn look(&self) -> Result<(), SnapshotError> {
-        let Extent { bytes, max_bytes, .. } = self.engine.extent().await?;
+        let Extent { first, last, bytes, max_bytes } = self.engine.extent().await?;
         let positions = self.engine.list().await?;
         let latest = positions.last().copied().unwrap_or(0);
         self.latest.store(latest, Ordering::Relaxed);
-        if bytes >= max_bytes / USED && self.applied.borrow().position > latest {
+        let position = self.applied.borrow().position;
+        if bytes >= max_bytes / USED && position.saturating_sub(latest) > (last + 1 - first) / 2 {
             self.make().await?;
             self.tidy().await?;
         }
@@ -98,17 +101,18 @@ impl<E: Engine + Snapshots> Keeper<E> {
     }
 }
 
-/// Makes the store of a node anew from the latest snapshot that is whole and reaches the stream.
+/// Makes the store of a node anew from the latest snapshot that is whole, reaches the beginning of
+/// the stream, and is not ahead of its end: the stream was rolled back then.
 pub(crate) async fn load(
     engine: &impl Snapshots,
-    (data, incarnation): (&Path, Incarnation),
-    first: u64,
+    (data, stream): (&Path, Incarnation),
+    Extent { first, last, .. }: Extent,
 ) -> Result<(), SnapshotError> {
     let positions = engine.list().await?;
-    let reach = positions.into_iter().rev().filter(|position| position + 1 >= first);
+    let reach = positions.into_iter().rev().filter(|position| (first - 1..=last).contains(position));
     let mut failed = None;
     for position in reach {
-        match load_one(engine, (data, incarnation), position).await {
+        match load_one(engine, (data, stream), position).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::warn!(%error, position, "a snapshot cannot be used; trying the one before");
@@ -121,13 +125,13 @@ pub(crate) async fn load(
 
 async fn load_one(
     engine: &impl Snapshots,
-    (data, incarnation): (&Path, Incarnation),
+    (data, stream): (&Path, Incarnation),
     position: u64,
 ) -> Result<(), SnapshotError> {
     let file = data.join(FILE);
     engine.get(position, &file).await?;
     let (from, data) = (file.clone(), data.to_owned());
-    blocking(move || disk::restore_node(&from, &data, incarnation)).await?;
+    blocking(move || disk::restore_node(&from, &data, stream)).await?;
     let _ = tokio::fs::remove_file(&file).await;
     tracing::info!(position, "started with a snapshot");
     Ok(())

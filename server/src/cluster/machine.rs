@@ -35,6 +35,15 @@
 //!
 //! Rule 1 comes before rule 4: a forgotten session has no last n. Rule 2 comes before rule 3, for
 //! the seq at P is known only if P is of this stream.
+//!
+//! # Reset
+//!
+//! An operator puts a frame into the stream that [resets](Frame::reset) the log, after the stream
+//! was rolled back: seqs that clients have seen were lost, and are given once more. The frame is
+//! applied whatever it claims. From its position on the log has the incarnation that it names, so
+//! that clients start over; seqs, rows and op ids go on. All links and sessions before it are
+//! forgotten. So a frame that was made before it, by a node that may know what was lost, is stale
+//! or foreign.
 
 use super::frame::{Claim, Frame, Session};
 use ringlog::Incarnation;
@@ -136,6 +145,8 @@ pub(crate) struct Step {
     /// The session whose frame was applied.
     pub(crate) session: Option<(Session, Sent)>,
     pub(crate) forgotten: Vec<Session>,
+    /// The incarnation of the log from here on, if it was reset. No link before it is left.
+    pub(crate) reset: Option<Incarnation>,
 }
 
 impl Machine {
@@ -186,6 +197,9 @@ impl Machine {
 
     /// Judges the frame at the next position.
     pub(crate) fn decide(&self, frame: &Frame<'_>) -> Verdict {
+        if frame.reset.is_some() {
+            return Verdict::Applied;
+        }
         let next = self.position + 1;
         if next.saturating_sub(frame.claim.position) > self.memory.positions {
             return Verdict::Stale;
@@ -213,16 +227,23 @@ impl Machine {
     pub(crate) fn step(&self, bytes: &[u8], frame: &Frame<'_>, verdict: Verdict, last_seq: u64) -> Step {
         let position = self.position + 1;
         let link = Link { hash: self.last().hash_with(bytes), last_seq };
+        if verdict == Verdict::Applied && frame.reset.is_some() {
+            let forgotten = self.sessions.keys().copied().collect();
+            return Step { position, link, session: None, forgotten, reset: frame.reset };
+        }
         let session = (verdict == Verdict::Applied).then_some((frame.session, Sent { n: frame.n, position }));
         let old = self.by_position.range(..=position.saturating_sub(self.memory.positions));
         let is_left = |old: &Session| session.is_none_or(|(applied, _)| applied != *old);
         let forgotten = old.map(|(_, session)| *session).filter(is_left).collect();
-        Step { position, link, session, forgotten }
+        Step { position, link, session, forgotten, reset: None }
     }
 
     /// Takes a step.
     pub(crate) fn advance(&mut self, step: &Step) {
         self.position = step.position;
+        if step.reset.is_some() {
+            self.links.clear();
+        }
         self.links.push_back(step.link);
         // That of the oldest P that is not stale at the next position.
         while self.links.len() as u64 > self.memory.positions {
@@ -252,7 +273,8 @@ mod tests {
     }
 
     fn frame(session: u64, n: u64, claim: Claim) -> Frame<'static> {
-        Frame { session: Session(session), n, claim, timestamp_millis: 0, requests: Vec::new() }
+        let session = Session(session);
+        Frame { session, n, claim, timestamp_millis: 0, requests: Vec::new(), reset: None }
     }
 
     /// Applies a frame that gives so many seqs if it is applied.
@@ -401,21 +423,43 @@ mod tests {
         assert_eq!(kept.sessions[&Session(1)], Sent { n: 2, position: 5 });
     }
 
+    #[test]
+    fn a_reset_is_applied_and_nothing_that_was_made_before_it_is() {
+        let mut machine = machine();
+        let first = frame(1, 1, machine.claim());
+        apply(&mut machine, &first, 1);
+        let before = machine.claim();
+        let reset = |claim| Frame { reset: Some(Incarnation::from_bytes([2; 16])), ..frame(0, 0, claim) };
+        let nowhere = Claim { position: u64::MAX, hash: 0 };
+        assert_eq!(apply(&mut machine, &reset(nowhere), 0), Verdict::Applied);
+        assert_eq!((machine.links.len(), machine.sessions.len(), machine.by_position.len()), (1, 0, 0));
+        for (session, n) in [(1, 1), (1, 2), (2, 1)] {
+            assert_eq!(machine.decide(&frame(session, n, before)), Verdict::Foreign);
+        }
+        let after = machine.claim();
+        assert_eq!(machine.decide(&frame(1, 2, after)), Verdict::Unknown);
+        assert_eq!(machine.decide(&frame(2, 1, after)), Verdict::Applied);
+        assert_eq!(apply(&mut machine, &reset(after), 0), Verdict::Applied);
+        assert_eq!(machine.decide(&frame(2, 1, after)), Verdict::Foreign);
+        assert_eq!(machine.claim().position, 3);
+    }
+
     proptest! {
         #[test]
         fn a_machine_that_is_restored_anywhere_goes_on_as_the_one_that_was_kept(
-            frames in prop::collection::vec((0..3_u64, 1..4_u64, 0..7_u64, 0..3_u64), 0..40),
+            frames in prop::collection::vec((0..3_u64, 1..4_u64, 0..7_u64, 0..3_u64, 0..15_u8), 0..40),
         ) {
             let mut machine = machine();
             let mut claims = vec![machine.claim()];
-            for (session, n, age, seqs) in frames {
+            for (session, n, age, seqs, resets) in frames {
                 let claim = claims[claims.len().saturating_sub(1 + age as usize)];
                 let sessions: Vec<_> = machine.sessions.iter().map(|(id, sent)| (*id, *sent)).collect();
                 let links = machine.links.iter().copied();
                 let mut restored = Machine::restore(MEMORY, machine.position, links, sessions);
                 prop_assert_eq!(&restored, &machine);
                 let n = n + machine.sessions.get(&Session(session)).map_or(0, |last| last.n - 1);
-                let frame = frame(session, n, claim);
+                let mut frame = frame(session, n, claim);
+                frame.reset = (resets == 0).then(|| Incarnation::from_bytes([2; 16]));
                 let verdict = apply(&mut machine, &frame, seqs);
                 prop_assert_eq!(apply(&mut restored, &frame, seqs), verdict);
                 prop_assert_eq!(&restored, &machine);

@@ -19,7 +19,9 @@
 //! - [`node`]: the task around the publisher.
 //! - [`keeper`]: snapshots, and what they make of the stream superfluous.
 //! - [`tail`]: the frames in order. [`apply`]: what is done with each, wherever it stops.
+//! - [`admin`]: what an operator does to the stream.
 
+mod admin;
 mod apply;
 mod engine;
 mod frame;
@@ -34,6 +36,7 @@ mod publisher;
 mod simulation;
 mod tail;
 
+pub(crate) use admin::{reset, skip};
 pub(crate) use frame::Session;
 pub(crate) use machine::{Link, Machine, Memory, Sent, Step, Verdict};
 
@@ -41,21 +44,22 @@ use crate::config::{Cluster, Config};
 use crate::echo::Echoes;
 use crate::metrics::{Gauge, Metrics};
 use crate::sequencer::Groups;
-use crate::server::{ServerError, builder, on_thread};
+use crate::server::{ServerError, builder, join, on_thread};
 use crate::store::disk::{self, DiskReader, DiskStore};
-use apply::NodeApplier;
+use apply::{ApplyError, NodeApplier};
 use engine::{Engine, Extent, Snapshots};
 use frame::Claim;
 use keeper::Keeper;
 use nats::{NatsOptions, NatsStream, StreamFacts};
 use node::{Freshness, Node};
 use ringlog::{ChangeLog, Incarnation};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tail::{Tail, verify};
+use tail::{Tail, TailError, verify};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +69,10 @@ const MAX_FRAMES: usize = 256;
 /// The wait before the stream is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What is to be done about a stream that was rolled back.
+const RESET: &str = "`ringlog-server cluster reset` gives the log another incarnation, so that no client \
+    mistakes it for the one that was lost; then start this node with an empty --data";
+
 /// How a node stands to its cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterStatus {
@@ -72,26 +80,24 @@ pub(crate) struct ClusterStatus {
     applied: watch::Receiver<Claim>,
     /// The last position of the stream that is known.
     last: Arc<AtomicU64>,
-    /// That at the start.
-    last_at_start: u64,
+    started: Instant,
     /// The position of the latest snapshot that is known.
     latest_snapshot: Arc<AtomicU64>,
+    /// The node has ended, and can go on if it is opened again.
+    can_reopen: Arc<AtomicBool>,
 }
 
 impl ClusterStatus {
-    /// Waits until the node has applied what the stream had when it started.
+    /// Waits until the node has applied what the stream had when it started. How far that was is
+    /// told by a frame that comes back; a server that says where the stream ends may be behind.
     pub(crate) async fn caught_up(&self) {
-        let mut applied = self.applied.clone();
-        // An error means that the applier has ended, which is told in another way.
-        let _ = applied.wait_for(|claim| claim.position >= self.last_at_start).await;
+        self.freshness.wait_for(self.started).await;
     }
 
     /// Waits until the node has applied all that was acknowledged anywhere before this call: a
     /// frame came back that it made after it.
     pub(crate) async fn is_fresh(&self) {
-        let since = Instant::now();
-        let mut applied = self.applied.clone();
-        while self.freshness.stale_for() > since.elapsed() && applied.changed().await.is_ok() {}
+        self.freshness.wait_for(Instant::now()).await;
     }
 
     pub(crate) fn gauges(&self) -> [Gauge; 4] {
@@ -133,30 +139,47 @@ pub(crate) struct Started {
     pub(crate) echoes: Option<Arc<Echoes>>,
     pub(crate) status: Arc<ClusterStatus>,
     pub(crate) applier: JoinHandle<()>,
+    /// The tasks of the node.
+    pub(crate) running: tokio::task::JoinHandle<()>,
+}
+
+impl Started {
+    /// Waits until the store of a node that has ended is closed. True if it is to be opened again:
+    /// the log was reset, or the stream has lost what comes next to a snapshot.
+    pub(crate) async fn can_reopen(self) -> bool {
+        let Self { running, applier, status, .. } = self;
+        let _ = running.await;
+        join(applier).await.is_ok() && status.can_reopen.load(Ordering::Relaxed)
+    }
 }
 
 /// Connects to the log's stream. Waits for servers that do not answer.
 pub(crate) async fn connect(config: &Config, cluster: &Cluster) -> Result<NatsStream, ServerError> {
-    let options = NatsOptions {
-        urls: cluster.urls.clone(),
-        log: cluster.log.clone(),
-        replicas: cluster.replicas,
-        allow_one_replica: cluster.replicas == 1,
-        max_bytes: cluster.max_bytes,
-        max_frame: config.max_body.max(frame::MAX_REQUESTS) + frame::OVERHEAD,
-        credentials: cluster.creds.clone(),
-        ca: cluster.ca.clone(),
-        create: cluster.create,
-        monitor: cluster.monitor.clone(),
-    };
+    let options = options(cluster, config.max_body.max(frame::MAX_REQUESTS) + frame::OVERHEAD);
     let facts = StreamFacts {
         format: frame::FORMAT.into(),
         incarnation: Incarnation::random(),
         op_ids: config.op_ids as u64,
         capacity: config.capacity as u64,
         window_bytes: config.window_bytes as u64,
+        skipped: BTreeSet::new(),
     };
     NatsStream::open(options, facts).await.map_err(|error| ServerError::Cluster(error.to_string()))
+}
+
+fn options(cluster: &Cluster, max_frame: usize) -> NatsOptions {
+    NatsOptions {
+        urls: cluster.urls.clone(),
+        log: cluster.log.clone(),
+        replicas: cluster.replicas,
+        allow_one_replica: cluster.replicas == 1,
+        max_bytes: cluster.max_bytes,
+        max_frame,
+        credentials: cluster.creds.clone(),
+        ca: cluster.ca.clone(),
+        create: cluster.create,
+        monitor: cluster.monitor.clone(),
+    }
 }
 
 /// Opens the store of a node. If the stream does not reach back to its position, it is made anew
@@ -166,15 +189,15 @@ pub(crate) async fn open(
     stream: &NatsStream,
     metrics: &Arc<Metrics>,
 ) -> Result<Opened, ServerError> {
-    let first = extent(stream).await.first;
+    let extent = extent(stream).await;
     let opened = open_store(config, stream, metrics).await?;
-    if first <= opened.machine.position() + 1 {
+    if extent.first <= opened.machine.position() + 1 {
         return Ok(opened);
     }
     // The file is closed before it is replaced.
     drop(opened);
     let log = (&*config.data, stream.facts().incarnation);
-    keeper::load(stream, log, first).await.map_err(|error| ServerError::Cluster(error.to_string()))?;
+    keeper::load(stream, log, extent).await.map_err(|error| ServerError::Cluster(error.to_string()))?;
     open_store(config, stream, metrics).await
 }
 
@@ -208,6 +231,7 @@ impl Opened {
         failed: CancellationToken,
     ) -> io::Result<Started> {
         let Self { log, store, reader, echoes, machine, memory, time, metrics } = self;
+        let skipped = stream.facts().skipped.clone();
         let stream = Arc::new(stream);
         let extent = extent(&*stream).await;
         let (frames, to_apply) = mpsc::channel(MAX_FRAMES);
@@ -240,21 +264,32 @@ impl Opened {
             time,
             decided: tell_decided,
             claim,
+            skipped,
         };
-        let status =
-            ClusterStatus { freshness, applied: position, last, last_at_start: extent.last, latest_snapshot };
-        let applier_failed = failed.clone();
+        let can_reopen = Arc::new(AtomicBool::new(false));
+        let status = ClusterStatus {
+            freshness,
+            applied: position,
+            last,
+            started: Instant::now(),
+            latest_snapshot,
+            can_reopen: Arc::clone(&can_reopen),
+        };
+        let (applier_failed, was_reset) = (failed.clone(), Arc::clone(&can_reopen));
         let applier = std::thread::Builder::new().name("applier".into()).spawn(move || {
             // Cancelled if it panics as well.
             let failing = applier_failed.drop_guard();
             match applier.run(to_apply) {
                 Ok(()) => drop(failing.disarm()),
-                Err(error) => tracing::error!(%error, "this node cannot go on"),
+                Err(error) => {
+                    was_reset.store(matches!(error, ApplyError::Reset(_)), Ordering::Relaxed);
+                    tracing::error!(%error, "this node cannot go on");
+                }
             }
         });
         let applier = applier?;
-        tokio::spawn(run(node, tail, keeper, failed));
-        Ok(Started { log, reader, echoes, status: Arc::new(status), applier })
+        let running = tokio::spawn(run(node, tail, keeper, (failed, can_reopen)));
+        Ok(Started { log, reader, echoes, status: Arc::new(status), applier, running })
     }
 }
 
@@ -274,7 +309,7 @@ async fn run<E: Engine + Snapshots>(
     node: Node<E>,
     tail: Tail<E>,
     keeper: Keeper<E>,
-    failed: CancellationToken,
+    (failed, can_reopen): (CancellationToken, Arc<AtomicBool>),
 ) {
     let error: Box<dyn std::error::Error + Send> = tokio::select! {
         ended = node.run() => match ended {
@@ -283,7 +318,10 @@ async fn run<E: Engine + Snapshots>(
         },
         ended = tail.run() => match ended {
             Ok(()) => return,
-            Err(error) => Box::new(error),
+            Err(error) => {
+                can_reopen.store(matches!(error, TailError::Purged { .. }), Ordering::Relaxed);
+                Box::new(error)
+            }
         },
         () = keeper.run() => return,
         () = failed.cancelled() => return,

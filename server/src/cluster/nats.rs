@@ -7,8 +7,8 @@
 //! # What an answer of NATS means
 //!
 //! - An acknowledgement comes from the stream's leader once a quorum holds the message.
-//! - *No responders* means that no server has the subject now: the stream has no leader. A client
-//!   cannot tell this from a stream that was deleted.
+//! - *No responders* means that no server has the subject now: the stream has no leader, and
+//!   nobody has the message. A client cannot tell this from a stream that was deleted.
 //! - No answer means nothing: a leader that hands over or dies drops what it has not proposed, and
 //!   keeps what it has. A message may be stored after the wait for its answer ended.
 //! - While it is disconnected the client library holds what is published, and sends it later. So
@@ -29,6 +29,7 @@ pub(crate) use open::{NatsOptions, StreamFacts};
 use super::engine::{Engine, EngineError, Extent, Message, PublishError};
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
+use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Info, PurgeRequest, PurgeResponse};
 use async_nats::jetstream::{self, ErrorCode, publish::PublishAck};
@@ -116,6 +117,49 @@ impl NatsStream {
         timeout(ANSWER_TIMEOUT, connected).await.is_ok()
     }
 
+    /// Stores a message just after a position, or not at all.
+    ///
+    /// # Errors
+    /// [`PublishError::Refused`] if something else is there.
+    pub(crate) async fn publish_after(&self, last: u64, frame: Bytes) -> Result<u64, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last.to_string());
+        self.send(Request::new().payload(frame).headers(headers)).await
+    }
+
+    async fn send(&self, request: Request) -> Result<u64, PublishError> {
+        if self.client.connection_state() != State::Connected {
+            let state = if self.is_connected().await { "was" } else { "is" };
+            return Err(PublishError::NotSent(format!("the connection {state} lost")));
+        }
+        let request = request.timeout(Some(ANSWER_TIMEOUT));
+        // Unconstrained: else tokio's cooperative budget lets the first poll end before the message
+        // is queued, and others overtake it.
+        let request = unconstrained(self.client.send_request(self.names.frames.clone(), request));
+        let answer = request.await.map_err(|error| {
+            let reason = error.to_string();
+            match error.kind() {
+                RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => {
+                    PublishError::Refused(reason)
+                }
+                RequestErrorKind::NoResponders => PublishError::NotSent("the stream has no leader".into()),
+                RequestErrorKind::TimedOut | RequestErrorKind::Other => PublishError::Unknown(reason),
+            }
+        })?;
+        match serde_json::from_slice(&answer.payload) {
+            Ok(Response::Ok(PublishAck { stream, sequence, duplicate: false, .. }))
+                if stream == self.names.stream =>
+            {
+                Ok(sequence)
+            }
+            Ok(Response::Ok(ack)) => {
+                Err(PublishError::Unknown(format!("no acknowledgement of this stream: {ack:?}")))
+            }
+            Ok(Response::Err { error }) => Err(refusal(&error)),
+            Err(error) => Err(PublishError::Unknown(format!("no acknowledgement: {error}"))),
+        }
+    }
+
     /// Asks the API of JetStream about the stream.
     async fn ask<T: serde::de::DeserializeOwned>(
         &self,
@@ -150,37 +194,7 @@ impl Engine for NatsStream {
     /// Publications are sent in the order in which their futures are first polled. One that finds
     /// the connection lost is not sent; it fails once the connection is back, or after a while.
     async fn publish(&self, frame: Bytes) -> Result<u64, PublishError> {
-        if self.client.connection_state() != State::Connected {
-            let state = if self.is_connected().await { "was" } else { "is" };
-            return Err(PublishError::Unknown(format!("the connection {state} lost; nothing was sent")));
-        }
-        let request = Request::new().payload(frame).timeout(Some(ANSWER_TIMEOUT));
-        // Unconstrained: else tokio's cooperative budget lets the first poll end before the message
-        // is queued, and others overtake it.
-        let request = unconstrained(self.client.send_request(self.names.frames.clone(), request));
-        let answer = request.await.map_err(|error| {
-            let reason = error.to_string();
-            match error.kind() {
-                RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => {
-                    PublishError::Refused(reason)
-                }
-                RequestErrorKind::TimedOut | RequestErrorKind::NoResponders | RequestErrorKind::Other => {
-                    PublishError::Unknown(reason)
-                }
-            }
-        })?;
-        match serde_json::from_slice(&answer.payload) {
-            Ok(Response::Ok(PublishAck { stream, sequence, duplicate: false, .. }))
-                if stream == self.names.stream =>
-            {
-                Ok(sequence)
-            }
-            Ok(Response::Ok(ack)) => {
-                Err(PublishError::Unknown(format!("no acknowledgement of this stream: {ack:?}")))
-            }
-            Ok(Response::Err { error }) => Err(refusal(&error)),
-            Err(error) => Err(PublishError::Unknown(format!("no acknowledgement: {error}"))),
-        }
+        self.send(Request::new().payload(frame)).await
     }
 
     /// Any replica answers.

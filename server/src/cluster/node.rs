@@ -1,5 +1,6 @@
 //! The driver of the publisher: makes frames of pushes, sends them, and answers.
 
+use super::RESET;
 use super::apply::Decided;
 use super::engine::{Engine, PublishError};
 use super::frame::{Claim, Session};
@@ -14,15 +15,15 @@ use futures_util::stream::FuturesUnordered;
 use ringlog::PushResponse;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 
 /// The most requests that wait for a frame; more of them wait in the queue before.
 const MAX_WAITING: usize = 4096;
 
-/// A request is refused that got into no frame for so long.
-const UNFRAMED: Duration = Duration::from_secs(3);
+/// A request is refused that got into no frame for so long, or only into one of which no copy can
+/// have been stored.
+const UNSENT: Duration = Duration::from_secs(3);
 
 /// A request whose frame is undecided for so long is answered that its outcome is not known.
 const UNDECIDED: Duration = Duration::from_secs(15);
@@ -60,22 +61,35 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Freshness {
     start: Instant,
-    /// Milliseconds since the start.
-    made_at: AtomicU64,
+    /// Time since the start; nought until a frame came back.
+    made_at: watch::Sender<Duration>,
 }
 
 impl Freshness {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), made_at: AtomicU64::new(0) }
+        Self { start: Instant::now(), made_at: watch::Sender::new(Duration::ZERO) }
     }
 
     /// What it serves is at most so old.
     pub(crate) fn stale_for(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.made_at.load(Ordering::Relaxed)))
+        self.start.elapsed().saturating_sub(*self.made_at.borrow())
+    }
+
+    /// Waits until a frame came back that was made after this moment: then the node has applied all
+    /// that was acknowledged anywhere before it.
+    pub(crate) async fn wait_for(&self, moment: Instant) {
+        let moment = moment.saturating_duration_since(self.start);
+        // It cannot fail: the sender is here.
+        let _ = self.made_at.subscribe().wait_for(|made_at| *made_at > moment).await;
     }
 
     fn note(&self, made_at: Duration) {
-        self.made_at.fetch_max(made_at.as_millis() as u64, Ordering::Relaxed);
+        self.made_at.send_if_modified(|newest| {
+            made_at > *newest && {
+                *newest = made_at;
+                true
+            }
+        });
     }
 }
 
@@ -85,7 +99,16 @@ enum Trouble {
     Other(Arc<str>),
 }
 
-type Sending = BoxFuture<'static, (Session, u64, Result<u64, PublishError>)>;
+/// A copy of a frame on its way.
+struct Sent {
+    session: Session,
+    n: u64,
+    /// The position that this node had applied when it was sent.
+    applied: u64,
+    result: Result<u64, PublishError>,
+}
+
+type Sending = BoxFuture<'static, Sent>;
 
 pub(crate) struct Node<E> {
     engine: Arc<E>,
@@ -104,7 +127,7 @@ pub(crate) struct Node<E> {
 
 /// The stream is not the one that this node has applied.
 #[derive(Debug, thiserror::Error)]
-#[error("DIVERGED: the stream has other frames than this node has applied")]
+#[error("DIVERGED: the stream has other frames than this node has applied. {RESET}")]
 pub(crate) struct Diverged;
 
 impl<E: Engine> Node<E> {
@@ -139,6 +162,8 @@ impl<E: Engine> Node<E> {
     /// # Errors
     /// The node must not go on.
     pub(crate) async fn run(mut self) -> Result<(), Diverged> {
+        // When it comes back, the node has what the stream had when it started.
+        self.make_frame();
         let mut is_open = true;
         while is_open || !self.is_done() {
             self.make_frames();
@@ -149,7 +174,7 @@ impl<E: Engine> Node<E> {
                     None => is_open = false,
                 },
                 Some(decided) = self.decided.recv() => self.on_decided(decided)?,
-                Some((session, n, result)) = self.sending.next() => self.on_sent(session, n, result)?,
+                Some(sent) = self.sending.next() => self.on_sent(sent)?,
                 () = tokio::time::sleep_until(deadline) => self.on_timer(),
             }
         }
@@ -190,27 +215,33 @@ impl<E: Engine> Node<E> {
 
     fn send(&mut self, n: u64, bytes: Bytes) {
         let (engine, session) = (Arc::clone(&self.engine), self.publisher.session());
-        self.sending.push(Box::pin(async move { (session, n, engine.publish(bytes).await) }));
+        let applied = self.claim.borrow().position;
+        self.sending.push(Box::pin(async move {
+            let result = engine.publish(bytes).await;
+            Sent { session, n, applied, result }
+        }));
     }
 
-    fn on_sent(
-        &mut self,
-        session: Session,
-        n: u64,
-        result: Result<u64, PublishError>,
-    ) -> Result<(), Diverged> {
+    fn on_sent(&mut self, sent: Sent) -> Result<(), Diverged> {
+        let Sent { session, n, applied, result } = sent;
         match result {
-            Ok(position) => {
-                self.trouble = None;
-                return if self.publisher.stored(session, n, position) { Ok(()) } else { Err(Diverged) };
-            }
+            // The place was taken when it was sent: the stream was rolled back.
+            Ok(position) if position <= applied => return Err(Diverged),
+            Ok(_) => self.trouble = None,
             Err(error @ PublishError::Full(_)) => {
                 self.trouble = Some(Trouble::Full(error.to_string().into()));
-                self.on_refused(session, n);
+                self.publisher.refused(session, n);
+                self.give_up();
             }
             Err(error @ PublishError::Refused(_)) => {
                 self.trouble = Some(Trouble::Other(error.to_string().into()));
-                self.on_refused(session, n);
+                self.publisher.refused(session, n);
+                self.give_up();
+            }
+            Err(error @ PublishError::NotSent(_)) => {
+                self.trouble = Some(Trouble::Other(error.to_string().into()));
+                self.publisher.refused(session, n);
+                self.give_up_what_is_old();
             }
             Err(error @ PublishError::Unknown(_)) => {
                 self.trouble = Some(Trouble::Other(error.to_string().into()));
@@ -220,9 +251,17 @@ impl<E: Engine> Node<E> {
         Ok(())
     }
 
-    fn on_refused(&mut self, session: Session, n: u64) {
-        for mut request in self.publisher.refused(session, n, new_session()) {
+    fn give_up(&mut self) {
+        for mut request in self.publisher.give_up(new_session()) {
             request.answer(Err(self.refusal()));
+        }
+    }
+
+    /// Gives up the frames that wait too long for servers that take nothing.
+    fn give_up_what_is_old(&mut self) {
+        let now = self.now();
+        while self.publisher.refused_since().is_some_and(|made_at| made_at + UNSENT <= now) {
+            self.give_up();
         }
     }
 
@@ -250,7 +289,8 @@ impl<E: Engine> Node<E> {
         let timers = [
             Some(self.framed_at + TICK),
             self.publisher.due(),
-            self.waiting.front().map(|request| request.since + UNFRAMED),
+            self.publisher.refused_since().map(|made_at| made_at + UNSENT),
+            self.waiting.front().map(|request| request.since + UNSENT),
         ];
         timers.into_iter().flatten().min().unwrap_or_default()
     }
@@ -271,7 +311,8 @@ impl<E: Engine> Node<E> {
             }
             self.framed_at = now;
         }
-        while self.waiting.front().is_some_and(|request| request.since + UNFRAMED <= now) {
+        self.give_up_what_is_old();
+        while self.waiting.front().is_some_and(|request| request.since + UNSENT <= now) {
             let refused = self.refusal();
             if let Some(mut request) = self.waiting.pop_front() {
                 request.answer(Err(refused));

@@ -139,7 +139,7 @@ impl<R: AsRef<str>> Publisher<R> {
         let frame = &self.undecided[index];
         let requests = frame.requests.iter().map(AsRef::as_ref).collect();
         let Undecided { n, claim, timestamp_millis, .. } = *frame;
-        Frame { session: self.session, n, claim, timestamp_millis, requests }.encode()
+        Frame { session: self.session, n, claim, timestamp_millis, requests, reset: None }.encode()
     }
 
     /// The session of the frames that are made now.
@@ -147,28 +147,33 @@ impl<R: AsRef<str>> Publisher<R> {
         self.session
     }
 
-    /// Notes where a frame was stored. False if that place was taken already at its claim: the
-    /// stream was rolled back.
-    pub(crate) fn stored(&self, session: Session, n: u64, position: u64) -> bool {
-        let is_it = |frame: &Undecided<R>| session == self.session && frame.n == n;
-        self.undecided.iter().all(|frame| !is_it(frame) || position > frame.claim.position)
-    }
-
     /// Learns that frames could not be stored, or may not be: the wait becomes no longer by it.
     pub(crate) fn not_stored(&mut self) {
         self.wait = self.wait.min(FIRST_RESEND);
     }
 
-    /// Learns that a copy of a frame is not stored and never will be. Returns the requests of the
-    /// frame if it is given up: the frames after it get another session, as in
-    /// [`decided`](Self::decided).
-    pub(crate) fn refused(&mut self, session: Session, n: u64, fresh: Session) -> Vec<R> {
+    /// Learns that a copy of a frame is not stored and never will be.
+    pub(crate) fn refused(&mut self, session: Session, n: u64) {
         self.not_stored();
         let is_it = |frame: &&mut Undecided<R>| session == self.session && frame.n == n;
-        let Some(frame) = self.undecided.iter_mut().find(is_it) else { return Vec::new() };
-        frame.copies -= 1;
-        let is_first = self.undecided.front().is_some_and(|first| first.n == n && first.copies == 0);
-        let Some(frame) = is_first.then(|| self.take(n)).flatten() else { return Vec::new() };
+        if let Some(frame) = self.undecided.iter_mut().find(is_it) {
+            frame.copies -= 1;
+        }
+    }
+
+    /// When the first undecided frame was made, if all its copies were refused.
+    pub(crate) fn refused_since(&self) -> Option<Duration> {
+        self.undecided.front().filter(|first| first.copies == 0).map(|first| first.made_at)
+    }
+
+    /// Gives the first undecided frame up, if all its copies were refused. Returns its requests.
+    /// The frames after it get another session, as in [`decided`](Self::decided).
+    pub(crate) fn give_up(&mut self, fresh: Session) -> Vec<R> {
+        if self.refused_since().is_none() {
+            return Vec::new();
+        }
+        let first = self.undecided.front().map(|first| first.n);
+        let Some(frame) = first.and_then(|n| self.take(n)) else { return Vec::new() };
         self.renew(fresh);
         frame.requests
     }
@@ -376,42 +381,38 @@ mod tests {
     fn the_first_frame_is_given_up_once_all_its_copies_are_refused() {
         let mut publisher = with_frames(3);
         publisher.resend(FIRST_RESEND);
-        assert_eq!(publisher.refused(FIRST, 1, SECOND), [""; 0], "the other copy may be stored");
-        assert_eq!(publisher.session(), FIRST);
-        assert_eq!(publisher.refused(FIRST, 1, SECOND), ["1"]);
+        publisher.refused(FIRST, 1);
+        assert_eq!(publisher.give_up(SECOND), [""; 0], "the other copy may be stored");
+        assert_eq!((publisher.session(), publisher.refused_since()), (FIRST, None));
+        publisher.refused(FIRST, 1);
+        assert_eq!(publisher.refused_since(), Some(at(1)));
+        assert_eq!(publisher.give_up(SECOND), ["1"]);
         // Those after it have another session, and are sent at once.
         assert_eq!((publisher.session(), publisher.due()), (SECOND, Some(FIRST_RESEND)));
         assert_eq!(resent(&mut publisher), [of(2, 1, 2), of(2, 2, 3)]);
         // What comes of the copies of before is of no importance.
-        assert_eq!(publisher.refused(FIRST, 2, Session(3)), [""; 0]);
-        assert_eq!(publisher.refused(SECOND, 1, Session(3)), ["2"]);
+        publisher.refused(FIRST, 2);
+        assert_eq!(publisher.give_up(Session(3)), [""; 0]);
+        publisher.refused(SECOND, 1);
+        assert_eq!(publisher.give_up(Session(3)), ["2"]);
     }
 
     /// Those before it may be stored, and keep their session.
     #[test]
     fn a_frame_that_is_not_the_first_is_kept_though_it_is_refused() {
         let mut publisher = with_frames(2);
-        assert_eq!(publisher.refused(FIRST, 2, SECOND), [""; 0]);
+        publisher.refused(FIRST, 2);
+        assert_eq!(publisher.give_up(SECOND), [""; 0]);
         decide(&mut publisher, 1, Verdict::Applied);
         assert_eq!(resent(&mut publisher), [of(1, 2, 2)]);
-        assert_eq!(publisher.refused(FIRST, 2, SECOND), ["2"]);
+        publisher.refused(FIRST, 2);
+        assert_eq!(publisher.give_up(SECOND), ["2"]);
         assert!(publisher.is_idle());
     }
 
     #[test]
     fn a_foreign_frame_of_its_own_says_that_the_node_has_diverged() {
         assert_eq!(decide(&mut with_frames(1), 1, Verdict::Foreign), Decision::Diverged);
-    }
-
-    #[test]
-    fn a_place_that_was_taken_at_the_claim_shows_that_the_stream_was_rolled_back() {
-        let mut publisher = with_frames(3);
-        assert!(publisher.stored(FIRST, 3, 4));
-        assert!(!publisher.stored(FIRST, 3, 3));
-        assert!(publisher.stored(FIRST, 9, 1), "it is decided already");
-        decide(&mut publisher, 1, Verdict::Stale);
-        assert!(publisher.stored(FIRST, 2, 1), "an ack for the session before says nothing of this one");
-        assert!(!publisher.stored(SECOND, 2, 3));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! The stream loses, repeats and delays messages and acks, stores nothing for a while, is full, or
 //! is rolled back. Nodes are killed and come back with an older state, or stand still. Clients push
-//! again on other nodes. In the end all faults cease, everything is decided, and the laws are
+//! again on other nodes. An operator resets the log after some of the rollbacks. In the end all faults cease, everything is decided, and the laws are
 //! checked; those that must hold all the time are checked at once.
 //!
 //! What it leaves out: how a node reads the stream (here it reads any position that is stored),
@@ -94,6 +94,7 @@ struct Rates {
     without_ids: u64,
     mute: u64,
     rolls_back: bool,
+    resets: bool,
 }
 
 impl Rates {
@@ -115,6 +116,7 @@ impl Rates {
             without_ids: random.rate(&[0, 3000]),
             mute: random.rate(&[0, 10, 40]),
             rolls_back: random.happens(1500),
+            resets: random.happens(8000),
         }
     }
 }
@@ -221,12 +223,18 @@ struct Travelling {
     node: usize,
     life: u32,
     id: (Session, u64),
+    /// The position that the node had applied when it sent it.
+    applied: u64,
+    /// Nobody is told that a message was refused while the other may be stored.
+    has_twin: bool,
     what: What,
 }
 
 enum What {
     Message(Bytes),
     Ack(u64),
+    /// The message was not stored, and never will be.
+    Refusal,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,6 +287,8 @@ struct Seen {
     excused: u64,
     diverged: u64,
     renewed: u64,
+    given_up: u64,
+    resets: u64,
     steps: u64,
 }
 
@@ -294,6 +304,8 @@ struct Simulation {
     last_seqs: BTreeMap<u64, u64>,
     /// The ends that the stream was cut to.
     rollbacks: Vec<u64>,
+    /// The position of the last reset that the stream has.
+    reset_at: u64,
     stalled_until: u64,
     holds_while_stalled: bool,
     full_until: u64,
@@ -375,6 +387,7 @@ impl Simulation {
             hashes: [(0, first.hash)].into(),
             last_seqs: [(0, 0)].into(),
             rollbacks: Vec::new(),
+            reset_at: 0,
             stalled_until: 0,
             holds_while_stalled: true,
             full_until: 0,
@@ -468,6 +481,22 @@ impl Simulation {
         for known in self.known.values_mut() {
             known.lost |= known.seq.is_some_and(|seq| seq > last_seq);
         }
+        if self.reset_at > end {
+            self.reset_at = 0;
+        }
+        if self.rates.resets {
+            self.reset();
+        }
+    }
+
+    fn reset(&mut self) {
+        let mut frame = Frame::none();
+        frame.reset =
+            Some(Incarnation::from_bytes(self.random.next().to_be_bytes().repeat(2).try_into().unwrap()));
+        self.stream.push(frame.encode());
+        self.reset_at = self.stream.len() as u64;
+        self.seen.resets += 1;
+        trace!(self, "the log is reset at {}", self.reset_at);
     }
 
     fn heal(&mut self) {
@@ -643,7 +672,11 @@ impl Simulation {
                         self.travelling.push(it);
                     }
                 }
-                What::Message(_) if now < self.full_until => {}
+                What::Message(_) if now < self.full_until && it.has_twin => {}
+                What::Message(_) if now < self.full_until => {
+                    let at = now + self.random.below(400);
+                    self.travelling.push(Travelling { at, what: What::Refusal, ..it });
+                }
                 What::Message(bytes) => {
                     self.stream.push(bytes);
                     let position = self.stream.len() as u64;
@@ -654,26 +687,56 @@ impl Simulation {
                         self.travelling.push(Travelling { at, what, ..it });
                     }
                 }
-                What::Ack(position) => self.acked(it.node, it.life, it.id, position)?,
+                What::Ack(position) => self.acked(&it, position)?,
+                What::Refusal => self.refused(&it),
             }
         }
         Ok(())
     }
 
-    fn acked(&mut self, index: usize, life: u32, (session, n): (Session, u64), position: u64) -> Checked {
-        let node = &mut self.nodes[index];
-        if node.life != life || !node.is_up || node.diverged || node.publisher.stored(session, n, position) {
+    fn acked(&mut self, sent: &Travelling, position: u64) -> Checked {
+        let node = &self.nodes[sent.node];
+        if node.life != sent.life || !node.is_up || node.diverged || position > sent.applied {
             return Ok(());
         }
-        law!(!self.rollbacks.is_empty(), "node {index} takes an ack for a rollback");
-        self.diverge(index);
+        law!(!self.rollbacks.is_empty(), "node {} takes an ack for a rollback", sent.node);
+        self.diverge(sent.node);
+        Ok(())
+    }
+
+    fn refused(&mut self, sent: &Travelling) {
+        let node = &mut self.nodes[sent.node];
+        if node.life == sent.life && node.is_up && !node.diverged {
+            node.publisher.refused(sent.id.0, sent.id.1);
+        }
+    }
+
+    /// Gives up the frames of which no copy can have been stored for long.
+    fn give_up(&mut self, index: usize) -> Checked {
+        let now = self.now;
+        let is_old = |since: Duration| since + millis(UNFRAMED) <= millis(now);
+        while self.nodes[index].publisher.refused_since().is_some_and(is_old) {
+            let fresh = Session(self.random.next());
+            for request in self.nodes[index].publisher.give_up(fresh) {
+                self.seen.given_up += 1;
+                if !request.answered {
+                    self.answer(index, request.attempt, Answer::Nothing)?;
+                }
+            }
+        }
         Ok(())
     }
 
     fn send(&mut self, index: usize, n: u64, bytes: &Bytes) {
         let node = &self.nodes[index];
-        let (life, session) = (node.life, node.publisher.session());
-        if self.now < node.mute_until || self.random.happens(self.rates.drop) {
+        let (life, id, applied) = (node.life, (node.publisher.session(), n), node.machine.position());
+        if self.now < node.mute_until && self.random.happens(5000) {
+            let at = self.now + self.random.below(400);
+            let (what, has_twin) = (What::Refusal, false);
+            self.travelling.push(Travelling { at, node: index, life, id, applied, has_twin, what });
+            return;
+        }
+        if self.now < self.nodes[index].mute_until || self.random.happens(self.rates.drop) {
             return;
         }
         let copies = 1 + u64::from(self.random.happens(self.rates.duplicate));
@@ -685,8 +748,8 @@ impl Simulation {
             if self.random.happens(self.rates.delay_far) {
                 at += self.random.below(20_000);
             }
-            let what = What::Message(bytes.clone());
-            self.travelling.push(Travelling { at, node: index, life, id: (session, n), what });
+            let (what, has_twin) = (What::Message(bytes.clone()), copies > 1);
+            self.travelling.push(Travelling { at, node: index, life, id, applied, has_twin, what });
         }
     }
 
@@ -790,7 +853,7 @@ impl Simulation {
         let mut responses = Vec::new();
         if verdict == Verdict::Applied {
             let claim = frame.claim;
-            let is_of_it = self.hashes.get(&claim.position) == Some(&claim.hash);
+            let is_of_it = frame.reset.is_some() || self.hashes.get(&claim.position) == Some(&claim.hash);
             law!(is_of_it, "node {index} applies a frame of another stream at {position}");
             for request in &frame.requests {
                 let (attempt, ops) = read(request);
@@ -805,6 +868,12 @@ impl Simulation {
                     self.seen.excused += 1;
                 }
             }
+        }
+        if verdict == Verdict::Applied && frame.reset.is_none() && self.reset_at < position {
+            law!(
+                frame.claim.position >= self.reset_at,
+                "a frame of before the reset is applied at {position}"
+            );
         }
         let last_seq = node.state.log.len() as u64;
         let step = node.machine.step(bytes, &frame, verdict, last_seq);
@@ -821,6 +890,12 @@ impl Simulation {
         law!(seq == last_seq, "node {index} has {last_seq} after {position}, another {seq}");
         let (session, n) = (frame.session, frame.n);
         trace!(self, "node {index} applies {position}, {session:x?} {n}: {verdict:?} {responses:?}");
+        if frame.reset.is_some() {
+            // Its store has it before the node goes on.
+            self.nodes[index].kept = self.nodes[index].state.clone();
+            self.start(index);
+            return Ok(());
+        }
         if verdict == Verdict::Foreign {
             law!(!self.rollbacks.is_empty(), "a frame at {position} is foreign");
         }
@@ -866,6 +941,7 @@ impl Simulation {
                 self.send(index, n, &bytes);
             }
         }
+        self.give_up(index)?;
         let node = &mut self.nodes[index];
         if node.publisher.is_idle() && node.waiting.is_empty() && now >= node.framed_at + 1000 {
             self.make_frame(index);
@@ -942,6 +1018,9 @@ impl Simulation {
 
 fn keep(state: &mut State, step: &super::machine::Step) {
     state.position = step.position;
+    if step.reset.is_some() {
+        state.links.clear();
+    }
     state.links.push_back(step.link);
     while state.links.len() as u64 > MEMORY.positions {
         state.links.pop_front();
@@ -1006,12 +1085,15 @@ fn whatever_goes_wrong_an_operation_is_applied_once_everywhere_and_all_is_decide
         total.excused += seen.excused;
         total.diverged += seen.diverged;
         total.renewed += seen.renewed;
+        total.given_up += seen.given_up;
+        total.resets += seen.resets;
         total.steps += seen.steps;
     }
     println!("seeds {seeds:?}: {total:?}");
     if is_whole {
         assert_eq!(total.verdicts.len(), Verdict::ALL.len(), "each verdict occurs");
         let counts = [total.replays, total.nothing, total.unknown, total.diverged, total.renewed];
+        let counts = counts.into_iter().chain([total.given_up, total.resets]).collect::<Vec<_>>();
         assert!(counts.iter().all(|count| *count > SEEDS / 10), "the runs show what they are for");
         assert!(total.excused < total.acknowledged / 100, "few operations may be applied twice");
     }

@@ -4,6 +4,7 @@
 //! has a hole: at the start, after a lost connection, and when nothing came for a while. Neither
 //! alone would do: a subscription misses messages in silence, and reading again and again is late.
 
+use super::RESET;
 use super::engine::{Engine, EngineError, Extent, Message};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -32,11 +33,11 @@ pub(crate) enum TailError {
     )]
     Purged { first: u64, position: u64 },
     #[error(
-        "DIVERGED: the stream ends at position {last}, and this node has applied {position}: the stream was rolled back"
+        "DIVERGED: the stream ends at position {last}, and this node has applied {position}: the stream was rolled back. {RESET}"
     )]
     RolledBack { last: u64, position: u64 },
     #[error(
-        "DIVERGED: the stream has another frame at position {0} than this node has applied: it was rolled back and went on"
+        "DIVERGED: the stream has another frame at position {0} than this node has applied: it was rolled back and went on. {RESET}"
     )]
     Replaced(u64),
 }

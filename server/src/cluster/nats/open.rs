@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use itertools::Itertools;
 use ringlog::Incarnation;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(crate) struct StreamFacts {
     pub(crate) op_ids: u64,
     pub(crate) capacity: u64,
     pub(crate) window_bytes: u64,
+    /// Positions of messages that are no frames and are passed over. The stream's count.
+    pub(crate) skipped: BTreeSet<u64>,
 }
 
 /// Why the stream cannot be used. It was left as it is.
@@ -165,6 +167,46 @@ impl NatsStream {
         let replicas = found.config.num_replicas;
         Ok(Self { client, api, names, facts, replicas })
     }
+
+    /// Connects to a stream that is there, whatever its nodes agree on.
+    ///
+    /// # Errors
+    /// [`OpenError`] if there is none, or it is not that of a log.
+    pub(crate) async fn attach(options: NatsOptions) -> Result<Self, OpenError> {
+        if !is_name(&options.log) {
+            return Err(OpenError::Name(options.log));
+        }
+        let names = Names::of(&options.log);
+        let client = connect(&options).await?;
+        let mut api = jetstream::new(client.clone());
+        api.set_timeout(ANSWER_TIMEOUT);
+        let config = Config { name: names.stream.clone(), ..Config::default() };
+        let found = find_or_make(&api, &config, false).await?.config;
+        let facts = StreamFacts::read(&found.metadata);
+        let facts =
+            facts.ok_or_else(|| OpenError::JetStream(format!("{} is not a log's stream", found.name)))?;
+        Ok(Self { client, api, names, facts, replicas: found.num_replicas })
+    }
+
+    /// Notes in the stream's metadata that nodes pass over a position.
+    pub(crate) async fn skip(&self, position: u64) -> Result<(), OpenError> {
+        let failed = |error: &dyn fmt::Display| OpenError::JetStream(error.to_string());
+        let found = self.api.get_stream(&self.names.stream).await.map_err(|error| failed(&error))?;
+        let mut config = found.cached_info().config.clone();
+        let skipped = skipped(&config.metadata).into_iter().chain([position]);
+        let skipped = skipped.collect::<BTreeSet<_>>().iter().join(",");
+        // What servers have added is theirs.
+        config.metadata.retain(|key, _| !key.starts_with("_nats."));
+        config.metadata.insert(StreamFacts::SKIPPED.to_owned(), skipped);
+        self.api.update_stream(config).await.map_err(|error| failed(&error))?;
+        Ok(())
+    }
+}
+
+/// The positions that a stream's metadata says to pass over.
+fn skipped(metadata: &HashMap<String, String>) -> BTreeSet<u64> {
+    let positions = metadata.get(StreamFacts::SKIPPED).map_or("", String::as_str).split(',');
+    positions.filter_map(|position| position.parse().ok()).collect()
 }
 
 fn is_name(log: &str) -> bool {
@@ -372,7 +414,10 @@ fn check_stream(
     }
     let incarnation = wanted.compare(&found.config.metadata, &mut differences);
     match incarnation {
-        Some(incarnation) if differences.is_empty() => Ok(StreamFacts { incarnation, ..wanted.clone() }),
+        Some(incarnation) if differences.is_empty() => {
+            let skipped = skipped(&found.config.metadata);
+            Ok(StreamFacts { incarnation, skipped, ..wanted.clone() })
+        }
         _ => Err(OpenError::Differs { stream: stream.clone(), differences }),
     }
 }
@@ -393,6 +438,20 @@ fn differences(found: &Config, needed: &Config) -> Result<Vec<Difference>, OpenE
 
 impl StreamFacts {
     const INCARNATION: &str = "ringlog.incarnation";
+    const SKIPPED: &str = "ringlog.skipped";
+
+    /// Those in a stream's metadata, if all are there.
+    fn read(metadata: &HashMap<String, String>) -> Option<Self> {
+        let number = |key: &str| metadata.get(key)?.parse().ok();
+        Some(Self {
+            format: number("ringlog.format")?,
+            incarnation: metadata.get(Self::INCARNATION)?.parse().ok()?,
+            op_ids: number("ringlog.op_ids")?,
+            capacity: number("ringlog.capacity")?,
+            window_bytes: number("ringlog.window_bytes")?,
+            skipped: skipped(metadata),
+        })
+    }
 
     /// What every node must want alike.
     fn shared(&self) -> [(&'static str, u64); 4] {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use ringlog::Incarnation;
 use servers::NatsCluster;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -45,6 +45,7 @@ fn facts() -> StreamFacts {
         op_ids: 1000,
         capacity: 500,
         window_bytes: 1 << 20,
+        skipped: BTreeSet::new(),
     }
 }
 
@@ -356,7 +357,7 @@ async fn an_acknowledged_message_is_where_its_acknowledgement_says_when_the_lead
                     assert_eq!(other, None, "one position for two messages");
                     after += usize::from(killer.is_finished());
                 }
-                Err(PublishError::Unknown(_)) => unknown += 1,
+                Err(PublishError::Unknown(_) | PublishError::NotSent(_)) => unknown += 1,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -410,7 +411,7 @@ async fn a_cluster_that_cannot_be_reached_is_waited_for_and_a_lost_one_stores_no
         tokio::time::sleep(Duration::from_millis(300)).await;
         cluster.restart(0);
     });
-    assert!(matches!(&lost, Err(PublishError::Unknown(_))), "{lost:?}");
+    assert!(matches!(&lost, Err(PublishError::NotSent(_))), "{lost:?}");
     let start = Instant::now();
     while !matches!(stream.publish(frame(3, 8)).await, Ok(2)) {
         assert!(start.elapsed() < HANG);

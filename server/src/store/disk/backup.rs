@@ -8,7 +8,7 @@
 use super::files::{failed, io, private, sync_folder};
 use super::folder::Folder;
 use super::identity::{Identity, Watermark};
-use super::open::{fill, now_millis, verify, with_moment};
+use super::open::{Filled, fill, now_millis, verify, with_moment};
 use super::snapshot::{DiskSnapshot, as_io};
 #[cfg(feature = "cluster")]
 use super::store::DiskReader;
@@ -59,6 +59,8 @@ enum Line<'a> {
     OpId(u64, Option<Cow<'a, str>>, Cow<'a, str>, Option<u64>),
     /// Of the history: seq, timestamp, kind, entity, row id.
     Latest(u64, u64, u8, Cow<'a, str>, Cow<'a, str>),
+    /// Of a node: the incarnation of its stream, if its log has another one.
+    Stream(Cow<'a, str>),
     /// Of a node: position, hash (its upper and its lower half), last seq.
     Link(u64, u64, u64, u64),
     /// Of a node: session, number and position of its last frame.
@@ -131,6 +133,9 @@ fn write_lines(moment: &DiskSnapshot, out: impl Write) -> stdio::Result<BackupSu
     }
     #[cfg(feature = "cluster")]
     if let Some(frames) = moment.frames() {
+        if let Some(stream) = frames.stream() {
+            lines.write(&Line::Stream(stream.to_string().into()))?;
+        }
         for (position, link) in frames.links().map_err(as_io)? {
             let (upper, lower) = ((link.hash >> 64) as u64, link.hash as u64);
             lines.write(&Line::Link(position, upper, lower, link.last_seq))?;
@@ -281,9 +286,9 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
     }
     let mut summary = BackupSummary::default();
     let path = folder.restoring_path();
-    fill(&path, Incarnation::random(), |transaction| {
+    fill(&path, |transaction| {
         summary = restore_into(file, transaction)?;
-        Ok(summary.last_seq)
+        Ok(Filled { incarnation: Incarnation::random(), last_seq: summary.last_seq })
     })?;
     // A disk that takes it and gives back something else is noticed now rather than at the start.
     verify(&path, 64 << 20, |_| Ok(Ok(())))?;
@@ -295,16 +300,26 @@ pub(crate) fn restore(file: &Path, data: &Path) -> Result<BackupSummary, StoreEr
 /// Makes the store of a node of a snapshot, in place of the one that the node may have.
 ///
 /// # Errors
-/// [`StoreError`] if the snapshot is not whole. What the folder has stays then.
+/// [`StoreError`] if the snapshot is not whole, or not of the stream of this incarnation. What the
+/// folder has stays then.
 #[cfg(feature = "cluster")]
-pub(crate) fn restore_node(file: &Path, data: &Path, incarnation: Incarnation) -> Result<(), StoreError> {
+pub(crate) fn restore_node(file: &Path, data: &Path, cluster: Incarnation) -> Result<(), StoreError> {
     let folder = Folder::lock(data)?;
     let path = folder.new_path();
-    fill(&path, incarnation, |transaction| {
+    fill(&path, |transaction| {
         let summary = restore_into(file, transaction)?;
+        let (mut log, mut stream) = (None, None);
         let mut tables = super::frames::Tables::open(transaction).map_err(|error| failed(file, error))?;
         read_backup(&self::open(file)?, file, |line| {
             let written = match line {
+                Line::Backup { incarnation, .. } => {
+                    log = incarnation.parse().ok();
+                    Ok(())
+                }
+                Line::Stream(incarnation) => {
+                    stream = incarnation.parse().ok();
+                    Ok(())
+                }
                 Line::Link(position, upper, lower, last_seq) => {
                     let hash = u128::from(upper) << 64 | u128::from(lower);
                     tables.insert_link(position, Link { hash, last_seq })
@@ -316,7 +331,18 @@ pub(crate) fn restore_node(file: &Path, data: &Path, incarnation: Incarnation) -
             };
             written.map_err(|error| failed(file, error))
         })?;
-        Ok(summary.last_seq)
+        let path = file.to_owned();
+        let Some(incarnation) = log else {
+            return Err(StoreError::Backup { path, reason: "its incarnation is none".into() });
+        };
+        let kept = stream.unwrap_or(incarnation);
+        if kept != cluster {
+            return Err(StoreError::OtherCluster { path, kept, cluster });
+        }
+        if let Some(stream) = stream {
+            super::frames::set_stream(transaction, stream).map_err(|error| failed(file, error))?;
+        }
+        Ok(Filled { incarnation, last_seq: summary.last_seq })
     })?;
     verify(&path, 64 << 20, |_| Ok(Ok(())))?;
     Watermark::clear(folder.path())?;
@@ -356,7 +382,7 @@ fn restore_into(file: &Path, transaction: &WriteTransaction) -> Result<BackupSum
             }
             Line::Backup { oldest_compacted_seq, .. } => oldest_compacted = oldest_compacted_seq,
             // Of a node: see `restore_node`. A log that is restored has left its cluster.
-            Line::Link(..) | Line::Session(..) | Line::End(_) => {}
+            Line::Stream(_) | Line::Link(..) | Line::Session(..) | Line::End(_) => {}
         }
         Ok(())
     };
@@ -450,7 +476,7 @@ impl Counter {
             Line::Link(_, _, _, last_seq) if *last_seq > self.counted.last_seq => {
                 return Err(format!("a link of seq {last_seq}, after the last"));
             }
-            Line::Link(..) | Line::Session(..) => {}
+            Line::Stream(_) | Line::Link(..) | Line::Session(..) => {}
             Line::End(end) if *end != self.counted => {
                 return Err(format!("it says {end:?}, and there are {:?}", self.counted));
             }

@@ -6,7 +6,7 @@
 
 use super::files::failed;
 use super::store::DiskStore;
-use super::tables::LINKS_NAME;
+use super::tables::{INCARNATION_KEY, LINKS_NAME, META, STREAM_KEY};
 use crate::cluster::{Link, Machine, Memory, Sent, Session, Step};
 use crate::crash;
 use crate::store::StoreError;
@@ -82,6 +82,7 @@ impl DiskStore {
             }
             if let Some((step, memory)) = step {
                 Tables::open(&transaction)?.write(step, memory)?;
+                step.reset.map_or(Ok(()), |incarnation| reset(&transaction, incarnation))?;
             }
             crash::point("frame_written");
             Ok(transaction.commit()?)
@@ -93,6 +94,24 @@ impl DiskStore {
         crash::point("frame_committed");
         Ok(())
     }
+}
+
+/// Gives the log another incarnation than its stream has, which is kept beside it.
+fn reset(transaction: &WriteTransaction, incarnation: Incarnation) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    let first =
+        meta.insert(INCARNATION_KEY, &incarnation.to_bytes()[..])?.map(|first| first.value().to_vec());
+    let is_first = meta.get(STREAM_KEY)?.is_none();
+    if let Some(first) = first.filter(|_| is_first) {
+        meta.insert(STREAM_KEY, &*first)?;
+    }
+    Ok(())
+}
+
+/// Keeps the incarnation of the stream, in the store of a log that was reset.
+pub(super) fn set_stream(transaction: &WriteTransaction, stream: Incarnation) -> Result<(), redb::Error> {
+    transaction.open_table(META)?.insert(STREAM_KEY, &stream.to_bytes()[..])?;
+    Ok(())
 }
 
 /// What is kept of the stream, in a transaction that writes.
@@ -117,6 +136,9 @@ impl<'t> Tables<'t> {
     }
 
     fn write(&mut self, step: &Step, memory: Memory) -> Result<(), redb::Error> {
+        if step.reset.is_some() {
+            self.links.retain(|_, _| false)?;
+        }
         self.insert_link(step.position, step.link)?;
         while self.links.len()? > memory.positions {
             self.links.pop_first()?;
@@ -132,6 +154,8 @@ impl<'t> Tables<'t> {
 pub(super) struct Frames {
     links: ReadOnlyTable<u64, (u128, u64)>,
     sessions: ReadOnlyTable<u64, (u64, u64)>,
+    /// The incarnation of the stream, if the log was reset and has another one.
+    stream: Option<Incarnation>,
 }
 
 impl Frames {
@@ -139,8 +163,17 @@ impl Frames {
     pub(super) fn open(transaction: &ReadTransaction) -> Result<Option<Self>, redb::Error> {
         match transaction.open_table(LINKS) {
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            links => Ok(Some(Self { links: links?, sessions: transaction.open_table(SESSIONS)? })),
+            links => {
+                let meta = transaction.open_table(META)?;
+                let stream = meta.get(STREAM_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
+                let stream = stream.map(Incarnation::from_bytes);
+                Ok(Some(Self { links: links?, sessions: transaction.open_table(SESSIONS)?, stream }))
+            }
         }
+    }
+
+    pub(super) fn stream(&self) -> Option<Incarnation> {
+        self.stream
     }
 
     /// The last position.
@@ -170,14 +203,14 @@ impl Frames {
 /// The machine after the last step of a store; none if it has no step.
 pub(super) fn load(
     store: &DiskStore,
-    (incarnation, memory): (Incarnation, Memory),
+    (stream, memory): (Incarnation, Memory),
 ) -> Result<Option<Machine>, StoreError> {
     let load = || -> Result<Option<Machine>, redb::Error> {
         let Some(frames) = Frames::open(&store.database()?.begin_read()?)? else { return Ok(None) };
         let (position, links) = (frames.position()?, frames.links()?);
-        // The link of position 0 is not written.
+        // The link of position 0 is not written, and a reset forgets it.
         let is_whole = links.len() as u64 == position && position < memory.positions;
-        let first = is_whole.then(|| Link::first(incarnation));
+        let first = (is_whole && frames.stream.is_none()).then(|| Link::first(stream));
         let links = first.into_iter().chain(links.into_iter().map(|(_, link)| link));
         Ok(Some(Machine::restore(memory, position, links, frames.sessions()?)))
     };

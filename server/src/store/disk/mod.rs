@@ -4,6 +4,7 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `meta` | `format`, `incarnation`, `last_seq`, `identity`, `mark`, `oldest_compacted_seq` | 8, 16, 8, 16, 16 and 8 bytes, the most significant first |
+//! | `meta` | `stream` | 16 bytes: the incarnation of a node's stream, if its log was reset |
 //! | `rows` | entity, row id | seq of its last change, data |
 //! | `events` | seq | timestamp, kind, entity, row id, data; just those of the log's window |
 //! | `operations` | seq of the operation's event | client id, op id, fingerprint of the change; the last `op_ids` |

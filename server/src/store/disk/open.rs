@@ -6,6 +6,8 @@ use super::identity::{Identity, Kept, Marks, Origin, Watermark};
 use super::overlay::Overlay;
 use super::snapshot::DiskSnapshot;
 use super::store::{DiskReader, DiskStore, Handle, Opener, standing};
+#[cfg(feature = "cluster")]
+use super::tables::STREAM_KEY;
 use super::tables::{
     EVENTS, FORMAT, FORMAT_1, FORMAT_KEY, FORMATS, IDENTITY_KEY, INCARNATION_KEY, LAST_SEQ_KEY, LINKS_NAME,
     MARK_KEY, META, OP_IDS, OP_IDS_1, create, create_history, kind_from_byte,
@@ -42,24 +44,25 @@ fn opener(config: &Config) -> Opener {
     Box::new(move |path: &Path| builder(cache / 2).open(path))
 }
 
-/// Opens the store of a node, whose log is that of its cluster.
+/// Opens the store of a node, whose log is that of its cluster: `node` begins with the incarnation
+/// of its stream.
 #[cfg(feature = "cluster")]
 pub(crate) fn open_node(
     config: &Config,
     log: Builder,
     node: (Incarnation, Memory),
 ) -> Result<(Opened, Machine), StoreError> {
-    let (incarnation, memory) = node;
+    let (stream, memory) = node;
     let cache = cache_size(config);
     // The file alone: redb leaves out syncs only where no other process reads.
     let opener = move |path: &Path| Database::builder().set_cache_size(cache).open(path);
-    let parts = open_as(config, log, Box::new(opener), Some(incarnation))?;
+    let parts = open_as(config, log, Box::new(opener), Some(stream))?;
     let (store, _, log) = &parts;
     let machine = super::frames::load(store, node)?;
     if machine.is_none() && log.last_seq() > 0 {
         return Err(StoreError::NotNode(config.data.clone()));
     }
-    Ok((parts, machine.unwrap_or_else(|| Machine::new(incarnation, memory))))
+    Ok((parts, machine.unwrap_or_else(|| Machine::new(stream, memory))))
 }
 
 /// As [`open`], with a given way to open the file for writing.
@@ -67,7 +70,7 @@ pub(crate) fn open_with(config: &Config, log: Builder, opener: Opener) -> Result
     open_as(config, log, opener, None)
 }
 
-/// Opens a store of its own, or that of a node, whose cluster's log has this incarnation.
+/// Opens a store of its own, or that of a node, whose stream has this incarnation.
 fn open_as(
     config: &Config,
     log: Builder,
@@ -173,22 +176,26 @@ fn make(folder: &Folder, incarnation: Incarnation) -> Result<(), StoreError> {
     // Of a store that is gone; they say nothing about this one.
     Watermark::clear(folder.path())?;
     let path = folder.new_path();
-    fill(&path, incarnation, |_| Ok(0))?;
+    fill(&path, |_| Ok(Filled { incarnation, last_seq: 0 }))?;
     crash::point("made");
     folder.name_store(&path)?;
     crash::point("renamed");
     Ok(())
 }
 
-/// Makes a store under another name: `rows` writes what is in it, and answers with its last seq. On
-/// any error nothing stays.
+/// What a new store holds.
+pub(super) struct Filled {
+    pub(super) incarnation: Incarnation,
+    pub(super) last_seq: u64,
+}
+
+/// Makes a store under another name: `contents` writes what is in it. On any error nothing stays.
 pub(super) fn fill(
     path: &Path,
-    incarnation: Incarnation,
-    contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
+    contents: impl FnOnce(&WriteTransaction) -> Result<Filled, StoreError>,
 ) -> Result<(), StoreError> {
     empty_file(path)?;
-    let filled = fill_at(path, incarnation, contents);
+    let filled = fill_at(path, contents);
     if filled.is_err() {
         let _ = std::fs::remove_file(path);
     }
@@ -197,8 +204,7 @@ pub(super) fn fill(
 
 fn fill_at(
     path: &Path,
-    incarnation: Incarnation,
-    contents: impl FnOnce(&WriteTransaction) -> Result<u64, StoreError>,
+    contents: impl FnOnce(&WriteTransaction) -> Result<Filled, StoreError>,
 ) -> Result<(), StoreError> {
     const CACHE: usize = 64 << 20;
     let identity = Identity::of(path)?;
@@ -211,7 +217,7 @@ fn fill_at(
         Ok((database, transaction))
     };
     let (database, transaction) = begin().map_err(|error| failed(path, error))?;
-    let last_seq = contents(&transaction)?;
+    let Filled { incarnation, last_seq } = contents(&transaction)?;
     let finish = || -> Result<(), redb::Error> {
         {
             let mut meta = transaction.open_table(META)?;
@@ -317,7 +323,7 @@ fn convert_op_ids(transaction: &WriteTransaction) -> Result<(), redb::Error> {
 struct Reader<'a> {
     transaction: ReadTransaction,
     path: &'a Path,
-    /// The incarnation of the cluster's log, if it is the store of a node.
+    /// The incarnation of the stream, if it is the store of a node.
     cluster: Option<Incarnation>,
 }
 
@@ -361,9 +367,10 @@ impl Reader<'_> {
     ) -> Result<Incarnation, StoreError> {
         let (store, path) = (self.path.display(), self.path.to_owned());
         match self.cluster {
-            // A copy of it is as good, and so is an old one: the stream has the rest.
-            Some(cluster) if cluster == kept => return Ok(kept),
-            Some(cluster) => return Err(StoreError::OtherCluster { path, kept, cluster }),
+            #[cfg(feature = "cluster")]
+            Some(cluster) => return self.check_stream(cluster, kept).map(|()| kept),
+            #[cfg(not(feature = "cluster"))]
+            Some(_) => {}
             None if self.is_node() => return Err(StoreError::Node(path)),
             None => {}
         }
@@ -392,6 +399,18 @@ impl Reader<'_> {
             }
             Origin::Same => kept,
         })
+    }
+
+    /// Checks that it is of this stream. A copy of it is as good, and so is an old one: the stream
+    /// has the rest.
+    #[cfg(feature = "cluster")]
+    fn check_stream(&self, cluster: Incarnation, kept: Incarnation) -> Result<(), StoreError> {
+        let path = self.path.to_owned();
+        let stream = match optional(&self.transaction, STREAM_KEY) {
+            Ok(stream) => stream.map_or(kept, Incarnation::from_bytes),
+            Err(reason) => return Err(StoreError::Damaged { path, reason }),
+        };
+        if stream == cluster { Ok(()) } else { Err(StoreError::OtherCluster { path, kept: stream, cluster }) }
     }
 
     /// Whether it is the store of a node.

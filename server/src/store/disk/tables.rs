@@ -21,6 +21,9 @@ pub(super) const INCARNATION_KEY: &str = "incarnation";
 pub(super) const LAST_SEQ_KEY: &str = "last_seq";
 pub(super) const IDENTITY_KEY: &str = "identity";
 pub(super) const MARK_KEY: &str = "mark";
+/// Of a node: the incarnation of its stream, if the log was reset and has another one.
+#[cfg(feature = "cluster")]
+pub(super) const STREAM_KEY: &str = "stream";
 /// The oldest seq that a reader may go on with from [`HISTORY`].
 pub(super) const OLDEST_COMPACTED_KEY: &str = "oldest_compacted_seq";
 
