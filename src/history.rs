@@ -12,7 +12,7 @@ use crate::log::ChangeLog;
 use crate::query::{Filter, Query};
 use imbl::{OrdMap, OrdSet};
 use std::iter;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -243,7 +243,7 @@ impl CompactedHistory {
     ///
     /// # Complexity
     /// Logarithmic in the number of rows, and proportional to the events returned; with a filter
-    /// also to the number of its entities.
+    /// also to the number of its entities, and with a predicate to the events that it refuses.
     pub fn read<'q>(
         &self,
         log: &ChangeLog,
@@ -334,7 +334,7 @@ impl History {
         &'a self,
         after: u64,
         end: u64,
-        filter: Option<&Filter>,
+        filter: Option<&'a Filter>,
     ) -> impl Iterator<Item = EventRef<'a>> {
         self.entries(after, end, filter).map(|entry| entry.event())
     }
@@ -343,27 +343,43 @@ impl History {
         &'a self,
         after: u64,
         end: u64,
-        filter: Option<&Filter>,
+        filter: Option<&'a Filter>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
         let range = after.saturating_add(1)..end;
         if range.is_empty() {
             return Box::new(iter::empty());
         }
-        let Some(filter) = filter else {
-            return Box::new(self.by_seq.range(range).map(|(_, entry)| entry));
-        };
+        let all = |range| self.by_seq.range(range).map(|(_, entry)| entry);
+        match filter {
+            None => Box::new(all(range)),
+            Some(filter) if filter.is_of_all() => {
+                Box::new(all(range).filter(|entry| filter.holds_for(&entry.event())))
+            }
+            Some(filter) => {
+                let entries = self.of_entities(range, filter);
+                Box::new(entries.filter(|entry| filter.holds_for(&entry.event())))
+            }
+        }
+    }
+
+    /// The entries of a filter's entities, in the order of seqs.
+    fn of_entities<'a>(
+        &'a self,
+        range: Range<u64>,
+        filter: &'a Filter,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> + 'a {
         let of_entity = |entity: &str| {
             let entity: Arc<str> = entity.into();
             let range = (Arc::clone(&entity), range.start)..(entity, range.end);
             self.by_entity.range(range).map(|(_, entry)| entry).peekable()
         };
         let mut entities: Vec<_> = filter.names().map(of_entity).collect();
-        Box::new(iter::from_fn(move || {
+        iter::from_fn(move || {
             let seq =
                 |entries: &mut iter::Peekable<_>| entries.peek().map(|entry: &&'a Arc<Entry>| entry.seq);
             let next = entities.iter_mut().filter_map(|entries| Some((seq(entries)?, entries)));
             next.min_by_key(|(seq, _)| *seq)?.1.next()
-        }))
+        })
     }
 
     fn apply(&mut self, event: EventRef<'_>) {

@@ -672,6 +672,42 @@ impl ChangeLog {
 /// programs are better served by [`append_change`](Self::append_change), [`read`](Self::read) or
 /// [`pull_json`](Self::pull_json), and [`claim_op_id`](Self::claim_op_id).
 impl ChangeLog {
+    /// A log that answers as pylon-sync 0.3 does: it keeps `events` events, and serves a cursor at
+    /// 0 what is left of the window. [`new`](Self::new) and [`with_capacity`](Self::with_capacity)
+    /// answer as 0.2.3 does: a resync, once events have left the window.
+    ///
+    /// The same as [`StartPolicy::Earliest`] in a [`builder`](Self::builder). In this mode a fresh
+    /// client is not told that rows are missing: give it the rows from elsewhere, or keep all that
+    /// it needs in the window. The other mode needs clients that load the rows on a resync: one
+    /// that only resets its cursor to 0 and pulls again is refused for ever.
+    ///
+    /// # Panics
+    /// If `events` is more than [`MAX_CAPACITY`](crate::MAX_CAPACITY).
+    ///
+    /// # Complexity
+    /// As [`new`](Self::new).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringlog::{ChangeKind, ChangeLog, PullError, SyncCursor};
+    ///
+    /// let (as_0_2, as_0_3) = (ChangeLog::with_capacity(2), ChangeLog::pylon_0_3(2));
+    /// for log in [&as_0_2, &as_0_3] {
+    ///     for row in ["a", "b", "c"] {
+    ///         log.append("Todo", row, ChangeKind::Insert, None);
+    ///     }
+    /// }
+    /// let refused = as_0_2.pull(&SyncCursor::beginning(), 10);
+    /// assert!(matches!(refused, Err(PullError::ResyncRequired { oldest_seq: 2, .. })));
+    /// assert_eq!(as_0_3.pull(&SyncCursor::beginning(), 10)?.changes[0].seq, 2);
+    /// # Ok::<(), PullError>(())
+    /// ```
+    pub fn pylon_0_3(events: usize) -> Self {
+        let builder = Self::builder().capacity(events).start_policy(StartPolicy::Earliest);
+        builder.build().unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Appends a change. Returns its seq.
     ///
     /// The call of pylon-sync. [`append_change`](Self::append_change) takes JSON text, and any type

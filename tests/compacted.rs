@@ -212,6 +212,24 @@ fn a_filter_finds_its_entities_and_the_cursor_moves_past_the_others() {
 }
 
 #[test]
+fn a_predicate_finds_its_events_and_the_cursor_moves_past_the_others() {
+    let changes =
+        [insert("a"), Change::insert("User", "u"), insert("b"), Change::delete("List", "l"), insert("c")];
+    let (log, history) = filled(CompactedHistory::new(0), &changes);
+    let seqs = |filter: &Filter| {
+        let page = history.read(&log, 0, None, filter.limit(100)).unwrap();
+        assert_eq!(page.cursor().seq, 5);
+        page.iter().map(|event| event.seq()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        seqs(&Filter::by(|event| event.kind() == ChangeKind::Delete || event.row_id() == "b")),
+        [3, 4]
+    );
+    assert_eq!(seqs(&Filter::entities(["Todo", "User"]).and(|event| event.seq() < 4)), [1, 2, 3]);
+    assert_eq!(seqs(&Filter::by(|_| false)), [0_u64; 0]);
+}
+
+#[test]
 fn events_that_were_applied_are_passed_over_and_a_gap_is_refused() {
     let log = ChangeLog::new();
     let history = CompactedHistory::of(&log);

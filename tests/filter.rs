@@ -1,14 +1,18 @@
-//! Reading by entity: the same answer from every way of reading, the limit counting what matches,
-//! and the cursor moving on past what does not.
+//! Reading by entity and by predicate: the same answer from every way of reading, the limit
+//! counting what matches, and the cursor moving on past what does not.
 
 #[path = "common/waking.rs"]
 mod waking;
 
 use proptest::prelude::*;
 use ringlog::{
-    Change, ChangeLog, Cursor, Events, Filter, MAX_EXAMINED, PullResponse, ResyncReason, StartPolicy,
+    Change, ChangeEvent, ChangeKind, ChangeLog, Cursor, EventRef, Events, Filter, MAX_EXAMINED, PullResponse,
+    Query, ResyncReason, StartPolicy,
 };
+use serde_json::json;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -25,7 +29,12 @@ fn seqs(batch: &Events<'_>) -> Vec<u64> {
 }
 
 /// What a filtered read says, told by the simplest means there are.
-fn expected(log: &ChangeLog, after: u64, limit: usize, entities: &[&str]) -> (Vec<u64>, u64, bool) {
+fn expected(
+    log: &ChangeLog,
+    after: u64,
+    limit: usize,
+    wanted: impl Fn(&ChangeEvent) -> bool,
+) -> (Vec<u64>, u64, bool) {
     let all = log.read(after, usize::MAX).expect("in the window").to_response();
     let (mut found, mut cursor) = (Vec::new(), after);
     for event in &all.changes {
@@ -33,7 +42,7 @@ fn expected(log: &ChangeLog, after: u64, limit: usize, entities: &[&str]) -> (Ve
             return (found, cursor, true);
         }
         cursor = event.seq;
-        if entities.contains(&&*event.entity) {
+        if wanted(event) {
             found.push(event.seq);
         }
     }
@@ -49,15 +58,24 @@ proptest! {
         capacity in 1_usize..700,
         back in 0_usize..700,
         limit in prop_oneof![0_usize..4, 0_usize..400, Just(usize::MAX)],
-        entities in prop::sample::subsequence(&NAMES[..], 0..=NAMES.len()),
+        entities in prop::option::weighted(0.7, prop::sample::subsequence(&NAMES[..], 0..=NAMES.len())),
+        one_in in prop::option::of(1_u64..40),
     ) {
         let log = Arc::new(ChangeLog::with_capacity(capacity));
         for entity in &offered {
             append(&log, entity);
         }
         let after = (offered.len() - back.min(offered.len()).min(capacity)) as u64;
-        let (found, cursor, more) = expected(&log, after, limit, &entities);
-        let filter = Filter::entities(entities);
+        let (found, cursor, more) = expected(&log, after, limit, |event| {
+            entities.as_ref().is_none_or(|entities| entities.contains(&&*event.entity))
+                && one_in.is_none_or(|one_in| event.seq % one_in == 0)
+        });
+        let by_seq = move |event: &EventRef<'_>| one_in.is_none_or(|one_in| event.seq() % one_in == 0);
+        let filter = match (entities, one_in) {
+            (Some(entities), None) => Filter::entities(entities),
+            (Some(entities), Some(_)) => Filter::entities(entities).and(by_seq),
+            (None, _) => Filter::by(by_seq),
+        };
         let query = filter.limit(limit);
 
         let batch = log.read(after, query).unwrap();
@@ -214,4 +232,144 @@ fn a_filtered_read_is_refused_as_any_other() {
         append(&log, entity);
     }
     assert_eq!(seqs(&log.read(0, todos.limit(10)).unwrap()), [5], "of the tail, 4 and 5");
+}
+
+#[test]
+fn a_predicate_sees_all_of_an_event() {
+    let log = ChangeLog::builder().clock(|| 1_795_331_340_123).build().unwrap();
+    let data = json!({"done": true});
+    log.append_change(&Change::insert("Todo", "t1").with_value(&data));
+    log.append_change(&Change::delete("List", "l1"));
+    let exactly = |seq, entity: &'static str, row_id: &'static str, kind, data: Option<&'static str>| {
+        Filter::by(move |event| {
+            (event.seq(), event.entity(), event.row_id(), event.kind()) == (seq, entity, row_id, kind)
+                && event.data_json() == data
+                && event.timestamp_millis() == 1_795_331_340_123
+        })
+    };
+    let first = exactly(1, "Todo", "t1", ChangeKind::Insert, Some(r#"{"done":true}"#));
+    assert_eq!(seqs(&log.read(0, first.limit(10)).unwrap()), [1]);
+    let second = exactly(2, "List", "l1", ChangeKind::Delete, None);
+    assert_eq!(seqs(&log.read(0, second.limit(10)).unwrap()), [2]);
+}
+
+#[test]
+fn a_predicate_is_asked_about_its_entities_only_and_once_an_event() {
+    let log = ChangeLog::new();
+    (0..1_000).for_each(|number| _ = append(&log, if number % 2 == 0 { "Todo" } else { "User" }));
+    let asked = Arc::new(AtomicU64::new(0));
+    let filter = Filter::entity("Todo").and({
+        let asked = Arc::clone(&asked);
+        move |event| {
+            assert_eq!(event.entity(), "Todo");
+            asked.fetch_add(1, Ordering::Relaxed);
+            event.seq() > 900
+        }
+    });
+    assert_eq!(log.read(0, filter.limit(1_000)).unwrap().len(), 50);
+    assert_eq!(asked.load(Ordering::Relaxed), 500);
+}
+
+#[test]
+fn predicates_that_are_combined_must_all_hold() {
+    let log = ChangeLog::new();
+    (0..30).for_each(|_| _ = append(&log, "Todo"));
+    let filter = Filter::by(|event| event.seq() % 2 == 0)
+        .and(|event| event.seq() % 3 == 0)
+        .and(|event| event.seq() > 10);
+    assert_eq!(seqs(&log.read(0, filter.limit(100)).unwrap()), [12, 18, 24, 30]);
+}
+
+#[test]
+fn a_read_by_predicate_keeps_its_bounds() {
+    let log = ChangeLog::with_capacity(2 * MAX_EXAMINED);
+    (0..MAX_EXAMINED + 10).for_each(|_| _ = append(&log, "Todo"));
+    let never = Filter::by(|_| false);
+    let events = log.read(0, never.limit(1)).unwrap();
+    assert!(events.is_empty() && events.has_more());
+    assert_eq!(events.cursor().seq, MAX_EXAMINED as u64);
+    drop(events);
+    // "Todo" and "r1" are six bytes: two events are twelve, and refused ones do not count.
+    let even = Filter::by(|event| event.seq() % 2 == 0);
+    let events = log.read(0, Query::new(100).filter(&even).max_bytes(13)).unwrap();
+    assert_eq!((seqs(&events), events.cursor().seq, events.has_more()), (vec![2, 4], 5, true));
+}
+
+#[test]
+fn a_quiet_follower_by_predicate_does_not_fall_behind() {
+    let log = Arc::new(ChangeLog::with_capacity(100));
+    let filter = Filter::by(|event| event.row_id() == "r2");
+    let mut follower = log.follow(0);
+    for _ in 0..20 {
+        (0..50).for_each(|_| _ = append(&log, "Todo"));
+        assert!(follower.blocking_next(filter.limit(10), Duration::ZERO).unwrap().unwrap().is_empty());
+        assert_eq!(follower.cursor().seq, log.last_seq());
+    }
+    let seq = log.append_change(&Change::insert("Todo", "r2"));
+    assert_eq!(seqs(&block_on(follower.next(filter.limit(10))).unwrap().unwrap()), [seq]);
+}
+
+#[test]
+fn a_filter_is_shared_by_readers_on_any_threads() {
+    let log = Arc::new(ChangeLog::new());
+    let filter = Filter::by(|event| event.seq() % 10 == 0);
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (log, filter) = (Arc::clone(&log), filter.clone());
+            thread::spawn(move || {
+                let (mut follower, mut seen) = (log.follow(0), Vec::new());
+                while seen.len() < 100 {
+                    seen.extend(seqs(&follower.blocking_next(filter.limit(7), NEVER).unwrap().unwrap()));
+                }
+                seen
+            })
+        })
+        .collect();
+    (0..1_000).for_each(|_| _ = append(&log, "Todo"));
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), (1..=100).map(|tens| tens * 10).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_predicate_may_use_the_log_that_is_read() {
+    let log = Arc::new(ChangeLog::with_capacity(1_000));
+    append(&log, "Todo");
+    let filter = Filter::by({
+        let log = Arc::clone(&log);
+        move |event| append(&log, "Echo") > 1 && log.read(0, 1).is_ok() && event.entity() == "Todo"
+    });
+    let events = log.read(0, filter.limit(10)).unwrap();
+    assert_eq!(events.cursor().seq, MAX_EXAMINED as u64, "it goes on as long as there is something");
+    drop((events, filter));
+    assert_eq!(Arc::strong_count(&log), 1);
+}
+
+#[test]
+fn filters_are_equal_if_they_share_entities_and_predicate() {
+    let predicate = |event: &EventRef<'_>| event.seq() > 1;
+    let filter = Filter::entity("Todo").and(predicate);
+    let others = [
+        Filter::entity("Todo").and(predicate),
+        Filter::entity("Todo"),
+        Filter::by(predicate),
+        filter.clone().and(predicate),
+    ];
+    assert_eq!(filter, filter.clone());
+    assert!(others.iter().all(|other| *other != filter));
+    let same = filter.clone();
+    let all: HashSet<_> = others.iter().chain([&filter, &same]).collect();
+    assert_eq!(all.len(), 5);
+    assert_eq!(
+        format!("{filter:?} {:?}", Filter::entity("a")),
+        "Filter { entities: Some([\"Todo\"]), predicate: Some(..) } \
+         Filter { entities: Some([\"a\"]), predicate: None }"
+    );
+}
+
+#[test]
+fn a_filter_goes_wherever_a_reader_does() {
+    fn anywhere<T: Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static>() {}
+    anywhere::<Filter>();
+    anywhere::<Query<'static>>();
 }

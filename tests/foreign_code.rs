@@ -517,6 +517,71 @@ fn a_conversion_or_an_iterator_that_panics_does_so_before_its_call_has_begun() {
     assert_eq!(lapped.blocking_next(10, NEVER).unwrap_err(), resync);
 }
 
+/// A predicate that panics at one seq until it is told not to.
+fn panics_at(seq: u64) -> (Filter, Arc<AtomicBool>) {
+    let armed = Arc::new(AtomicBool::new(true));
+    let is_armed = Arc::clone(&armed);
+    let filter = Filter::by(move |event| {
+        assert!(event.seq() != seq || !is_armed.load(Ordering::Relaxed), "this predicate panics");
+        event.seq() % 2 == 0
+    });
+    (filter, armed)
+}
+
+#[test]
+fn a_predicate_that_panics_loses_no_event_and_leaves_nothing_pinned() {
+    let log = Arc::new(ChangeLog::with_capacity(1_000));
+    (0..600).for_each(|_| _ = append(&log));
+    let (filter, armed) = panics_at(400);
+    let mut body = Vec::from(*b"before");
+    let mut follower = log.follow(100);
+    let mut task = log.follow(100);
+    assert!(panics(|| log.read(100, filter.limit(1_000)).map(|events| events.len())));
+    assert!(panics(|| log.pull_json(100, filter.limit(1_000), &mut body)));
+    assert!(panics(|| follower.blocking_next(filter.limit(1_000), NEVER).map(|events| events.is_some())));
+    assert!(panics(|| Sleeper::new(task.next(filter.limit(1_000))).poll().is_ready()));
+    assert_eq!((body.as_slice(), log.stats().waiters), (&b"before"[..], 0));
+    assert_eq!((follower.cursor().seq, task.cursor().seq), (100, 100));
+
+    // What is not examined does not panic.
+    assert_eq!(follower.blocking_next(filter.limit(10), NEVER).unwrap().unwrap().len(), 10);
+    follower.seek(100);
+    armed.store(false, Ordering::Relaxed);
+    for follower in [&mut follower, &mut task] {
+        let events = follower.blocking_next(filter.limit(1_000), NEVER).unwrap().unwrap();
+        assert!(events.iter().map(|event| event.seq()).eq((102..=600).step_by(2)));
+    }
+
+    // Were a read still pinned, every segment of these laps would wait for it.
+    armed.store(true, Ordering::Relaxed);
+    (0..100_000).for_each(|_| _ = append(&log));
+    let stats = log.stats();
+    assert!(stats.segments_allocated < 50, "{stats:?}");
+}
+
+/// A follower that sleeps is woken, and panics in the poll that follows.
+#[test]
+fn a_predicate_that_panics_after_a_wake_up_leaves_its_follower_where_it_was() {
+    let log = Arc::new(ChangeLog::new());
+    let (filter, armed) = panics_at(2);
+    let mut follower = log.follow(0);
+    append(&log);
+    let mut next = Sleeper::polled(follower.next(filter.limit(1)));
+    append(&log);
+    assert!(next.rouse());
+    assert!(panics(|| next.poll().is_ready()));
+    drop(next);
+    assert_eq!((follower.cursor().seq, log.stats().waiters), (1, 0), "past what it refused");
+    armed.store(false, Ordering::Relaxed);
+    assert_eq!(follower.blocking_next(filter.limit(1), NEVER).unwrap().unwrap().len(), 1);
+    // The destructor of a predicate is foreign code too, and runs where the last filter is dropped.
+    let dropped = PanicsWhenDropped;
+    let filter = Filter::by(move |_| std::mem::size_of_val(&dropped) == 0);
+    assert_eq!(log.read(0, filter.limit(9)).unwrap().len(), 2);
+    assert!(panics(|| drop(filter)));
+    assert_eq!(append(&log), 3);
+}
+
 #[test]
 fn a_batch_may_be_written_to_a_sink_that_panics() {
     let log = ChangeLog::new();

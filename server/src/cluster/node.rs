@@ -127,8 +127,14 @@ pub(crate) struct Node<E> {
 
 /// The stream is not the one that this node has applied.
 #[derive(Debug, thiserror::Error)]
-#[error("DIVERGED: the stream has other frames than this node has applied. {RESET}")]
-pub(crate) struct Diverged;
+pub(crate) enum Diverged {
+    #[error(
+        "DIVERGED: the stream ended at position {last}, and this node had applied {applied}: the stream was rolled back. {RESET}"
+    )]
+    RolledBack { last: u64, applied: u64 },
+    #[error("DIVERGED: the stream has other frames than this node has applied. {RESET}")]
+    Foreign,
+}
 
 impl<E: Engine> Node<E> {
     pub(crate) fn new(
@@ -225,8 +231,10 @@ impl<E: Engine> Node<E> {
     fn on_sent(&mut self, sent: Sent) -> Result<(), Diverged> {
         let Sent { session, n, applied, result } = sent;
         match result {
-            // The place was taken when it was sent: the stream was rolled back.
-            Ok(position) if position <= applied => return Err(Diverged),
+            // The place was taken when it was sent.
+            Ok(position) if position <= applied => {
+                return Err(Diverged::RolledBack { last: position - 1, applied });
+            }
             Ok(_) => self.trouble = None,
             Err(error @ PublishError::Full(_)) => {
                 self.trouble = Some(Trouble::Full(error.to_string().into()));
@@ -280,7 +288,7 @@ impl<E: Engine> Node<E> {
                     request.answer(Err(Refused::Stale));
                 }
             }
-            Decision::Diverged => return Err(Diverged),
+            Decision::Diverged => return Err(Diverged::Foreign),
         }
         Ok(())
     }
@@ -332,7 +340,7 @@ impl<E: Engine> Node<E> {
     }
 }
 
-fn new_session() -> Session {
+pub(super) fn new_session() -> Session {
     let random =
         getrandom::u64().unwrap_or_else(|error| unreachable!("the system has random numbers: {error}"));
     Session(random)

@@ -3,9 +3,18 @@
 //! What is stored is told by a subscription as soon as it is, and read from the stream where that
 //! has a hole: at the start, after a lost connection, and when nothing came for a while. Neither
 //! alone would do: a subscription misses messages in silence, and reading again and again is late.
+//!
+//! # A stream that ends too early
+//! It was rolled back, or its end is told by a server that led it, was cut off or stood still, and
+//! does not know yet that another one leads it: for as long as the network is cut. No answer to a
+//! question tells these apart. An acknowledgement does, for a quorum gives it: a frame that gets a
+//! position which this node has applied says that the stream was rolled back. So the tail never
+//! decides it. The frames of the running node do, one each second at least; at the start
+//! [`verify`] publishes one.
 
 use super::RESET;
 use super::engine::{Engine, EngineError, Extent, Message};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, Peekable};
 use std::future::{Future, pending};
@@ -22,9 +31,7 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// The wait after an error.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// A stream that ends too early is believed to have been rolled back after so long. Until then it
-/// may be the answer of a server that led the stream, stood still, and does not know yet that
-/// another one leads it now.
+/// For so long [`verify`] waits for a stream that ends too early, before it publishes to it.
 const SUSPICION: Duration = Duration::from_secs(3);
 
 /// What is stored, as the subscription tells it.
@@ -38,7 +45,7 @@ pub(crate) enum TailError {
     )]
     Purged { first: u64, position: u64 },
     #[error(
-        "DIVERGED: the stream ends at position {last}, and this node has applied {position}: the stream was rolled back. {RESET}"
+        "DIVERGED: the stream ended at position {last}, and this node had applied {position}: the stream was rolled back. {RESET}"
     )]
     RolledBack { last: u64, position: u64 },
     #[error(
@@ -48,14 +55,16 @@ pub(crate) enum TailError {
 }
 
 /// Waits until it is known whether the stream has the frame at a position, which a node has
-/// applied: `is_it` compares. A frame that was removed is taken for it.
+/// applied: `is_it` compares. A frame that was removed is taken for it. Where the stream seems to
+/// end before, `probe` is published: a frame that changes nothing.
 ///
 /// # Errors
-/// The stream has another frame there, or ends before it.
+/// The stream has another frame there, or ended before it.
 pub(crate) async fn verify(
     engine: &impl Engine,
     position: u64,
     is_it: impl Fn(&[u8]) -> bool,
+    probe: Bytes,
 ) -> Result<(), TailError> {
     if position == 0 {
         return Ok(());
@@ -68,7 +77,13 @@ pub(crate) async fn verify(
             Ok(None) => match engine.extent().await {
                 Ok(Extent { first, .. }) if first > position => return Ok(()),
                 Ok(Extent { last, .. }) if last < position && start.elapsed() >= SUSPICION => {
-                    return Err(TailError::RolledBack { last, position });
+                    match engine.publish(probe.clone()).await {
+                        Ok(taken) if taken <= position => {
+                            return Err(TailError::RolledBack { last: taken - 1, position });
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!(%error, "waiting for the stream"),
+                    }
                 }
                 // The replica that has answered may be behind.
                 Ok(_) => {}
@@ -90,8 +105,9 @@ pub(crate) struct Tail<E> {
     /// The frame before the next one, if it came here. Each read begins with it: a stream that was
     /// rolled back and went on has another.
     previous: Option<Message>,
-    /// Since when the stream seems to end too early.
-    suspicious_since: Option<Instant>,
+    /// The stream seems to end too early: it is read, whatever the subscription tells, until it has
+    /// the frame before the next one.
+    is_suspicious: bool,
 }
 
 impl<E: Engine> Tail<E> {
@@ -102,7 +118,7 @@ impl<E: Engine> Tail<E> {
         frames: mpsc::Sender<Message>,
         last: Arc<AtomicU64>,
     ) -> Self {
-        Self { engine, next, frames, last, previous: None, suspicious_since: None }
+        Self { engine, next, frames, last, previous: None, is_suspicious: false }
     }
 
     /// Runs until no frame is wanted any more.
@@ -129,7 +145,7 @@ impl<E: Engine> Tail<E> {
         self.read(&mut live).await?;
         loop {
             match timeout(SILENCE, live.next()).await {
-                Ok(Some(_)) if self.suspicious_since.is_some() => self.read(&mut live).await?,
+                Ok(Some(_)) if self.is_suspicious => self.read(&mut live).await?,
                 Ok(Some(message)) if message.position == self.next => self.send(message).await,
                 Ok(Some(message)) if message.position < self.next => {}
                 Ok(None) => return Ok(()),
@@ -146,7 +162,7 @@ impl<E: Engine> Tail<E> {
     async fn ask<T>(&self, live: &mut Live, answer: impl Future<Output = T>) -> Option<T> {
         let next_is_there = async {
             while let Some(message) = Pin::new(&mut *live).peek().await {
-                if message.position == self.next && self.suspicious_since.is_none() {
+                if message.position == self.next && !self.is_suspicious {
                     return;
                 }
                 if message.position >= self.next {
@@ -183,7 +199,7 @@ impl<E: Engine> Tail<E> {
                     return self.check(live).await;
                 }
                 match &self.previous {
-                    Some(previous) if *previous == message => self.suspicious_since = None,
+                    Some(previous) if *previous == message => self.is_suspicious = false,
                     Some(previous) if previous.position == message.position => {
                         return Err(TailError::Replaced(message.position));
                     }
@@ -210,12 +226,9 @@ impl<E: Engine> Tail<E> {
             return Err(TailError::Purged { first: extent.first, position });
         }
         if extent.last < position {
-            let since = *self.suspicious_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= SUSPICION {
-                return Err(TailError::RolledBack { last: extent.last, position });
-            }
+            self.is_suspicious = true;
         } else if self.previous.is_none() {
-            self.suspicious_since = None;
+            self.is_suspicious = false;
         }
         Ok(())
     }
@@ -235,14 +248,15 @@ impl<E: Engine> Tail<E> {
 mod tests {
     use super::*;
     use crate::cluster::engine::PublishError;
-    use bytes::Bytes;
     use std::sync::Mutex;
 
-    /// A stream in memory, without subscriptions: the tail reads. Its end may be told wrongly.
+    /// A stream in memory, without subscriptions: the tail reads. Its end may be told wrongly, and
+    /// it has a quorum only if it is said what is stored next.
     #[derive(Default)]
     struct Told {
         frames: Mutex<Vec<&'static str>>,
         last: Mutex<Option<u64>>,
+        stores: Mutex<Option<u64>>,
     }
 
     impl Told {
@@ -254,7 +268,7 @@ mod tests {
 
     impl Engine for Told {
         async fn publish(&self, _: Bytes) -> Result<u64, PublishError> {
-            Err(PublishError::Refused("it is told what it has".into()))
+            self.stores.lock().unwrap().ok_or_else(|| PublishError::Unknown("no quorum".into()))
         }
 
         async fn read(&self, from: u64) -> Result<Vec<Message>, EngineError> {
@@ -290,7 +304,7 @@ mod tests {
             assert_eq!(receiver.recv().await.unwrap().frame, frame);
         }
         stream.set(frames, last);
-        sleep(SUSPICION / 2).await;
+        sleep(20 * SUSPICION).await;
         if !run.is_finished() {
             stream.set(&["a", "b", "c"], None);
             return Err(String::from_utf8(receiver.recv().await.unwrap().frame.to_vec()).unwrap());
@@ -299,9 +313,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leader_that_does_not_know_better_for_a_moment_is_not_believed() {
+    async fn a_leader_that_does_not_know_better_is_not_believed_however_long() {
         assert_eq!(after(&["a", "b"], Some(1)).await.unwrap_err(), "c");
         assert_eq!(after(&["a"], None).await.unwrap_err(), "c");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_starts_waits_for_a_quorum_to_say_where_the_stream_ends() {
+        let stream = Arc::new(Told::default());
+        stream.set(&["a"], None);
+        let verified = tokio::spawn({
+            let stream = Arc::clone(&stream);
+            async move { verify(&*stream, 2, |frame| frame == b"b", Bytes::new()).await }
+        });
+        sleep(20 * SUSPICION).await;
+        assert!(!verified.is_finished(), "without a quorum");
+        // The one that has answered was cut off; the stream goes on after what it knows of.
+        *stream.stores.lock().unwrap() = Some(3);
+        sleep(20 * SUSPICION).await;
+        assert!(!verified.is_finished(), "the position is not read yet");
+        stream.set(&["a", "b", ""], None);
+        verified.await.unwrap().unwrap();
     }
 
     /// A stream whose reads are answered once, and never again.
@@ -351,13 +383,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_stays_too_short_was_rolled_back() {
-        let stream = Arc::new(Told::default());
+    async fn a_stream_that_stores_again_at_a_position_that_was_applied_was_rolled_back() {
+        let stream = Told::default();
         stream.set(&["a"], None);
-        let (sender, _receiver) = mpsc::channel(10);
-        let ended = Tail::new(Arc::clone(&stream), 3, sender, Arc::default()).run().await;
-        assert!(matches!(ended, Err(TailError::RolledBack { last: 1, position: 2 })), "{ended:?}");
-        let ended = verify(&*stream, 2, |_| true).await;
+        *stream.stores.lock().unwrap() = Some(2);
+        let ended = verify(&stream, 2, |_| true, Bytes::new()).await;
         assert!(matches!(ended, Err(TailError::RolledBack { last: 1, position: 2 })), "{ended:?}");
     }
 
@@ -367,9 +397,9 @@ mod tests {
         assert!(matches!(ended, Err(TailError::Replaced(2))), "{ended:?}");
         let stream = Told::default();
         stream.set(&["a", "x"], None);
-        let ended = verify(&stream, 2, |frame| frame == b"b").await;
+        let ended = verify(&stream, 2, |frame| frame == b"b", Bytes::new()).await;
         assert!(matches!(ended, Err(TailError::Replaced(2))), "{ended:?}");
-        verify(&stream, 2, |frame| frame == b"x").await.unwrap();
-        verify(&stream, 0, |_| false).await.unwrap();
+        verify(&stream, 2, |frame| frame == b"x", Bytes::new()).await.unwrap();
+        verify(&stream, 0, |_| false, Bytes::new()).await.unwrap();
     }
 }

@@ -285,8 +285,10 @@ async fn connect_options(options: &NatsOptions) -> Result<ConnectOptions, OpenEr
         .reconnect_delay_callback(|attempts| if attempts <= 1 { Duration::ZERO } else { RETRY / 2 })
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .event_callback(|event| async move {
-            if matches!(event, Event::Disconnected | Event::SlowConsumer(_) | Event::ServerError(_)) {
-                tracing::warn!("connection to NATS: {event}");
+            match event {
+                Event::Disconnected | Event::ServerError(_) => tracing::warn!("connection to NATS: {event}"),
+                // The tail reads what the subscription lost: while it catches up, most of it.
+                _ => tracing::debug!("connection to NATS: {event}"),
             }
         });
     // The client library takes none from an address.
