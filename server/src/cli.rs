@@ -214,7 +214,7 @@ struct ClusterArgs {
     #[arg(long, env = "RINGLOG_CLUSTER_MONITOR", value_name = "URL")]
     cluster_monitor: Option<String>,
 
-    /// Name of this node in figures and on the page; the address it listens on unless set
+    /// Name of this node on the page [default: the address it listens on]
     #[arg(long, env = "RINGLOG_CLUSTER_NAME", value_name = "NAME")]
     cluster_name: Option<String>,
 }
