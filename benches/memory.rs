@@ -4,7 +4,7 @@
 //! of its own, and times nothing. A contender's window is gone round twice; then, in the steady
 //! state, two laps more are appended, and the most that is allocated at any time is taken, over the
 //! events that the window keeps. What the allocator itself adds to a block is not in it, which
-//! spares those who allocate each event.
+//! favours contenders that allocate each event.
 #![forbid(unsafe_code)]
 
 use ringlog::ChangeLog;

@@ -1,4 +1,4 @@
-//! Who pushed an event, and under which op id (`--echo`): so that a client knows its own.
+//! The client id and the op id of an event (`--echo`): a client recognises its own.
 //!
 //! The log's records have no room for this. It is kept beside the log, for the last `--op-ids`
 //! changes that had a client id or an op id; the store has the op ids, and with them the client

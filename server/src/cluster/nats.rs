@@ -32,7 +32,7 @@
 //!
 //! - An acknowledgement comes from the stream's leader once a quorum holds the message.
 //! - *No responders* means that no server has the subject now: the stream has no leader, and
-//!   nobody has the message. A client cannot tell this from a stream that was deleted.
+//!   the message is stored nowhere. A client cannot tell this from a stream that was deleted.
 //! - No answer means nothing: a leader that hands over or dies drops what it has not proposed, and
 //!   keeps what it has. A message may be stored after the wait for its answer ended.
 //! - While it is disconnected the client library holds what is published, and sends it later. So

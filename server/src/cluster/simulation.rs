@@ -226,7 +226,7 @@ struct Travelling {
     id: (Session, u64),
     /// The position that the node had applied when it sent it.
     applied: u64,
-    /// Nobody is told that a message was refused while the other may be stored.
+    /// No node is told that a message was refused while the other may be stored.
     has_twin: bool,
     what: What,
 }
@@ -260,7 +260,7 @@ struct Attempt {
 /// What is known of an operation.
 #[derive(Default)]
 struct Known {
-    /// The highest seq that anybody had been answered when it was pushed first.
+    /// The highest seq of all answers when it was pushed first.
     floor: u64,
     seq: Option<u64>,
     attempts: Vec<usize>,

@@ -238,7 +238,7 @@ impl<E: Engine> Tail<E> {
             self.next += 1;
             self.last.fetch_max(message.position, Ordering::Relaxed);
             self.previous = Some(message.clone());
-            // Nobody wants it while the node ends.
+            // It fails while the node ends: the frame is not wanted.
             let _ = self.frames.send(message).await;
         }
     }

@@ -46,7 +46,7 @@ fn jwt(issuer: &KeyPair, subject: &str, name: &str, nats: &Value) -> String {
     format!("{text}.{signature}")
 }
 
-/// A file with credentials of a user, whom this account lets do so much.
+/// A file with credentials of a user that has these rights in the account.
 fn credentials(folder: &Path, name: &str, account: &KeyPair, rights: (&[&str], &[&str])) -> PathBuf {
     let user = KeyPair::new_user();
     let token = jwt(
