@@ -30,7 +30,7 @@
 //! - `share`: the memory of pushes, and of pages that are sent.
 //! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
 //!   hyper does not have.
-//! - `server`: running and stopping. `config`: what it is told; `cli`, `command`: the command line.
+//! - `server`: running and stopping; `start`: what it shares with a node. `config`: what it is told; `cli`, `command`: the command line.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -58,6 +58,7 @@ mod sequencer;
 mod server;
 mod share;
 mod snapshots;
+mod start;
 mod store;
 mod subscriber;
 mod tickets;
@@ -69,6 +70,7 @@ pub use command::{Command, CommandError};
 #[cfg(feature = "cluster")]
 pub use config::Cluster;
 pub use config::{Config, Token};
-pub use server::{Run, ServerError, run};
+pub use server::{Run, run};
+pub use start::ServerError;
 pub use store::StoreError;
 pub use store::disk::BackupSummary;

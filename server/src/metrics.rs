@@ -1,7 +1,7 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 
 #[cfg(feature = "cluster")]
-use crate::cluster::Verdict;
+use crate::cluster::machine::Verdict;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};

@@ -25,9 +25,9 @@
 mod admin;
 mod apply;
 mod engine;
-mod frame;
+pub(crate) mod frame;
 mod keeper;
-mod machine;
+pub(crate) mod machine;
 #[cfg(test)]
 mod model;
 mod nats;
@@ -39,20 +39,19 @@ mod simulation;
 mod tail;
 
 pub(crate) use admin::{reset, skip};
-pub(crate) use frame::Session;
-pub(crate) use machine::{Link, Machine, Memory, Sent, Step, Verdict};
 pub(crate) use nodes::{ClusterFigures, Nodes};
 
 use crate::config::{Cluster, Config};
 use crate::echo::Echoes;
 use crate::metrics::{Gauge, Metrics};
 use crate::sequencer::Groups;
-use crate::server::{ServerError, builder, join, on_thread};
+use crate::start::{ServerError, builder, join, on_thread};
 use crate::store::disk::{self, DiskReader, DiskStore};
 use apply::{ApplyError, NodeApplier};
 use engine::{Engine, Extent, Snapshots};
 use frame::{Claim, Frame};
 use keeper::Keeper;
+use machine::{Machine, Memory};
 use nats::{NatsOptions, NatsStream, StreamFacts};
 use node::{Freshness, Node, new_session};
 use nodes::Standing;

@@ -15,7 +15,9 @@ use super::store::DiskReader;
 use super::tables::kind_from_byte;
 use super::transaction::Transaction;
 #[cfg(feature = "cluster")]
-use crate::cluster::{Link, Sent, Session};
+use crate::cluster::frame::Session;
+#[cfg(feature = "cluster")]
+use crate::cluster::machine::{Link, Sent};
 use crate::store::{Snapshot, StoreError};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;

@@ -7,7 +7,8 @@
 use super::files::failed;
 use super::store::DiskStore;
 use super::tables::{INCARNATION_KEY, LINKS_NAME, META, STREAM_KEY};
-use crate::cluster::{Link, Machine, Memory, Sent, Session, Step};
+use crate::cluster::frame::Session;
+use crate::cluster::machine::{Link, Machine, Memory, Sent, Step};
 use crate::crash;
 use crate::store::StoreError;
 use redb::{

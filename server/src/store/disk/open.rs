@@ -14,7 +14,7 @@ use super::tables::{
 };
 use super::transaction::Transaction;
 #[cfg(feature = "cluster")]
-use crate::cluster::{Machine, Memory};
+use crate::cluster::machine::{Machine, Memory};
 use crate::config::Config;
 use crate::crash;
 use crate::store::StoreError;
