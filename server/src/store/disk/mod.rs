@@ -43,6 +43,8 @@ mod folder;
 #[cfg(feature = "cluster")]
 mod frames;
 mod identity;
+#[cfg(feature = "cluster")]
+mod node;
 mod open;
 mod overlay;
 mod snapshot;
@@ -55,7 +57,7 @@ pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, wri
 #[cfg(feature = "cluster")]
 pub(crate) use backup::{restore_node, write_node_snapshot};
 #[cfg(feature = "cluster")]
-pub(crate) use frames::Sync;
+pub(crate) use node::Sync;
 #[cfg(feature = "cluster")]
 pub(crate) use open::open_node;
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(crate) fn open_node(
     let opener = move |path: &Path| Database::builder().set_cache_size(cache).open(path);
     let parts = open_as(config, log, Box::new(opener), Some(stream))?;
     let (store, _, log) = &parts;
-    let machine = super::frames::load(store, node)?;
+    let machine = super::node::load(store, node)?;
     if machine.is_none() && log.last_seq() > 0 {
         return Err(StoreError::NotNode(config.data.clone()));
     }
