@@ -67,7 +67,7 @@ async fn until_figure(url: &str, name: &str, value: usize) {
 }
 
 /// The tests that attack a limit, by option and file.
-const ATTACKED: [(&str, &str, &str); 18] = [
+const ATTACKED: [(&str, &str, &str); 19] = [
     ("window-bytes", STORE, "the_window_keeps_to_its_bytes_in_memory_and_on_disk"),
     ("max-changes", HOSTILE, "changes_over_the_limit_are_counted_and_not_kept"),
     ("max-body", HOSTILE, "a_refusal_is_read_by_a_client_that_first_sends_all_that_it_has"),
@@ -86,8 +86,10 @@ const ATTACKED: [(&str, &str, &str); 18] = [
     ("drain", STOPPING, "stopping_keeps_to_its_time_whatever_clients_hold_open"),
     ("max-tickets", LIMITS, "tickets_that_are_hoarded_run_out_and_then_expire"),
     ("ticket-ttl", LIMITS, "tickets_that_are_hoarded_run_out_and_then_expire"),
+    ("cluster-max-bytes", CLUSTER, "a_full_stream_takes_no_push_and_says_so"),
 ];
 
+const CLUSTER: &str = include_str!("cluster.rs");
 const API: &str = include_str!("api.rs");
 const HOSTILE: &str = include_str!("hostile.rs");
 const LIMITS: &str = include_str!("limits.rs");
@@ -102,7 +104,8 @@ fn each_limit_of_the_help_has_a_test_that_attacks_it() {
         help.starts_with("Maximum ") || help.starts_with("Time limit ")
     });
     let limits: Vec<_> = limits.filter_map(clap::Arg::get_long).collect();
-    assert_eq!(limits.len(), ATTACKED.len(), "{limits:?}");
+    let left_out = usize::from(!cfg!(feature = "cluster"));
+    assert_eq!(limits.len(), ATTACKED.len() - left_out, "{limits:?}");
     for limit in limits {
         let (_, file, test) = ATTACKED.iter().find(|(option, ..)| *option == limit).expect(limit);
         let (before, after) = file.split_once(&format!("fn {test}() {{")).expect(test);
