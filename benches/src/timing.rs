@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 ///
 /// `work` gets the thread's number and which of the rounds are its own: they are shared out as
 /// evenly as can be. Several threads are spread over the cores, and each looks at the clock itself:
-/// else two may share a core for a few milliseconds until the scheduler separates them, and a thread
-/// that waits for all may get to run when they are done already.
+/// else two may share a core for a few milliseconds until the scheduler separates them, and a
+/// thread that waits for all may get to run when they are done already.
 pub fn timed(threads: usize, rounds: u64, work: impl Fn(usize, Range<u64>) + Sync) -> Duration {
     let part = |thread| rounds * thread as u64 / threads as u64;
     let times = |thread| {

@@ -58,9 +58,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// does the answer.
     fn read(&self, from: u64) -> impl Future<Output = Result<Vec<Message>, EngineError>> + Send;
 
-    /// Where the stream begins and ends, as its leader knows it. One that was cut off answers as
-    /// well, until it knows that another one leads: the stream does not end before what it says of
-    /// the end, but after it, perhaps.
+    /// Where the stream begins and ends, as its leader knows it. A leader that was cut off answers
+    /// as well, until it knows that another one leads: then the stream goes on after that end.
     fn extent(&self) -> impl Future<Output = Result<Extent, EngineError>> + Send;
 
     /// What is stored from now on, as soon as it is. Some messages may be missing or come twice.

@@ -1,4 +1,4 @@
-//! The keeper: makes snapshots, and removes from the stream what two of them cover.
+//! The keeper: makes snapshots, and removes from the stream what they cover, but for a half.
 //!
 //! A snapshot is a backup of a node's store with its position. A node whose position the stream
 //! does not have any more, a new one above all, starts with the latest and goes on in the stream.

@@ -15,7 +15,7 @@
 //! | `ringlog.<name>.nodes` | what it tells of itself |
 //! | `$JS.API.STREAM.INFO.S` | the configuration of the stream, and where it ends |
 //! | `$JS.API.DIRECT.GET.S` | frames that the subscription does not have |
-//! | `$JS.API.STREAM.PURGE.S` | removing what two snapshots cover |
+//! | `$JS.API.STREAM.PURGE.S` | removing what a snapshot covers |
 //! | `$JS.API.STREAM.CREATE.S` | only for `--cluster-create` |
 //! | `$JS.API.STREAM.INFO.OBJ_S`, `$JS.API.STREAM.CREATE.OBJ_S` | the object store of the snapshots |
 //! | `$O.S.>` | writing snapshots |
