@@ -30,8 +30,8 @@
 //! - `share`: the memory of pushes, and of pages that are sent.
 //! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
 //!   hyper does not have.
-//! - `server`: running and stopping; `start`: what it shares with a node. `config`: what it is told;
-//!   `cli`, `command`: the command line.
+//! - `server`: running and stopping; `start`: what it shares with a node.
+//! - `config`: what a server is told; `cli`, `command`: the command line.
 #![forbid(unsafe_code)]
 
 mod app;
