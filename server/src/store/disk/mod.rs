@@ -57,7 +57,7 @@ pub(crate) use backup::{backup_folder, restore, verify_backup, write_backup, wri
 #[cfg(feature = "cluster")]
 pub(crate) use backup::{restore_node, write_node_snapshot};
 #[cfg(feature = "cluster")]
-pub(crate) use node::Sync;
+pub(crate) use node::{Part, Sync};
 #[cfg(feature = "cluster")]
 pub(crate) use open::open_node;
 #[cfg(test)]

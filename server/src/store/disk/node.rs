@@ -8,6 +8,7 @@ use super::files::failed;
 use super::frames::{Frames, Tables};
 use super::store::DiskStore;
 use super::tables::{INCARNATION_KEY, META, STREAM_KEY};
+use super::transaction::Transaction;
 use crate::cluster::machine::{Link, Machine, Memory, Step};
 use crate::crash;
 use crate::store::StoreError;
@@ -23,16 +24,67 @@ pub(crate) enum Sync {
     Later,
 }
 
+/// What is committed of a frame.
+pub(crate) struct Part<'c, 'a> {
+    pub(crate) claims: Vec<&'c PushClaim<'a>>,
+    /// The step that it is; none if it has more requests.
+    pub(crate) step: Option<&'c Step>,
+}
+
+impl Part<'_, '_> {
+    pub(crate) fn changes(&self) -> usize {
+        self.claims.iter().map(|claim| claim.changes().len()).sum()
+    }
+}
+
 impl DiskStore {
-    /// Commits what a frame applies, and the step that it is.
-    pub(crate) fn commit_frame(
+    /// Commits what frames apply, all or nothing. What is dropped is what would be if each was
+    /// committed by itself.
+    pub(crate) fn commit_frames(
         &mut self,
         first_seq: u64,
-        claims: &[&PushClaim<'_>],
-        (step, memory): (&Step, Memory),
+        parts: &[Part<'_, '_>],
+        memory: Memory,
         sync: Sync,
     ) -> Result<(), StoreError> {
-        self.commit_part(first_seq, claims, Some((step, memory)), sync)
+        let mut commit = || -> Result<(), redb::Error> {
+            let mut transaction = self.database()?.begin_write()?;
+            transaction.set_durability(match sync {
+                Sync::Now => Durability::Immediate,
+                Sync::Later => Durability::None,
+            })?;
+            transaction.set_two_phase_commit(true);
+            self.write_frames(&transaction, first_seq, parts, memory)?;
+            crash::point("frame_written");
+            Ok(transaction.commit()?)
+        };
+        commit().map_err(|error| failed(self.path(), error))?;
+        let last = parts.iter().filter_map(|part| part.step).next_back();
+        if let (Sync::Now, Some(step)) = (sync, last) {
+            self.committed(step.link.last_seq);
+        }
+        crash::point("frame_committed");
+        Ok(())
+    }
+
+    fn write_frames(
+        &mut self,
+        transaction: &WriteTransaction,
+        first_seq: u64,
+        parts: &[Part<'_, '_>],
+        memory: Memory,
+    ) -> Result<(), redb::Error> {
+        let (mut tables, mut frames) = (Transaction::open(transaction)?, Tables::open(transaction)?);
+        let mut seq = first_seq;
+        for part in parts {
+            if part.changes() > 0 {
+                seq = self.write(&mut tables, seq, &part.claims)? + 1;
+            }
+            part.step.map_or(Ok(()), |step| frames.write(step, memory))?;
+        }
+        drop(tables);
+        let incarnation = parts.iter().find_map(|part| part.step?.reset);
+        incarnation.map_or(Ok(()), |incarnation| reset(transaction, incarnation))
     }
 
     /// Syncs what is committed.
@@ -44,47 +96,6 @@ impl DiskStore {
             Ok(transaction.commit()?)
         };
         sync().map_err(|error| failed(self.path(), error))
-    }
-
-    /// Commits some requests of a frame that has more.
-    pub(crate) fn commit_requests(
-        &mut self,
-        first_seq: u64,
-        claims: &[&PushClaim<'_>],
-    ) -> Result<(), StoreError> {
-        self.commit_part(first_seq, claims, None, Sync::Later)
-    }
-
-    fn commit_part(
-        &mut self,
-        first_seq: u64,
-        claims: &[&PushClaim<'_>],
-        step: Option<(&Step, Memory)>,
-        sync: Sync,
-    ) -> Result<(), StoreError> {
-        let mut commit = || -> Result<(), redb::Error> {
-            let mut transaction = self.database()?.begin_write()?;
-            transaction.set_durability(match sync {
-                Sync::Now => Durability::Immediate,
-                Sync::Later => Durability::None,
-            })?;
-            transaction.set_two_phase_commit(true);
-            if claims.iter().any(|claim| !claim.changes().is_empty()) {
-                self.write(&transaction, first_seq, claims)?;
-            }
-            if let Some((step, memory)) = step {
-                Tables::open(&transaction)?.write(step, memory)?;
-                step.reset.map_or(Ok(()), |incarnation| reset(&transaction, incarnation))?;
-            }
-            crash::point("frame_written");
-            Ok(transaction.commit()?)
-        };
-        commit().map_err(|error| failed(self.path(), error))?;
-        if let (Sync::Now, Some((step, _))) = (sync, step) {
-            self.committed(step.link.last_seq);
-        }
-        crash::point("frame_committed");
-        Ok(())
     }
 }
 

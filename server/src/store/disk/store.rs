@@ -161,18 +161,17 @@ impl DiskStore {
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
-        let last_seq = self.write(&transaction, first_seq, claims)?;
+        let last_seq = self.write(&mut Transaction::open(&transaction)?, first_seq, claims)?;
         Ok((transaction, last_seq))
     }
 
-    /// Writes claims into a transaction. Returns their last seq.
+    /// Writes claims. Returns their last seq.
     pub(super) fn write(
         &mut self,
-        transaction: &WriteTransaction,
+        tables: &mut Transaction<'_>,
         first_seq: u64,
         claims: &[&PushClaim<'_>],
     ) -> Result<u64, redb::Error> {
-        let mut tables = Transaction::open(transaction)?;
         let (mut seq, mut now) = (first_seq, 0);
         for claim in claims {
             tables.write(&mut self.window, seq, claim)?;
