@@ -65,6 +65,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// What is stored from now on, as soon as it is. Some messages may be missing or come twice.
     fn subscribe(&self) -> impl Future<Output = Result<BoxStream<'static, Message>, EngineError>> + Send;
 
+    /// Goes on with another server, if there is one: this one answers, and is behind.
+    fn change_server(&self) -> impl Future<Output = ()> + Send;
+
     /// Removes the messages below a position.
     fn purge_below(&self, position: u64) -> impl Future<Output = Result<(), EngineError>> + Send;
 }

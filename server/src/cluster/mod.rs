@@ -64,10 +64,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tail::{Tail, TailError, verify};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// The most frames that wait to be applied.
 const MAX_FRAMES: usize = 256;
+
+/// The interval at which a node that starts says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// The wait before the stream is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -95,7 +99,10 @@ impl ClusterStatus {
     /// Waits until the node has applied what the stream had when it started. How far that was is
     /// told by a frame that comes back; a server that says where the stream ends may be behind.
     pub(crate) async fn caught_up(&self) {
-        self.freshness.wait_for(self.started).await;
+        while timeout(TELL_EVERY, self.freshness.wait_for(self.started)).await.is_err() {
+            let Standing { position, last, .. } = self.standing();
+            tracing::info!(position, last, "catching up with the stream");
+        }
     }
 
     /// Waits until the node has applied all that was acknowledged anywhere before this call: a

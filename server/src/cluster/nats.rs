@@ -305,6 +305,11 @@ impl Engine for NatsStream {
         Ok(messages.boxed())
     }
 
+    async fn change_server(&self) {
+        // The client takes one at random, which may be the same. An error means that it is closed.
+        let _ = self.client.force_reconnect().await;
+    }
+
     async fn purge_below(&self, position: u64) -> Result<(), EngineError> {
         // To the servers a purge below 0 is a purge of everything, and one beyond the end moves the
         // end: the positions up to there would never be given.

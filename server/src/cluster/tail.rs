@@ -11,6 +11,11 @@
 //! position which this node has applied says that the stream was rolled back. So the tail never
 //! decides it. The frames of the running node do, one each second at least; at the start
 //! [`verify`] publishes one.
+//!
+//! # A server that stays behind
+//! Reads are answered by the server that the node is connected to, if it has a replica. Where that
+//! does not get what the leader has, the node would wait for as long. It goes on with another
+//! server after a while.
 
 use super::RESET;
 use super::engine::{Engine, EngineError, Extent, Message};
@@ -30,6 +35,9 @@ const SILENCE: Duration = Duration::from_millis(250);
 
 /// The wait after an error.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// For so long a server may lack what the stream's leader has, before another one is tried.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// For so long [`verify`] waits for a stream that ends too early, before it publishes to it.
 const SUSPICION: Duration = Duration::from_secs(3);
@@ -69,7 +77,7 @@ pub(crate) async fn verify(
     if position == 0 {
         return Ok(());
     }
-    let start = Instant::now();
+    let (start, mut server) = (Instant::now(), Server::default());
     loop {
         match engine.read(position).await.map(|messages| messages.into_iter().next()) {
             Ok(Some(message)) if message.position > position || is_it(&message.frame) => return Ok(()),
@@ -85,13 +93,30 @@ pub(crate) async fn verify(
                         Err(error) => tracing::warn!(%error, "waiting for the stream"),
                     }
                 }
-                // The replica that has answered may be behind.
+                Ok(Extent { last, .. }) if last >= position => server.is_behind(engine, position).await,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "waiting for the stream"),
             },
             Err(error) => tracing::warn!(%error, "waiting for the stream"),
         }
         sleep(RETRY).await;
+    }
+}
+
+/// The server that answers reads.
+#[derive(Default)]
+struct Server {
+    behind_since: Option<Instant>,
+}
+
+impl Server {
+    /// It does not have a position, and the stream's leader does.
+    async fn is_behind(&mut self, engine: &impl Engine, position: u64) {
+        if self.behind_since.get_or_insert_with(Instant::now).elapsed() >= BEHIND {
+            tracing::warn!(position, "the server does not have what the stream's leader has; trying another");
+            engine.change_server().await;
+            self.behind_since = None;
+        }
     }
 }
 
@@ -108,6 +133,7 @@ pub(crate) struct Tail<E> {
     /// The stream seems to end too early: it is read, whatever the subscription tells, until it has
     /// the frame before the next one.
     is_suspicious: bool,
+    server: Server,
 }
 
 impl<E: Engine> Tail<E> {
@@ -118,7 +144,7 @@ impl<E: Engine> Tail<E> {
         frames: mpsc::Sender<Message>,
         last: Arc<AtomicU64>,
     ) -> Self {
-        Self { engine, next, frames, last, previous: None, is_suspicious: false }
+        Self { engine, next, frames, last, previous: None, is_suspicious: false, server: Server::default() }
     }
 
     /// Runs until no frame is wanted any more.
@@ -230,12 +256,16 @@ impl<E: Engine> Tail<E> {
         } else if self.previous.is_none() {
             self.is_suspicious = false;
         }
+        if extent.last >= self.next {
+            self.server.is_behind(&*self.engine, self.next).await;
+        }
         Ok(())
     }
 
     async fn send(&mut self, message: Message) {
         if message.position == self.next {
             self.next += 1;
+            self.server.behind_since = None;
             self.last.fetch_max(message.position, Ordering::Relaxed);
             self.previous = Some(message.clone());
             // It fails while the node ends: the frame is not wanted.
@@ -255,6 +285,8 @@ mod tests {
     #[derive(Default)]
     struct Told {
         frames: Mutex<Vec<&'static str>>,
+        /// Those that another server has.
+        other_server: Mutex<Vec<&'static str>>,
         last: Mutex<Option<u64>>,
         stores: Mutex<Option<u64>>,
     }
@@ -286,6 +318,10 @@ mod tests {
 
         async fn subscribe(&self) -> Result<BoxStream<'static, Message>, EngineError> {
             Ok(futures_util::stream::pending().boxed())
+        }
+
+        async fn change_server(&self) {
+            *self.frames.lock().unwrap() = self.other_server.lock().unwrap().clone();
         }
 
         async fn purge_below(&self, _: u64) -> Result<(), EngineError> {
@@ -336,6 +372,22 @@ mod tests {
         verified.await.unwrap().unwrap();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stays_behind_is_left() {
+        let stream = Arc::new(Told::default());
+        stream.set(&["a"], Some(2));
+        let verified = verify(&*stream, 2, |frame| frame == b"b", Bytes::new());
+        assert!(timeout(BEHIND / 2, verified).await.is_err(), "it may catch up");
+        *stream.other_server.lock().unwrap() = vec!["a", "b"];
+        timeout(2 * BEHIND, verify(&*stream, 2, |frame| frame == b"b", Bytes::new())).await.unwrap().unwrap();
+
+        stream.set(&["a"], Some(2));
+        let (sender, mut receiver) = mpsc::channel(10);
+        tokio::spawn(Tail::new(stream, 1, sender, Arc::default()).run());
+        let mut next = async || Some(timeout(2 * BEHIND, receiver.recv()).await.ok()??.position);
+        assert_eq!((next().await, next().await), (Some(1), Some(2)));
+    }
+
     /// A stream whose reads are answered once, and never again.
     #[derive(Default)]
     struct Silent {
@@ -359,6 +411,8 @@ mod tests {
         async fn subscribe(&self) -> Result<BoxStream<'static, Message>, EngineError> {
             Ok(self.live.lock().unwrap().take().unwrap())
         }
+
+        async fn change_server(&self) {}
 
         async fn purge_below(&self, _: u64) -> Result<(), EngineError> {
             pending().await
