@@ -33,16 +33,16 @@
 use super::engine::Message;
 use super::frame::{Claim, Frame, FrameError, Session};
 use super::machine::{Machine, Memory, Verdict};
-use crate::applier::is_pending;
-use crate::conditions;
-use crate::crash;
-use crate::echo::Echoes;
-use crate::envelope::Push;
-use crate::metrics::Metrics;
-use crate::share::Pushing;
 use crate::store::StoreError;
 use crate::store::disk::{DiskStore, Sync};
 use ringlog::{ChangeLog, PushClaim, PushResponse};
+use ringlog_axum::applier::is_pending;
+use ringlog_axum::conditions;
+use ringlog_axum::crash;
+use ringlog_axum::echo::Echoes;
+use ringlog_axum::envelope::Push;
+use ringlog_axum::metrics::Metrics;
+use ringlog_axum::share::Pushing;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +66,8 @@ pub(crate) enum ApplyError {
     Reset(u64),
     #[error("{0} (the store of a node may be removed: it is made anew from the stream)")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Row(#[from] ringlog_axum::StoreError),
 }
 
 /// What became of a frame.
@@ -122,7 +124,7 @@ impl NodeApplier {
             Err(_) if self.skipped.contains(&position) => (Frame::none(), Verdict::Foreign),
             Err(source) => return Err(ApplyError::Frame { position, source }),
         };
-        self.metrics.decided(verdict);
+        self.metrics.decided(verdict.as_str());
         if verdict == Verdict::Foreign {
             let session = frame.session.0;
             tracing::error!(

@@ -1,7 +1,8 @@
 //! Answers, counted by route and status.
 
+use super::router::route;
 use crate::metrics::Metrics;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -12,16 +13,16 @@ use std::sync::Arc;
 pub(super) struct Counted(pub(super) StatusCode);
 
 /// Counts an answer.
-pub(super) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     // Known paths only: others would let clients fill memory with labels.
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| match path.as_str() {
-        "/api/sync/pull" => "pull",
-        "/api/sync/push" => "push",
-        "/api/sync/snapshot" => "snapshot",
-        "/api/sync/live" => "live",
-        "/api/sync/ws" => "ws",
+    let route = match route(&request) {
+        Some("pull") => "pull",
+        Some("push") => "push",
+        Some("snapshot") => "snapshot",
+        Some("live") => "live",
+        Some("ws") => "ws",
         _ => "other",
-    });
+    };
     let response = next.run(request).await;
     let status = response.extensions().get::<Counted>().map_or(response.status(), |counted| counted.0);
     metrics.answered(route, status.as_u16());

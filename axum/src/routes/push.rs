@@ -29,7 +29,7 @@ pub(super) async fn push(
     };
     let (text, share) = receive(&app, encoding, body).await?;
     let since = Instant::now();
-    let push = Push::read(text, share, app.config.max_changes())?;
+    let push = Push::read(text, share, app.limits.max_changes())?;
     let response = app.push(push).await?;
     app.metrics.pushed(since);
     // No resume token: what others pushed meanwhile lies before the cursor, and this client has not
@@ -67,8 +67,8 @@ fn check_headers(app: &App, headers: &HeaderMap) -> Result<Encoding, ApiError> {
         unsupported("the body of a push is sent as it is, or once with `Content-Encoding: gzip`")
     })?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > app.config.max_body) {
-        return Err(too_large(app.config.max_body));
+    if length.is_some_and(|length: usize| length > app.limits.max_body) {
+        return Err(too_large(app.limits.max_body));
     }
     Ok(encoding)
 }
@@ -104,8 +104,8 @@ async fn receive(app: &App, encoding: Encoding, mut body: Body) -> Result<(Strin
             frame.map_err(|_| ApiError::bad_request("the body ended early, or its chunks are malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
         received += chunk.len();
-        if received > app.config.max_body {
-            return Err(too_large(app.config.max_body));
+        if received > app.limits.max_body {
+            return Err(too_large(app.limits.max_body));
         }
         inbox = inbox.take(&chunk)?;
     }
@@ -175,7 +175,7 @@ struct Text {
 
 impl Text {
     fn new(app: &App) -> Self {
-        Self { bytes: Vec::new(), most: app.config.max_body, share: app.pushing.share(), refused: None }
+        Self { bytes: Vec::new(), most: app.limits.max_body, share: app.pushing.share(), refused: None }
     }
 
     /// Takes more bytes, and pays for their memory first.

@@ -36,7 +36,6 @@ pub(super) async fn subscribe(
     let start = last.transpose()?.or(given);
     let wanted = Wanted { filter: params.filter()?, full: params.wants_full_history()? };
     drop(params);
-    #[cfg(feature = "cluster")]
     if let Some(start) = start {
         app.reach(start).await?;
     }
@@ -50,7 +49,7 @@ pub(super) async fn events(
 ) -> Response {
     let subscriber = match subscribe(&app, query.as_deref(), &headers).await {
         Ok(subscriber) => subscriber,
-        Err(error) => return refuse(error, &headers, app.config.max_subscribers),
+        Err(error) => return refuse(error, &headers, app.limits.max_subscribers),
     };
     let start = subscriber.start();
     let mut response = respond(Body::from_stream(sse(subscriber)));
@@ -76,7 +75,7 @@ fn sse(subscriber: Subscriber) -> impl Stream<Item = Result<Bytes, Infallible>> 
 /// A refusal. One that passes is a stream for a client that asks for `text/event-stream`: an
 /// `EventSource` gives up for good at any status but 200, and comes back when a stream has ended.
 /// `streams` is how many may be coming back.
-pub(super) fn refuse(error: ApiError, headers: &HeaderMap, streams: usize) -> Response {
+pub fn refuse(error: ApiError, headers: &HeaderMap, streams: usize) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
     let is_event_source = types.any(|name| name.trim().eq_ignore_ascii_case(EVENT_STREAM));

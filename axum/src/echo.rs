@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What the last changes were pushed under.
-pub(crate) struct Echoes {
+pub struct Echoes {
     capacity: usize,
     /// In the order of seqs.
     kept: Mutex<VecDeque<Arc<Echo>>>,
@@ -21,19 +21,19 @@ pub(crate) struct Echoes {
 
 /// What one change was pushed under.
 #[derive(Debug)]
-pub(crate) struct Echo {
+pub struct Echo {
     seq: u64,
     client_id: Option<Box<str>>,
     op_id: Option<Box<str>>,
 }
 
 impl Echoes {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self { capacity, kept: Mutex::default() }
     }
 
     /// Notes what the changes of a claim are pushed under, before they are seen.
-    pub(crate) fn add(&self, first_seq: u64, claim: &PushClaim<'_>) {
+    pub fn add(&self, first_seq: u64, claim: &PushClaim<'_>) {
         let mut kept = self.lock();
         for (seq, op_id) in (first_seq..).zip(claim.op_ids()) {
             self.keep(&mut kept, seq, claim.client_id(), op_id.map(|(op_id, _)| op_id));
@@ -41,7 +41,7 @@ impl Echoes {
     }
 
     /// Notes what the store remembers of one change.
-    pub(crate) fn restore(&self, seq: u64, client_id: Option<&str>, op_id: &str) {
+    pub fn restore(&self, seq: u64, client_id: Option<&str>, op_id: &str) {
         self.keep(&mut self.lock(), seq, client_id, Some(op_id));
     }
 
@@ -71,15 +71,15 @@ impl Echoes {
 }
 
 /// A page of the window.
-pub(crate) struct WindowPage {
-    pub(crate) json: Vec<u8>,
-    pub(crate) count: usize,
-    pub(crate) cursor: Cursor,
-    pub(crate) has_more: bool,
+pub struct WindowPage {
+    pub json: Vec<u8>,
+    pub count: usize,
+    pub cursor: Cursor,
+    pub has_more: bool,
 }
 
 /// Reads a page from the window: [`ChangeLog::pull_json`], with the echoes if there are any.
-pub(crate) fn read_window(
+pub fn read_window(
     log: &ChangeLog,
     cursor: Cursor,
     query: Query<'_>,
@@ -104,7 +104,7 @@ pub(crate) fn read_window(
 }
 
 /// Writes a change as the library writes an event, and what it was pushed under.
-pub(crate) fn write_change(out: &mut Vec<u8>, change: LatestChange<'_>, echoes: Option<&Echoes>) {
+pub fn write_change(out: &mut Vec<u8>, change: LatestChange<'_>, echoes: Option<&Echoes>) {
     // Writing to a Vec does not fail.
     let _ = write!(out, r#"{{"seq":{},"entity":"#, change.seq);
     write_string(out, change.entity);

@@ -5,6 +5,7 @@
 //! in this time may be missing from its answers. A server alone is never stale.
 
 use super::live;
+use super::router::route;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::params::max_stale;
@@ -30,9 +31,9 @@ pub(super) struct ReadAt {
 /// may be.
 pub(super) async fn tell_stale(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = max_stale(request.uri().query());
-    let of_stream = (request.uri().path() == "/api/sync/live").then(|| request.headers().clone());
+    let of_stream = (route(&request) == Some("live")).then(|| request.headers().clone());
     let refuse = |error: ApiError| match &of_stream {
-        Some(headers) => live::refuse(error, headers, app.config.max_subscribers),
+        Some(headers) => live::refuse(error, headers, app.limits.max_subscribers),
         None => error.into_response(),
     };
     let limit = match limit {

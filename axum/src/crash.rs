@@ -7,7 +7,7 @@ const CRASH_AT: &str = "RINGLOG_TEST_CRASH_AT";
 
 /// Ends the process if the environment says so.
 #[cfg(debug_assertions)]
-pub(crate) fn point(name: &str) {
+pub fn point(name: &str) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     static CHOSEN: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
@@ -25,4 +25,4 @@ pub(crate) fn point(name: &str) {
 
 #[cfg(not(debug_assertions))]
 #[inline]
-pub(crate) fn point(_name: &str) {}
+pub fn point(_name: &str) {}

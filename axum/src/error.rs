@@ -12,7 +12,7 @@ const MAX_MESSAGE: usize = 512;
 
 /// A refusal: a status, and a body `{"error":{"code":…,"message":…}}`.
 #[derive(Debug)]
-pub(crate) struct ApiError {
+pub struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     /// After how many seconds to try again.
@@ -35,32 +35,32 @@ struct Envelope<'a> {
 }
 
 impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorBody { code, message: excerpt(message.into()), oldest_seq: None, reason: None };
         Self { status, body, retry_after: None }
     }
 
-    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
     }
 
     /// It may work later.
-    pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
     /// It may work after a while, told in whole seconds.
-    pub(crate) fn after(self, wait: Duration) -> Self {
+    pub fn after(self, wait: Duration) -> Self {
         Self { retry_after: Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1)), ..self }
     }
 
     /// Whether it may work later.
-    pub(crate) fn is_unavailable(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// The pages of a snapshot that are not there any more.
-    pub(crate) fn snapshot_expired() -> Self {
+    pub fn snapshot_expired() -> Self {
         Self::new(
             StatusCode::GONE,
             "SNAPSHOT_EXPIRED",
@@ -69,13 +69,13 @@ impl ApiError {
     }
 
     /// A fault of the server's own. What it was is for the log, not for the client.
-    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "the server failed; its log says more")
     }
 
     /// Its JSON, for streams that have no status.
-    pub(crate) fn json(&self) -> String {
+    pub fn json(&self) -> String {
         serde_json::to_string(&Envelope { error: &self.body })
             .unwrap_or_else(|error| unreachable!("strings and numbers serialise: {error}"))
     }

@@ -6,7 +6,6 @@ use super::stale::ReadAt;
 use crate::app::App;
 use crate::echo::read_window;
 use crate::error::ApiError;
-use crate::exchange::HalfClosed;
 use crate::history::{Measure, Position};
 use crate::params::{MAX_STALE, Params};
 use crate::snapshots::MAX_PAGE_BYTES;
@@ -18,27 +17,32 @@ use ringlog::{Cursor, Filter, Query};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// For so long a filtered pull looks for an event that matches, if it does not wait for longer.
 const MAX_SCAN: Duration = Duration::from_secs(1);
 
+/// In the extensions of a request: cancelled when its client has closed its half of the connection.
+#[derive(Debug, Clone)]
+pub struct HalfClosed(pub CancellationToken);
+
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
-    Extension(HalfClosed(half_closed)): Extension<HalfClosed>,
+    half_closed: Option<Extension<HalfClosed>>,
     RawQuery(query): RawQuery,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
     let known = ["since", "resume", "limit", "wait", "entity", "history", MAX_STALE];
+    let half_closed = half_closed.map(|Extension(HalfClosed(closed))| closed).unwrap_or_default();
     let params = Params::parse(query.as_deref(), &known)?;
     let start = params.cursor()?.unwrap_or(Cursor::from(0));
     let question = Question {
-        limit: params.limit(app.config.max_limit)?,
+        limit: params.limit(app.limits.max_limit)?,
         filter: params.filter()?,
         full: params.wants_full_history()?,
     };
-    let wait = params.wait(app.config.max_wait)?;
+    let wait = params.wait(app.limits.max_wait)?;
     drop(params);
-    #[cfg(feature = "cluster")]
     app.reach(start).await?;
 
     let mut since = Instant::now();

@@ -18,7 +18,7 @@ pub(super) async fn snapshot(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let params = Params::parse(query.as_deref(), &["page", "limit", "entity", MAX_STALE])?;
-    let wanted = Wanted { limit: params.limit(app.config.max_limit)?, filter: params.filter()? };
+    let wanted = Wanted { limit: params.limit(app.limits.max_limit)?, filter: params.filter()? };
     let token = params.get("page").map(|text| {
         text.parse::<PageToken>()
             .map_err(|()| ApiError::bad_request("`page` must be what `next` of the page before says"))

@@ -1,10 +1,10 @@
 //! One live stream: what it is sent next, whatever it is sent over.
 
-use crate::config::Config;
 use crate::echo::Echoes;
 use crate::error::ApiError;
 use crate::frames::{Frame, Frames, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, write_data};
 use crate::history::{History, Measure, Position};
+use crate::limits::Limits;
 use bytes::Bytes;
 use ringlog::{ChangeLog, Cursor, Filter, Follower};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ impl Live {
         log: &Arc<ChangeLog>,
         history: &Arc<History>,
         echoes: Option<&Arc<Echoes>>,
-        config: &Config,
+        limits: &Limits,
         stopping: &CancellationToken,
     ) -> Self {
         Self {
@@ -41,9 +41,9 @@ impl Live {
             history: Arc::clone(history),
             frames: Frames::new(echoes),
             lag: LagTracker::default(),
-            heartbeat: config.heartbeat,
-            permits: Arc::new(Semaphore::new(config.max_subscribers)),
-            max_streams: config.max_subscribers,
+            heartbeat: limits.heartbeat,
+            permits: Arc::new(Semaphore::new(limits.max_subscribers)),
+            max_streams: limits.max_subscribers,
             stopping: stopping.clone(),
         }
     }

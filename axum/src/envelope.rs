@@ -50,7 +50,7 @@ self_cell! {
 }
 
 /// A push: its text, what that says, and the share that pays for both.
-pub(crate) struct Push {
+pub struct Push {
     owned: Owned,
     _share: Share,
 }
@@ -60,11 +60,7 @@ impl Push {
     ///
     /// # Errors
     /// What is wrong with it and where, or that it has more than `most` changes, an option's limit.
-    pub(crate) fn read(
-        body: String,
-        mut share: Share,
-        (most, option): (usize, &str),
-    ) -> Result<Self, ApiError> {
+    pub fn read(body: String, mut share: Share, (most, option): (usize, &str)) -> Result<Self, ApiError> {
         let owned = Owned::try_new(body, |body| parse(body, most))?;
         let envelope = owned.borrow_dependent();
         if envelope.given > most {
@@ -82,26 +78,25 @@ impl Push {
     }
 
     /// The body, as it was sent.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         self.owned.borrow_owner()
     }
 
     /// How many changes it has.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "it is counted, and never asked whether it is empty")]
+    pub fn len(&self) -> usize {
         self.owned.borrow_dependent().changes.len()
     }
 
     /// The answer to it, if all of it was applied before.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn replay(&self, log: &ChangeLog) -> Option<PushResponse> {
+    pub fn replay(&self, log: &ChangeLog) -> Option<PushResponse> {
         let envelope = self.owned.borrow_dependent();
         let operations = envelope.changes.iter().map(Entry::operation).collect();
         log.replay_operations(envelope.client_id.as_ref().map(|client_id| &*client_id.0), operations)
     }
 
     /// Claims it: see [`ChangeLog::claim_operations`].
-    pub(crate) fn claim<'a>(&'a self, log: &'a ChangeLog) -> Result<PushClaim<'a>, PushResponse> {
+    pub fn claim<'a>(&'a self, log: &'a ChangeLog) -> Result<PushClaim<'a>, PushResponse> {
         let envelope = self.owned.borrow_dependent();
         let operations = envelope.changes.iter().map(Entry::operation).collect();
         log.claim_operations(envelope.client_id.as_ref().map(|client_id| &*client_id.0), operations)

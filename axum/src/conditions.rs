@@ -10,11 +10,7 @@ use std::collections::HashMap;
 ///
 /// # Errors
 /// Those of the store. The conditions are not checked then: nothing may be applied.
-pub(crate) fn check(
-    store: &dyn Store,
-    first_seq: u64,
-    claims: &mut [&mut PushClaim<'_>],
-) -> Result<(), StoreError> {
+pub fn check(store: &dyn Store, first_seq: u64, claims: &mut [&mut PushClaim<'_>]) -> Result<(), StoreError> {
     if !claims.iter().any(|claim| claim.is_conditional()) {
         return Ok(());
     }
@@ -66,13 +62,12 @@ impl<'c> Rows<'_, 'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::store::memory;
+    use crate::store::{Tombstones, memory};
     use ringlog::{ChangeLog, Operation};
 
     #[test]
     fn a_row_is_as_the_claims_before_it_in_the_group_leave_it() {
-        let (mut store, _reader, log) = memory::open(&Config::default(), ChangeLog::builder()).unwrap();
+        let (mut store, _reader, log) = memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
         let base = log.last_seq();
         let update = |row_id| Change::update("A", row_id);
         let claim = |operations| log.claim_operations(None, operations).unwrap();

@@ -16,26 +16,26 @@ const UNIT: usize = 1024;
 
 /// The memory for pushes, all of them together.
 #[derive(Debug, Clone)]
-pub(crate) struct Pushing {
+pub struct Pushing {
     permits: Arc<Semaphore>,
     all: usize,
 }
 
 impl Pushing {
-    pub(crate) fn new(max_pushing: usize) -> Self {
+    pub fn new(max_pushing: usize) -> Self {
         let all = max_pushing.div_ceil(UNIT);
         Self { permits: Arc::new(Semaphore::new(all)), all }
     }
 
     /// A share that pays for nothing yet.
-    pub(crate) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share { pushing: self.clone(), bytes: 0, permit: None }
     }
 }
 
 /// What one push has of it.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     pushing: Pushing,
     bytes: usize,
     permit: Option<OwnedSemaphorePermit>,
@@ -48,7 +48,7 @@ impl Share {
     /// # Errors
     /// `BUSY` if others have too much of it. Nothing waits for them: two that wait for each other
     /// would wait for ever.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+    pub fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(bytes);
         let wanted = self.bytes.div_ceil(UNIT).min(self.pushing.all);
         let missing = wanted - self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -72,14 +72,14 @@ impl Share {
 
 /// The memory for the pages of pulls and snapshots, all of them together.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub struct Sending {
     permits: Arc<Semaphore>,
     page: u32,
 }
 
 /// Room for one page.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub struct Room {
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -91,7 +91,7 @@ struct Page {
 
 impl Sending {
     /// Memory of so many bytes, of which a page takes at most `page`.
-    pub(crate) fn new(max_sending: usize, page: usize) -> Self {
+    pub fn new(max_sending: usize, page: usize) -> Self {
         let all = max_sending.div_ceil(UNIT);
         let page = u32::try_from(page.div_ceil(UNIT).min(all)).unwrap_or(u32::MAX);
         Self { permits: Arc::new(Semaphore::new(all)), page }
@@ -99,14 +99,14 @@ impl Sending {
 
     /// Waits for room for a page, the first to come first. It is to be made at once: as long as its
     /// length is not known it has the most that a page takes.
-    pub(crate) async fn room(&self) -> Room {
+    pub async fn room(&self) -> Room {
         Room { permit: Arc::clone(&self.permits).acquire_many_owned(self.page).await.ok() }
     }
 }
 
 impl Room {
     /// The page that the room is for. What it does not take is free again.
-    pub(crate) fn page(mut self, json: Vec<u8>) -> Bytes {
+    pub fn page(mut self, json: Vec<u8>) -> Bytes {
         if let Some(permit) = &mut self.permit {
             let spare = permit.num_permits().saturating_sub(json.capacity().div_ceil(UNIT));
             drop(permit.split(spare));

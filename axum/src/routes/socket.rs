@@ -6,7 +6,6 @@
 use super::live::subscribe;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::liveness;
 use crate::subscriber::{Delivery, Subscriber};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -45,7 +44,7 @@ pub(super) async fn open(State(app): State<Arc<App>>, mut request: Request) -> R
         Err(error) => return error.into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    let (write_timeout, patience) = (app.config.write_timeout, liveness::patience(app.config.heartbeat));
+    let (write_timeout, patience) = (app.limits.write_timeout, app.limits.patience());
     app.tasks.spawn(async move {
         let Some(mut socket) = upgraded(upgrade).await else { return };
         let mut subscriber = subscriber;

@@ -76,7 +76,6 @@ impl History {
     }
 
     /// Whether the number of a cursor is that of a place.
-    #[cfg(feature = "cluster")]
     pub(crate) fn is_place(cursor: Cursor) -> bool {
         cursor.seq >= FIRST_PLACE
     }

@@ -102,7 +102,7 @@ const FIRST_PROBE: Duration = Duration::from_secs(1);
 const LAST_PROBE: Duration = Duration::from_secs(60);
 
 /// What the applier's thread has in hand.
-pub(crate) struct Applier {
+pub struct Applier {
     log: Arc<ChangeLog>,
     store: Box<dyn Store>,
     metrics: Arc<Metrics>,
@@ -132,23 +132,18 @@ type Answers = [Option<Answer>];
 type Claimed<'a> = Result<PushClaim<'a>, PushResponse>;
 
 impl Applier {
-    pub(crate) fn new(
-        log: Arc<ChangeLog>,
-        store: Box<dyn Store>,
-        metrics: Arc<Metrics>,
-        groups: Groups,
-    ) -> Self {
+    pub fn new(log: Arc<ChangeLog>, store: Box<dyn Store>, metrics: Arc<Metrics>, groups: Groups) -> Self {
         Self { log, store, metrics, groups, echoes: None, refusing: None, next_probe: FIRST_PROBE }
     }
 
     /// Notes what each change is pushed under.
-    pub(crate) fn with_echoes(self, echoes: Option<Arc<Echoes>>) -> Self {
+    pub fn with_echoes(self, echoes: Option<Arc<Echoes>>) -> Self {
         Self { echoes, ..self }
     }
 
     /// Starts the thread. It ends when no push can come any more; if it ends for another reason,
     /// it cancels `failed`.
-    pub(crate) fn start(self, failed: CancellationToken) -> std::io::Result<JoinHandle<()>> {
+    pub fn start(self, failed: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("applier".into()).spawn(move || {
             // Cancelled if it panics as well.
             let failing = failed.drop_guard();
@@ -162,7 +157,7 @@ impl Applier {
     /// For a store whose commits neither wait nor fail: applies each request on the thread that
     /// calls. A panic, in this call or an earlier one, cancels `failed` and leaves the request
     /// without an answer.
-    pub(crate) fn direct(self, failed: CancellationToken) -> impl Fn(Job) + Send + Sync {
+    pub fn direct(self, failed: CancellationToken) -> impl Fn(Job) + Send + Sync {
         let applier = Mutex::new(self);
         move |job| {
             let Ok(mut applier) = applier.lock() else { return };
@@ -335,7 +330,7 @@ impl Applier {
 }
 
 /// Whether an op id of the request is in flight.
-pub(crate) fn is_pending(response: &PushResponse) -> bool {
+pub fn is_pending(response: &PushResponse) -> bool {
     response.results.iter().any(|result| result.status == OpStatus::Pending)
 }
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const TICKET_BYTES: usize = 24;
 
 /// The tickets that are issued and not used yet.
-pub(crate) struct Tickets {
+pub struct Tickets {
     /// Until when each is good.
     unused: Mutex<HashMap<String, Instant>>,
     most: usize,
@@ -32,17 +32,17 @@ pub(crate) struct Tickets {
 }
 
 impl Tickets {
-    pub(crate) fn new(most: usize, ttl: Duration) -> Self {
+    pub fn new(most: usize, ttl: Duration) -> Self {
         Self { unused: Mutex::default(), most, ttl }
     }
 
     /// How long a ticket is good.
-    pub(crate) fn ttl(&self) -> Duration {
+    pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
     /// A new ticket, unless there are too many.
-    pub(crate) fn issue(&self) -> Result<String, ApiError> {
+    pub fn issue(&self) -> Result<String, ApiError> {
         let mut bytes = [0; TICKET_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| ApiError::internal(&error))?;
         let ticket = URL_SAFE_NO_PAD.encode(bytes);
@@ -65,7 +65,7 @@ impl Tickets {
     }
 
     /// Uses a ticket up. False if it is not good (any longer).
-    pub(crate) fn redeem(&self, ticket: &str) -> bool {
+    pub fn redeem(&self, ticket: &str) -> bool {
         let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
         unused.remove(ticket).is_some_and(|until| until > Instant::now())
     }

@@ -1,7 +1,5 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 
-#[cfg(feature = "cluster")]
-use crate::cluster::machine::Verdict;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -99,7 +97,6 @@ struct Request {
     status: u16,
 }
 
-#[cfg(feature = "cluster")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Frame {
     verdict: &'static str,
@@ -109,18 +106,16 @@ struct Frame {
 type Latencies = [(&'static str, u64, [f64; QUANTILES.len()]); 4];
 
 /// A figure that is looked up when it is asked for: its name, what it means, its value.
-pub(crate) type Gauge = (&'static str, &'static str, u64);
+pub type Gauge = (&'static str, &'static str, u64);
 
 /// The server's figures.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     started: Instant,
     requests: Family<Request, Counter>,
     commits: Counter,
     committed_changes: Counter,
-    #[cfg(feature = "cluster")]
     frames: Family<Frame, Counter>,
-    #[cfg(feature = "cluster")]
     retransmissions: Counter,
     push: Latency,
     pull: Latency,
@@ -130,16 +125,14 @@ pub(crate) struct Metrics {
     pending: Mutex<VecDeque<(u64, Instant)>>,
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         Self {
             started: Instant::now(),
             requests: Family::default(),
             commits: Counter::default(),
             committed_changes: Counter::default(),
-            #[cfg(feature = "cluster")]
             frames: Family::default(),
-            #[cfg(feature = "cluster")]
             retransmissions: Counter::default(),
             push: Latency::new(),
             pull: Latency::new(),
@@ -148,41 +141,46 @@ impl Metrics {
             pending: Mutex::default(),
         }
     }
+}
 
-    pub(crate) fn answered(&self, route: &'static str, status: u16) {
+impl Metrics {
+    /// Figures of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn answered(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&Request { route, status }).inc();
     }
 
     /// A push took so long, from its last byte to its answer.
-    pub(crate) fn pushed(&self, since: Instant) {
+    pub fn pushed(&self, since: Instant) {
         self.push.record(since.elapsed());
     }
 
     /// A pull took so long, without its wait.
-    pub(crate) fn pulled(&self, since: Instant) {
+    pub fn pulled(&self, since: Instant) {
         self.pull.record(since.elapsed());
     }
 
-    pub(crate) fn committed(&self, changes: usize, since: Instant) {
+    pub fn committed(&self, changes: usize, since: Instant) {
         self.commit.record(since.elapsed());
         self.commits.inc();
         self.committed_changes.inc_by(changes as u64);
     }
 
     /// A frame of the stream was judged.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn decided(&self, verdict: Verdict) {
-        self.frames.get_or_create(&Frame { verdict: verdict.as_str() }).inc();
+    pub fn decided(&self, verdict: &'static str) {
+        self.frames.get_or_create(&Frame { verdict }).inc();
     }
 
     /// So many frames of this node were sent again.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn retransmitted(&self, frames: usize) {
+    pub fn retransmitted(&self, frames: usize) {
         self.retransmissions.inc_by(frames as u64);
     }
 
     /// The events up to `seq` are about to be appended.
-    pub(crate) fn appending(&self, seq: u64) {
+    pub fn appending(&self, seq: u64) {
         let since = Instant::now();
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() < MAX_PENDING {
@@ -191,7 +189,7 @@ impl Metrics {
     }
 
     /// Follows the log as any reader would, and times when it sees what was appended.
-    pub(crate) async fn observe(self: Arc<Self>, log: Arc<ChangeLog>) {
+    pub async fn observe(self: Arc<Self>, log: Arc<ChangeLog>) {
         let mut follower = log.follow(log.cursor());
         loop {
             let before = follower.cursor().seq;
@@ -218,7 +216,7 @@ impl Metrics {
     }
 
     /// What is timed.
-    pub(crate) fn latencies(&self) -> Latencies {
+    pub fn latencies(&self) -> Latencies {
         [
             ("push", &self.push),
             ("pull", &self.pull),
@@ -232,12 +230,12 @@ impl Metrics {
     }
 
     /// How long the server has been running.
-    pub(crate) fn uptime(&self) -> Duration {
+    pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// All figures as text, in the format of `OpenMetrics`.
-    pub(crate) fn encode(&self, log: Stats, gauges: impl Into<Vec<Gauge>>) -> Result<String, fmt::Error> {
+    pub fn encode(&self, log: Stats, gauges: impl Into<Vec<Gauge>>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("ringlog");
         registry.register("requests", "Requests answered, by route and status", self.requests.clone());
         registry.register("commits", "Transactions committed", self.commits.clone());
@@ -246,7 +244,6 @@ impl Metrics {
             "Changes in these transactions",
             self.committed_changes.clone(),
         );
-        #[cfg(feature = "cluster")]
         {
             registry.register("frames", "Frames of the cluster's stream, by verdict", self.frames.clone());
             registry.register(

@@ -17,7 +17,6 @@ struct Ticket {
 }
 
 pub(super) async fn ticket(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
-    let ticket =
-        Ticket { ticket: app.access.tickets.issue()?, expires_in: app.access.tickets.ttl().as_secs_f64() };
+    let ticket = Ticket { ticket: app.tickets.issue()?, expires_in: app.tickets.ttl().as_secs_f64() };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(ticket)))
 }

@@ -1,7 +1,6 @@
 //! The provider without a file: rows in the library's compacted history.
 
-use super::{CommitError, LatestChange, Reader, Row, Snapshot, Store, StoreError, row_state};
-use crate::config::Config;
+use super::{CommitError, LatestChange, Reader, Row, Snapshot, Store, StoreError, Tombstones, row_state};
 use ringlog::{
     Builder, ChangeKind, ChangeLog, CompactedHistory, ConfigError, EventRef, Filter, History, PushClaim,
     RowState,
@@ -14,27 +13,30 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///
 /// The log begins above every seq of an earlier process, unless that appended more than a million
 /// events a second. So an old cursor, even a bare one, is not taken for a cursor of this log.
-pub(crate) fn open(
-    config: &Config,
+///
+/// # Errors
+/// A measure of the log is out of its range.
+pub fn open(
     log: Builder,
+    tombstones: Tombstones,
 ) -> Result<(MemoryStore, Arc<MemoryReader>, ChangeLog), ConfigError> {
     let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let log = log.base_seq(micros as u64).build()?;
     let history =
-        CompactedHistory::of(&log).max_tombstones(config.tombstones).max_tombstone_age(config.tombstone_age);
+        CompactedHistory::of(&log).max_tombstones(tombstones.most).max_tombstone_age(tombstones.age);
     let reader = Arc::new(MemoryReader { history });
     Ok((MemoryStore { reader: Arc::clone(&reader) }, reader, log))
 }
 
 /// Commits to the rows that its reader has.
 #[derive(Debug)]
-pub(crate) struct MemoryStore {
+pub struct MemoryStore {
     reader: Arc<MemoryReader>,
 }
 
 /// The rows as of the last commit.
 #[derive(Debug)]
-pub(crate) struct MemoryReader {
+pub struct MemoryReader {
     history: CompactedHistory,
 }
 
@@ -100,4 +102,18 @@ impl Snapshot for History {
     fn oldest_compacted_seq(&self) -> u64 {
         self.oldest_compacted_seq()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::conformance::{Measures, Open, Opened};
+
+    fn in_memory() -> Open {
+        Box::new(|measures: &Measures| {
+            let (store, reader, log) = super::open(measures.builder(), measures.tombstones).unwrap();
+            Opened { store: Box::new(store), reader, log }
+        })
+    }
+
+    crate::conformance_tests!(in_memory);
 }

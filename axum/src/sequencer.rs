@@ -26,36 +26,33 @@ const REFUSING: Duration = Duration::from_millis(20);
 
 /// Why a push got no results.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// Too many wait. Nothing was applied.
     Busy,
     /// The store takes nothing at present, for this reason. Nothing was applied.
     ReadOnly(Arc<str>),
     /// The stream of the cluster stores nothing at present, for this reason. Nothing was applied.
-    #[cfg(feature = "cluster")]
     NoQuorum(Arc<str>),
     /// The stream of the cluster is full. Nothing was applied.
-    #[cfg(feature = "cluster")]
     LogFull(Arc<str>),
     /// This node was behind the others for too long. Nothing was applied.
-    #[cfg(feature = "cluster")]
     Stale,
     /// The applier has ended, or ended meanwhile. Whether anything was applied is not known.
     Ended,
 }
 
 /// Where the answer to a push goes.
-pub(crate) type Answer = oneshot::Sender<Result<PushResponse, Refused>>;
+pub type Answer = oneshot::Sender<Result<PushResponse, Refused>>;
 
 /// A push that waits, with its memory and what pays for that.
-pub(crate) struct Job {
-    pub(crate) push: Push,
-    pub(crate) answer: Answer,
+pub struct Job {
+    pub push: Push,
+    pub answer: Answer,
 }
 
 /// The way in. The applier ends when the last clone is dropped and all that waited is done.
 #[derive(Clone)]
-pub(crate) struct Sequencer {
+pub struct Sequencer {
     way: Way,
     read_only: ReadOnly,
 }
@@ -70,7 +67,7 @@ enum Way {
 type ReadOnly = Arc<ArcSwapOption<Arc<str>>>;
 
 /// The way out, for the applier.
-pub(crate) struct Groups {
+pub struct Groups {
     jobs: mpsc::Receiver<Job>,
     /// Were put back: the beginning of the next group.
     ahead: VecDeque<Job>,
@@ -78,7 +75,7 @@ pub(crate) struct Groups {
 }
 
 /// A queue, both ends.
-pub(crate) fn sequencer() -> (Sequencer, Groups) {
+pub fn sequencer() -> (Sequencer, Groups) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let read_only = ReadOnly::default();
     let groups = Groups { jobs: receiver, ahead: VecDeque::new(), read_only: Arc::clone(&read_only) };
@@ -87,12 +84,12 @@ pub(crate) fn sequencer() -> (Sequencer, Groups) {
 
 impl Sequencer {
     /// A way in without a queue: `apply` takes each request, and answers it before it returns.
-    pub(crate) fn direct(apply: impl Fn(Job) + Send + Sync + 'static) -> Self {
+    pub fn direct(apply: impl Fn(Job) + Send + Sync + 'static) -> Self {
         Self { way: Way::Direct(Arc::new(apply)), read_only: ReadOnly::default() }
     }
 
     /// Applies a push. Its changes are committed and in the log when this returns.
-    pub(crate) async fn push(&self, push: Push) -> Result<PushResponse, Refused> {
+    pub async fn push(&self, push: Push) -> Result<PushResponse, Refused> {
         if let Some(why) = self.read_only.load_full() {
             return Err(Refused::ReadOnly(Arc::clone(&why)));
         }
@@ -109,7 +106,7 @@ impl Sequencer {
     }
 
     /// The number of requests that wait.
-    pub(crate) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         match &self.way {
             Way::Queue(jobs) => MAX_WAITING - jobs.capacity(),
             Way::Direct(_) => 0,
@@ -117,21 +114,21 @@ impl Sequencer {
     }
 
     /// Whether the store takes pushes.
-    pub(crate) fn is_writable(&self) -> bool {
+    pub fn is_writable(&self) -> bool {
         self.read_only.load().is_none()
     }
 }
 
 impl Groups {
     /// The queue alone, for what makes its own groups.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn into_jobs(self) -> mpsc::Receiver<Job> {
+    pub fn into_jobs(self) -> mpsc::Receiver<Job> {
         self.jobs
     }
 
     /// Waits for a request, and takes what else waits, up to the size of a group. None once no
     /// request can come any more.
-    pub(crate) fn next(&mut self) -> Option<Vec<Job>> {
+    #[expect(clippy::should_implement_trait, reason = "it blocks, which an iterator is not expected to")]
+    pub fn next(&mut self) -> Option<Vec<Job>> {
         let mut group = Vec::new();
         let mut changes = 0;
         while changes < MAX_GROUP_CHANGES {
@@ -148,24 +145,24 @@ impl Groups {
     }
 
     /// Puts requests back, in their order: the next group begins with them.
-    pub(crate) fn put_back(&mut self, jobs: Vec<Job>) {
+    pub fn put_back(&mut self, jobs: Vec<Job>) {
         debug_assert!(self.ahead.is_empty() || jobs.is_empty(), "a group is taken before it is put back");
         self.ahead.extend(jobs);
     }
 
     /// Refuses pushes from now on, for this reason, until [`accept`](Self::accept).
-    pub(crate) fn refuse(&mut self, why: &Arc<str>) {
+    pub fn refuse(&mut self, why: &Arc<str>) {
         self.read_only.store(Some(Arc::new(Arc::clone(why))));
     }
 
     /// Takes pushes again.
-    pub(crate) fn accept(&mut self) {
+    pub fn accept(&mut self) {
         self.read_only.store(None);
     }
 
     /// Refuses all that waits and all that comes in this time. False once no request can come any
     /// more.
-    pub(crate) fn refuse_for(&mut self, time: Duration, why: &Arc<str>) -> bool {
+    pub fn refuse_for(&mut self, time: Duration, why: &Arc<str>) -> bool {
         let refuse = |job: Job| drop(job.answer.send(Err(Refused::ReadOnly(Arc::clone(why)))));
         self.ahead.drain(..).for_each(refuse);
         let until = Instant::now() + time;
