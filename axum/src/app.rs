@@ -13,6 +13,7 @@ use crate::snapshots::{MAX_PAGE_BYTES, SnapshotCache};
 use crate::store::{Reader, Snapshot};
 use crate::subscriber::Live;
 use crate::tickets::Tickets;
+use arc_swap::ArcSwapOption;
 use ringlog::{ChangeLog, Cursor, PushResponse};
 use std::fmt;
 use std::sync::Arc;
@@ -43,7 +44,8 @@ pub struct Parts {
 pub struct App {
     pub limits: Limits,
     pub log: Arc<ChangeLog>,
-    pub sequencer: Sequencer,
+    /// None once it is closed.
+    sequencer: ArcSwapOption<Sequencer>,
     pub(crate) reader: Arc<dyn Reader>,
     pub(crate) snapshots: Arc<SnapshotCache>,
     pub(crate) history: Arc<History>,
@@ -88,10 +90,25 @@ impl App {
             tasks,
             limits,
             log,
-            sequencer,
+            sequencer: ArcSwapOption::from_pointee(sequencer),
             reader,
             metrics,
         })
+    }
+
+    /// Takes no more pushes. The applier ends when those that wait are applied.
+    pub(crate) fn close(&self) {
+        self.sequencer.store(None);
+    }
+
+    /// Whether the store takes pushes.
+    pub fn is_writable(&self) -> bool {
+        self.sequencer.load().as_ref().is_some_and(|sequencer| sequencer.is_writable())
+    }
+
+    /// The number of pushes that wait.
+    pub fn pushes_waiting(&self) -> usize {
+        self.sequencer.load().as_ref().map_or(0, |sequencer| sequencer.waiting())
     }
 
     /// Applies a push. What it applied is visible when this returns.
@@ -100,7 +117,8 @@ impl App {
         if let Some(answer) = self.peers.as_ref().and_then(|_| push.replay(&self.log)) {
             return Ok(answer);
         }
-        self.sequencer.push(push).await.map_err(|refused| match refused {
+        let sequencer = self.sequencer.load_full().ok_or_else(stopping)?;
+        sequencer.push(push).await.map_err(|refused| match refused {
             Refused::Busy => ApiError::unavailable("BUSY", "too many pushes wait: nothing was applied"),
             Refused::ReadOnly(why) => {
                 ApiError::unavailable("STORE_FULL", format!("{why}: nothing was applied"))
@@ -155,9 +173,7 @@ impl App {
         tokio::select! {
             biased;
             room = self.sending.room() => Ok(room),
-            () = self.stopping.cancelled() => {
-                Err(ApiError::unavailable("STOPPING", "the server is stopping"))
-            }
+            () = self.stopping.cancelled() => Err(stopping()),
         }
     }
 
@@ -214,13 +230,18 @@ impl App {
                 "Snapshots held for clients that page through them",
                 self.snapshots_held() as u64,
             ),
-            ("pushes_waiting", "Pushes that wait to be applied", self.sequencer.waiting() as u64),
+            ("pushes_waiting", "Pushes that wait to be applied", self.pushes_waiting() as u64),
             (
                 "store_writable",
                 "1 if the store takes pushes, 0 if it is read-only",
-                self.sequencer.is_writable().into(),
+                self.is_writable().into(),
             ),
             ("capacity", "Capacity of the window in events", self.limits.capacity as u64),
         ]
     }
+}
+
+/// What is answered while the server stops.
+fn stopping() -> ApiError {
+    ApiError::unavailable("STOPPING", "the server is stopping")
 }

@@ -19,7 +19,7 @@
 //!    Changes with an `if_seq` are [checked](crate::conditions) against the rows as the changes
 //!    before them leave them. Those whose condition does not hold are taken out, and their op ids
 //!    are free again.
-//! 2. **Commit.** One transaction of the [store](crate::store) holds, for all claims: the rows, the
+//! 2. **Commit.** One transaction of the store holds, for all claims: the rows, the
 //!    events with their seqs, the op ids with the same seqs, the new last seq; what has left the
 //!    window and the memory of op ids is dropped. On disk, it is synced when the commit returns:
 //!    the whole group shares its syncs. In memory, the next snapshot has the rows.

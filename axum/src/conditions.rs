@@ -62,12 +62,13 @@ impl<'c> Rows<'_, 'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Tombstones, memory};
+    use crate::store::Tombstones;
+    use crate::store::memory::MemoryStore;
     use ringlog::{ChangeLog, Operation};
 
     #[test]
     fn a_row_is_as_the_claims_before_it_in_the_group_leave_it() {
-        let (mut store, _reader, log) = memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+        let (mut store, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
         let base = log.last_seq();
         let update = |row_id| Change::update("A", row_id);
         let claim = |operations| log.claim_operations(None, operations).unwrap();

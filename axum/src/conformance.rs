@@ -6,13 +6,13 @@
 //! # #[cfg(test)]
 //! mod tests {
 //!     use ringlog_axum::conformance::{Measures, Opened};
-//!     use ringlog_axum::{Store as _, memory};
+//!     use ringlog_axum::MemoryStore;
 //!
 //!     fn open() -> Box<dyn FnMut(&Measures) -> Opened> {
 //!         Box::new(|measures| {
-//!             let (store, reader, log) =
-//!                 memory::open(measures.builder(), measures.tombstones).unwrap();
-//!             Opened { store: Box::new(store), reader, log }
+//!             let (store, log) =
+//!                 MemoryStore::open(measures.builder(), measures.tombstones).unwrap();
+//!             Opened { store: Box::new(store), log }
 //!         })
 //!     }
 //!
@@ -22,7 +22,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails is a test")]
 #![expect(clippy::missing_panics_doc, reason = "a test that fails panics")]
 
-use crate::{LatestChange, Reader, Snapshot, Store, Tombstones};
+use crate::{LatestChange, Snapshot, Store, Tombstones};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ringlog::{Builder, ChangeKind, ChangeLog, Filter, OpStatus, PushRequest, PushResponse};
@@ -37,8 +37,6 @@ use std::time::Duration;
 pub struct Opened {
     /// Commits.
     pub store: Box<dyn Store>,
-    /// Takes snapshots of what is committed.
-    pub reader: Arc<dyn Reader>,
     /// Goes on where the store ends.
     pub log: ChangeLog,
 }
@@ -107,7 +105,7 @@ impl Opened {
     }
 
     fn snapshot(&self) -> Arc<dyn Snapshot> {
-        self.reader.snapshot().unwrap()
+        self.store.reader().snapshot().unwrap()
     }
 }
 
@@ -196,7 +194,7 @@ pub fn a_commit_is_in_a_snapshot_before_it_is_in_the_log(fresh: impl Fn() -> Ope
         let request = request(&[("insert", "A", "1", Some(1))]);
         let claim = opened.log.claim_push(&request).unwrap();
         opened.store.commit(opened.log.last_seq() + 1, &[&claim]).unwrap();
-        assert_eq!(opened.reader.snapshot().unwrap().last_seq(), opened.log.last_seq() + 1);
+        assert_eq!(opened.store.reader().snapshot().unwrap().last_seq(), opened.log.last_seq() + 1);
         claim.publish();
     });
 }

@@ -8,7 +8,7 @@
 //! - **Data** is any JSON text. It is checked to be that, and otherwise left alone: no tree is
 //!   built of it. Integers of any length, decimals, `-0`, the order of keys, doubled keys, `null`,
 //!   white space and escapes (also half a surrogate pair) come back byte for byte. One bound:
-//!   nesting of at most [`MAX_DEPTH`], so that every reader can parse the pages it comes in.
+//!   nesting of at most `MAX_DEPTH`, so that every reader can parse the pages it comes in.
 //!
 //! What is read borrows from the body: a push takes the memory of its text, and of a few words for
 //! each change.

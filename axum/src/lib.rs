@@ -1,5 +1,4 @@
-//! The routes of a sync server around [`ringlog`], over any store.
-//!
+#![doc = include_str!("../README.md")]
 //! # How the pieces fit
 //!
 //! ```text
@@ -13,7 +12,7 @@
 //!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
 //!   argued there. It has a thread of its own where the store may wait. `conditions`: changes that
 //!   want a row to be as the client has seen it.
-//! - `store`: the traits of a store, and [`memory`]; `conformance`: what every store must do.
+//! - `store`: the traits of a store, and [`MemoryStore`]; `conformance`: what every store must do.
 //! - `snapshots`: snapshots that stay the same while they are paged through.
 //! - `history`: readers whose cursor is older than the window.
 //! - `echo`: what changes were pushed under.
@@ -48,6 +47,7 @@ mod history;
 mod limits;
 #[doc(hidden)]
 pub mod metrics;
+mod mount;
 mod params;
 #[doc(hidden)]
 pub mod peers;
@@ -66,5 +66,6 @@ mod subscriber;
 pub mod tickets;
 
 pub use limits::Limits;
-pub use store::memory;
+pub use mount::{StoreFailed, SyncHandle, SyncRoutes};
+pub use store::memory::MemoryStore;
 pub use store::{CommitError, LatestChange, Reader, Row, Snapshot, Store, StoreError, Tombstones, row_state};

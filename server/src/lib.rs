@@ -18,7 +18,7 @@
 //! what makes a process of them:
 //!
 //! - `store`: rows, window, op ids and incarnation. `store::disk` is one file (redb); without it,
-//!   [`ringlog_axum::memory`].
+//!   [`MemoryStore`](ringlog_axum::MemoryStore).
 //! - `routes`: the routes beside those of the log, one file each; `auth`: who is let through.
 //! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
 //!   hyper does not have; `liveness`: how a peer that has vanished is noticed.

@@ -19,7 +19,7 @@ use ringlog_axum::echo::Echoes;
 use ringlog_axum::metrics::Metrics;
 use ringlog_axum::peers::Peers;
 use ringlog_axum::sequencer::{Sequencer, sequencer};
-use ringlog_axum::{Tombstones, memory};
+use ringlog_axum::{MemoryStore, Tombstones};
 use std::fmt;
 use std::future::IntoFuture;
 use std::pin::{Pin, pin};
@@ -342,7 +342,8 @@ async fn open_alone(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, S
     let builder = builder(config).max_push_changes(config.limits().max_changes().0);
     let (store, reader, disk, log): (Box<dyn Store>, Arc<dyn Reader>, _, _) = if config.memory {
         let tombstones = Tombstones { most: config.tombstones, age: config.tombstone_age };
-        let (store, reader, log) = memory::open(builder, tombstones)?;
+        let (store, log) = MemoryStore::open(builder, tombstones)?;
+        let reader = store.reader();
         (Box::new(store), reader, None, log)
     } else {
         let (store, reader, log) = open_disk(config.clone(), builder).await?;

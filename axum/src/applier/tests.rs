@@ -4,7 +4,8 @@ use super::*;
 use crate::envelope::Push;
 use crate::sequencer::{Sequencer, sequencer};
 use crate::share::Pushing;
-use crate::store::Tombstones;
+use crate::store::memory::MemoryStore;
+use crate::store::{Reader, Tombstones};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,10 @@ impl Scripted {
 }
 
 impl Store for Scripted {
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.store.reader()
+    }
+
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let step = self.plan.pop_front().unwrap_or(Step::Commit);
@@ -77,11 +82,10 @@ fn broken() -> StoreError {
 /// Pushes that all wait before the applier begins, and what they are answered; the log, and whether
 /// the applier failed.
 async fn answered(
-    store: impl FnOnce(crate::store::memory::MemoryStore) -> Scripted,
+    store: impl FnOnce(MemoryStore) -> Scripted,
     pushes: Vec<Push>,
 ) -> (Vec<Result<PushResponse, Refused>>, Arc<ChangeLog>, bool) {
-    let (memory, _reader, log) =
-        crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+    let (memory, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
     let (log, failed) = (Arc::new(log), CancellationToken::new());
     let (sequencer, groups) = sequencer();
     let mut waiting: Vec<_> = pushes.into_iter().map(|push| Box::pin(sequencer.push(push))).collect();
@@ -132,8 +136,7 @@ async fn a_group_whose_outcome_is_not_known_when_the_server_stops_is_not_appende
 /// The client is told that the outcome is not known; it is known when the store opens again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_written_all_the_same_is_appended_when_the_store_opens_again() {
-    let (memory, _reader, log) =
-        crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+    let (memory, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
     let (log, failed) = (Arc::new(log), CancellationToken::new());
     let (sequencer, groups) = sequencer();
     let store = Scripted { recoveries: [broken()].into(), ..Scripted::new(memory, [Step::Pretend]) };
@@ -154,8 +157,7 @@ fn damaged() -> StoreError {
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_are_refused_until_a_probe_succeeds() {
     for (probes, is_taken) in [(vec![broken()], true), (vec![broken(), damaged()], false)] {
-        let (memory, _reader, log) =
-            crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+        let (memory, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
         let (log, failed) = (Arc::new(log), CancellationToken::new());
         let (sequencer, groups) = sequencer();
         let store = Scripted { probes: probes.into(), ..Scripted::new(memory, [Step::Refuse]) };
@@ -177,8 +179,7 @@ async fn pushes_are_refused_until_a_probe_succeeds() {
 
 #[test]
 fn each_probe_waits_twice_as_long_as_the_one_before_up_to_a_minute() {
-    let (memory, _reader, log) =
-        crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+    let (memory, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
     let (sequencer, groups) = sequencer();
     // Nothing can come any more: no pause takes its time.
     drop(sequencer);
@@ -209,8 +210,7 @@ fn one(row_id: &str, op_id: &str) -> Push {
 /// The server says that it failed, and serves no more pushes: a half of one may be in the rows.
 #[tokio::test]
 async fn a_store_that_panics_on_a_pushing_thread_ends_the_applier() {
-    let (store, _reader, log) =
-        crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+    let (store, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
     let (log, failed) = (Arc::new(log), CancellationToken::new());
     let store = Scripted::new(store, [Step::Commit, Step::Panic]);
     let commits = Arc::clone(&store.commits);
@@ -232,8 +232,7 @@ async fn a_store_that_panics_on_a_pushing_thread_ends_the_applier() {
 /// The same op id thrice among requests that wait together.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_of_the_log_is_the_order_of_requests_however_they_share_op_ids() {
-    let (store, _reader, log) =
-        crate::store::memory::open(ChangeLog::builder(), Tombstones::default()).unwrap();
+    let (store, log) = MemoryStore::open(ChangeLog::builder(), Tombstones::default()).unwrap();
     let (base, log, failed) = (log.last_seq(), Arc::new(log), CancellationToken::new());
     let (sequencer, groups) = sequencer();
     let requests = [("a", "1"), ("b", "2"), ("a", "1"), ("c", "3"), ("a", "1"), ("b", "2"), ("d", "4")];

@@ -9,38 +9,61 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Opens an empty store and its log.
+/// A store that keeps nothing after the process ends.
 ///
-/// The log begins above every seq of an earlier process, unless that appended more than a million
-/// events a second. So an old cursor, even a bare one, is not taken for a cursor of this log.
+/// # Examples
 ///
-/// # Errors
-/// A measure of the log is out of its range.
-pub fn open(
-    log: Builder,
-    tombstones: Tombstones,
-) -> Result<(MemoryStore, Arc<MemoryReader>, ChangeLog), ConfigError> {
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let log = log.base_seq(micros as u64).build()?;
-    let history =
-        CompactedHistory::of(&log).max_tombstones(tombstones.most).max_tombstone_age(tombstones.age);
-    let reader = Arc::new(MemoryReader { history });
-    Ok((MemoryStore { reader: Arc::clone(&reader) }, reader, log))
-}
-
-/// Commits to the rows that its reader has.
+/// ```
+/// use ringlog::ChangeLog;
+/// use ringlog_axum::{MemoryStore, Store, Tombstones};
+///
+/// let (store, log) = MemoryStore::open(ChangeLog::builder().capacity(1000), Tombstones::default())?;
+/// assert_eq!(store.reader().snapshot()?.last_seq(), log.last_seq());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MemoryStore {
     reader: Arc<MemoryReader>,
+    base_seq: u64,
+}
+
+impl MemoryStore {
+    /// Opens an empty store and its log.
+    ///
+    /// The log begins above every seq of an earlier process, unless that appended more than a
+    /// million events a second. So an old cursor, even a bare one, is not taken for a cursor of
+    /// this log.
+    ///
+    /// # Errors
+    /// A measure of the log is out of its range.
+    pub fn open(log: Builder, tombstones: Tombstones) -> Result<(Self, ChangeLog), ConfigError> {
+        let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let log = log.base_seq(micros as u64).build()?;
+        let history =
+            CompactedHistory::of(&log).max_tombstones(tombstones.most).max_tombstone_age(tombstones.age);
+        Ok((Self { reader: Arc::new(MemoryReader { history }), base_seq: log.last_seq() }, log))
+    }
 }
 
 /// The rows as of the last commit.
 #[derive(Debug)]
-pub struct MemoryReader {
+struct MemoryReader {
     history: CompactedHistory,
 }
 
 impl Store for MemoryStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader) as _
+    }
+
+    fn base_seq(&self) -> u64 {
+        self.base_seq
+    }
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
         let changes = claims
             .iter()
@@ -110,8 +133,8 @@ mod tests {
 
     fn in_memory() -> Open {
         Box::new(|measures: &Measures| {
-            let (store, reader, log) = super::open(measures.builder(), measures.tombstones).unwrap();
-            Opened { store: Box::new(store), reader, log }
+            let (store, log) = super::MemoryStore::open(measures.builder(), measures.tombstones).unwrap();
+            Opened { store: Box::new(store), log }
         })
     }
 

@@ -4,12 +4,12 @@
 //! - [`Reader`] is for requests: it takes snapshots, from any thread, and waits for no disk.
 //! - [`Snapshot`] is the rows of one moment, and their latest changes in the order of seqs.
 //!
-//! [`memory`] keeps nothing after the process ends. Opening a provider gives a store, a reader and
-//! the log that goes on where the store ends. Every provider passes one suite of tests,
+//! [`memory`] keeps nothing after the process ends. Opening a provider gives a store and the log
+//! that goes on where the store ends. Every provider passes one suite of tests,
 //! `conformance`.
 
 mod error;
-pub mod memory;
+pub(crate) mod memory;
 
 pub use error::StoreError;
 
@@ -20,7 +20,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Commits what is pushed. One thread has it, the applier.
+///
+/// # What a store keeps
+///
+/// - The rows, each with the seq of its last change.
+/// - The latest events, at least those of the log's window.
+/// - The latest op ids, each with its client id, its seq and the fingerprint of its change.
+/// - The latest change of each row, also of those that were deleted not long ago.
+/// - The log's incarnation, and the last seq.
+///
+/// All that belongs to a commit is written in one transaction.
+///
+/// # Restoring
+///
+/// When it is opened, a store makes the log that goes on where it ends:
+///
+/// 1. [`ChangeLog::builder`](ringlog::ChangeLog::builder) with the incarnation, and with the seq
+///    before the first stored event as `base_seq`.
+/// 2. [`ChangeLog::restore`](ringlog::ChangeLog::restore) for each event, in their order.
+/// 3. [`ChangeLog::restore_op_id`](ringlog::ChangeLog::restore_op_id) for each op id, in the order
+///    of seqs.
+///
+/// Clients go on from their cursors then, and what they push again is known.
 pub trait Store: Send {
+    /// What takes snapshots of this store.
+    fn reader(&self) -> Arc<dyn Reader>;
+
+    /// The seq before the first one that the store ever had: that of its log when both were new.
+    fn base_seq(&self) -> u64 {
+        0
+    }
+
+    /// Whether commits neither wait nor fail. They are made on the threads that push then, one at a
+    /// time; else on a thread of their own.
+    fn is_immediate(&self) -> bool {
+        false
+    }
+
     /// Commits the changes of these claims, all or none: rows, events and op ids. The first event
     /// gets `first_seq`, the others the seqs that follow. They are kept when this returns, for as
     /// long as the provider keeps anything.

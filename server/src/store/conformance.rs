@@ -13,8 +13,8 @@ fn on_disk() -> Open {
             .with_capacity(measures.capacity)
             .with_tombstones(measures.tombstones.most)
             .with_tombstone_age(measures.tombstones.age);
-        let (store, reader, log) = disk::open(&config, measures.builder()).unwrap();
-        Opened { store: Box::new(store), reader, log }
+        let (store, _reader, log) = disk::open(&config, measures.builder()).unwrap();
+        Opened { store: Box::new(store), log }
     })
 }
 

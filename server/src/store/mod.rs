@@ -1,5 +1,5 @@
 //! Where the rows are kept: [`disk`] keeps everything in one file. Without one,
-//! [`ringlog_axum::memory`] keeps nothing after the process ends.
+//! [`MemoryStore`](ringlog_axum::MemoryStore) keeps nothing after the process ends.
 
 #[cfg(test)]
 mod conformance;

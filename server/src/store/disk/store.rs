@@ -218,6 +218,10 @@ impl DiskStore {
 }
 
 impl Store for DiskStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader) as _
+    }
+
     /// One transaction, which is on disk when this returns.
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
         self.file.check().map_err(|error| CommitError { nothing_written: true, error: error.into() })?;
