@@ -292,7 +292,9 @@ impl Subscriber {
             let page = live.history.page(position, measure, filter).await?;
             follower.seek(page.position.cursor);
             *place = page.position.is_place().then_some((page.position, page.shown));
-            if page.count > 0 {
+            // One that leads to the window is sent, be it empty: the next frame begins with a gap,
+            // and does not say so. With a filter, gaps say nothing.
+            if page.count > 0 || filter.is_none() {
                 return Ok(Some(Arc::new(Frame::new(after.seq, page.shown, page.json))));
             }
         }

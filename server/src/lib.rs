@@ -14,8 +14,8 @@
 //!                            store ─→ GET snapshot, backup
 //! ```
 //!
-//! Sequencer, applier, live streams and the routes of the log are those of [`ringlog_axum`]. Here is
-//! what makes a process of them:
+//! Sequencer, applier, live streams and the routes of the log are those of [`ringlog_axum`]. Here
+//! is what makes a process of them:
 //!
 //! - `store`: rows, window, op ids and incarnation. `store::disk` is one file (redb); without it,
 //!   [`MemoryStore`](ringlog_axum::MemoryStore).

@@ -55,7 +55,10 @@ pub(super) async fn pull(
         let room = app.room().await?;
         read_at = ReadAt { stale_for: app.stale_for() };
         let page = question.read(&app, from).await?;
-        if page.count > 0 || question.limit == 0 {
+        // One that leads to the window says so, be it empty: what comes next begins with a gap, and
+        // does not. With a filter, gaps say nothing.
+        let has_left_history = page.compacted_to.is_some() && question.filter.is_none();
+        if page.count > 0 || question.limit == 0 || has_left_history {
             break (page, Some(room));
         }
         drop(room);

@@ -17,7 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// use ringlog::ChangeLog;
 /// use ringlog_axum::{MemoryStore, Store, Tombstones};
 ///
-/// let (store, log) = MemoryStore::open(ChangeLog::builder().capacity(1000), Tombstones::default())?;
+/// let builder = ChangeLog::builder().capacity(1000);
+/// let (store, log) = MemoryStore::open(builder, Tombstones::default())?;
 /// assert_eq!(store.reader().snapshot()?.last_seq(), log.last_seq());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

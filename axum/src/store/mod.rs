@@ -76,8 +76,8 @@ pub trait Store: Send {
     /// which tells what became of that commit.
     ///
     /// # Errors
-    /// The store cannot be used yet. Unless the error is [final](StoreError::is_final), this is called
-    /// again later.
+    /// The store cannot be used yet. Unless the error is [final](StoreError::is_final), this is
+    /// called again later.
     fn recover(&mut self) -> Result<u64, StoreError>;
 
     /// Checks that the store can take commits again.
