@@ -1,13 +1,13 @@
 //! Access: tokens, stream tickets, and what is answered without tokens.
 
 use crate::config::{ANY_ORIGIN, Config, Token};
-use crate::error::ApiError;
-use crate::tickets::Tickets;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use ringlog_axum::error::ApiError;
+use ringlog_axum::tickets::Tickets;
 use std::net::IpAddr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -39,17 +39,17 @@ pub(crate) struct Access {
     write: Option<Token>,
     /// Origins whose pages may use the server, as browsers send them.
     origins: Vec<String>,
-    pub(crate) tickets: Tickets,
+    tickets: Arc<Tickets>,
     proxy_seen: Once,
 }
 
 impl Access {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, tickets: &Arc<Tickets>) -> Self {
         Self {
             read: config.read_token.clone(),
             write: config.write_token.clone(),
             origins: config.cors_origin.clone(),
-            tickets: Tickets::new(config.max_tickets, config.ticket_ttl),
+            tickets: Arc::clone(tickets),
             proxy_seen: Once::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use derive_setters::Setters;
 use ringlog::MAX_CAPACITY;
+use ringlog_axum::{Limits, Tombstones};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -16,10 +17,6 @@ pub(crate) const SECONDS: RangeInclusive<f64> = 0.001..=86_400.0;
 
 /// How long something is remembered, in seconds: up to ten years.
 pub(crate) const AGE: RangeInclusive<f64> = 1.0..=315_360_000.0;
-
-/// A little less than 1 MiB, the longest WebSocket message that Python's `websockets` takes unless
-/// told otherwise: so a change of any length that is taken can be sent to every client.
-const DEFAULT_MAX_BODY: usize = (1 << 20) - 1024;
 
 /// Maximum length of the name of a node, in bytes.
 #[cfg(feature = "cluster")]
@@ -204,39 +201,40 @@ impl Cluster {
 
 impl Default for Config {
     fn default() -> Self {
+        let (limits, tombstones) = (Limits::default(), Tombstones::default());
         Self {
             data: PathBuf::from("ringlog-data"),
             adopt: false,
             new_incarnation: false,
             memory: false,
-            capacity: 100_000,
+            capacity: limits.capacity,
             window_bytes: 256 << 20,
-            op_ids: 100_000,
+            op_ids: limits.op_ids,
             echo: false,
-            tombstones: 1_000_000,
-            tombstone_age: Duration::from_secs(30 * 86_400),
-            max_changes: 1000,
-            max_body: DEFAULT_MAX_BODY,
-            max_pushing: 64 << 20,
-            max_sending: 256 << 20,
-            max_limit: 1000,
-            max_wait: Duration::from_secs(60),
+            tombstones: tombstones.most,
+            tombstone_age: tombstones.age,
+            max_changes: limits.max_changes,
+            max_body: limits.max_body,
+            max_pushing: limits.max_pushing,
+            max_sending: limits.max_sending,
+            max_limit: limits.max_limit,
+            max_wait: limits.max_wait,
             max_connections: 10_000,
-            max_subscribers: 5000,
+            max_subscribers: limits.max_subscribers,
             header_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            heartbeat: Duration::from_secs(15),
-            snapshot_ttl: Duration::from_secs(60),
-            snapshot_max_age: Duration::from_secs(600),
-            max_snapshots: 32,
+            request_timeout: limits.request_timeout,
+            write_timeout: limits.write_timeout,
+            heartbeat: limits.heartbeat,
+            snapshot_ttl: limits.snapshot_ttl,
+            snapshot_max_age: limits.snapshot_max_age,
+            max_snapshots: limits.max_snapshots,
             drain: Duration::from_secs(10),
             store_cache: 128,
             read_token: None,
             write_token: None,
             cors_origin: Vec::new(),
-            max_tickets: 10_000,
-            ticket_ttl: Duration::from_secs(30),
+            max_tickets: limits.max_tickets,
+            ticket_ttl: limits.ticket_ttl,
             #[cfg(feature = "cluster")]
             cluster: None,
         }
@@ -272,12 +270,26 @@ impl fmt::Debug for Token {
 }
 
 impl Config {
-    /// The limit of changes in a push, and the option that sets it. A longer one could not be seen
-    /// whole, nor repeated.
-    pub(crate) fn max_changes(&self) -> (usize, &'static str) {
-        let limits =
-            [(self.max_changes, "--max-changes"), (self.capacity, "--capacity"), (self.op_ids, "--op-ids")];
-        limits.into_iter().min_by_key(|(most, _)| *most).unwrap_or(limits[0])
+    /// What the routes are told of it.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::default()
+            .with_capacity(self.capacity)
+            .with_op_ids(self.op_ids)
+            .with_max_changes(self.max_changes)
+            .with_max_body(self.max_body)
+            .with_max_pushing(self.max_pushing)
+            .with_max_sending(self.max_sending)
+            .with_max_limit(self.max_limit)
+            .with_max_wait(self.max_wait)
+            .with_max_subscribers(self.max_subscribers)
+            .with_request_timeout(self.request_timeout)
+            .with_write_timeout(self.write_timeout)
+            .with_heartbeat(self.heartbeat)
+            .with_snapshot_ttl(self.snapshot_ttl)
+            .with_snapshot_max_age(self.snapshot_max_age)
+            .with_max_snapshots(self.max_snapshots)
+            .with_max_tickets(self.max_tickets)
+            .with_ticket_ttl(self.ticket_ttl)
     }
 
     /// Checks it for a server that listens on `address`. [`run`](crate::run) does so as well.

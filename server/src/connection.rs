@@ -111,6 +111,7 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, connections: C
     let builder = connections.builder();
     let mut reserve = Reserve::new(&connections, router.clone());
     let router = auth::with_cors(router, &connections.config);
+    let patience = connections.config.limits().patience();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -127,7 +128,7 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, connections: C
         };
         // Answers are short and do not wait for the next one.
         let _ = stream.set_nodelay(true);
-        liveness::watch(&stream, connections.config.heartbeat);
+        liveness::watch(&stream, patience);
         match Arc::clone(&connections.permits).try_acquire_owned() {
             Ok(place) => {
                 let serving = connections.serve(&builder, stream, Some(place), router.clone());

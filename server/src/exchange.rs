@@ -19,12 +19,13 @@
 //! - **hyper's own refusals get a body.** A head that is not HTTP or too long never reaches the
 //!   router; hyper answers it with a status alone. The JSON that all errors have is put in.
 
-use crate::error::ApiError;
 use axum::http::{Request, Response, StatusCode, header};
 use axum::{BoxError, Router};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
+use ringlog_axum::error::ApiError;
+use ringlog_axum::routes::HalfClosed;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -46,11 +47,6 @@ const LINGER_BYTES: usize = 64 << 20;
 
 /// The most of a head that is read, in bytes. hyper's limit of headers is 100.
 pub(crate) const MAX_HEAD: usize = 64 << 10;
-
-/// In the extensions of each request: cancelled when its client has closed its half of the
-/// connection.
-#[derive(Debug, Clone)]
-pub(crate) struct HalfClosed(pub(crate) CancellationToken);
 
 /// What the socket and the service of one connection know of each other.
 #[derive(Debug, Clone, Default)]

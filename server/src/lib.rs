@@ -14,55 +14,33 @@
 //!                            store ─→ GET snapshot, backup
 //! ```
 //!
-//! - `sequencer`: one order for all pushes, in groups. `applier`: the only appender. It claims a
-//!   group, commits it, appends it, answers. Why no crash at any point loses or doubles anything is
-//!   argued there. It has a thread of its own where the store may wait. `conditions`: changes that
-//!   want a row to be as the client has seen it.
-//! - `store`: rows, window, op ids and incarnation, by one of two providers: `store::disk`, one
-//!   file (redb), and `store::memory`.
-//! - `snapshots`: snapshots that stay the same while they are paged through.
-//! - `history`: readers whose cursor is older than the window.
-//! - `echo`: what changes were pushed under.
-//! - `frames`, `subscriber`: what is sent live is encoded once, for all subscribers.
-//! - `liveness`: how a peer that has vanished is noticed.
-//! - `routes`: one file a route; `params`, `envelope`, `error`, `auth`: what comes in and is
-//!   refused; `tickets`: one-time tokens for the URLs of live streams.
-//! - `share`: the memory of pushes, and of pages that are sent.
+//! Sequencer, applier, live streams and the routes of the log are those of [`ringlog_axum`]. Here
+//! is what makes a process of them:
+//!
+//! - `store`: rows, window, op ids and incarnation. `store::disk` is one file (redb); without it,
+//!   [`MemoryStore`](ringlog_axum::MemoryStore).
+//! - `routes`: the routes beside those of the log, one file each; `auth`: who is let through.
 //! - `connection`: sockets, their number and their end; `exchange`: manners of connections that
-//!   hyper does not have.
+//!   hyper does not have; `liveness`: how a peer that has vanished is noticed.
 //! - `server`: running and stopping; `start`: what it shares with a node.
+//! - `cluster`: many nodes that serve one log.
 //! - `config`: what a server is told; `cli`, `command`: the command line.
 #![forbid(unsafe_code)]
 
 mod app;
-mod applier;
 mod auth;
 mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod command;
-mod conditions;
 mod config;
 mod connection;
-mod crash;
-mod echo;
-mod envelope;
-mod error;
 mod exchange;
-mod frames;
-mod history;
 mod liveness;
-mod metrics;
-mod params;
 mod routes;
-mod sequencer;
 mod server;
-mod share;
-mod snapshots;
 mod start;
 mod store;
-mod subscriber;
-mod tickets;
 
 pub use cli::{Cli, Serve};
 #[cfg(feature = "cluster")]

@@ -20,23 +20,13 @@ use socket2::{SockRef, TcpKeepalive};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Shorter heartbeats do not shorten the time in which a peer must show that it lives: a lost
-/// packet alone takes up to a second to be repeated.
-const MIN_PATIENCE: Duration = Duration::from_secs(1);
-
 /// How much of what is to be sent may wait in the kernel, besides what is under way: a ping is not
 /// held up by a backlog of more.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 256 << 10;
 
-/// The time in which a peer must show that it lives.
-pub(crate) fn patience(heartbeat: Duration) -> Duration {
-    heartbeat.max(MIN_PATIENCE)
-}
-
-/// Has the kernel notice when the peer of a connection has vanished.
-pub(crate) fn watch(stream: &TcpStream, heartbeat: Duration) {
-    let patience = patience(heartbeat);
+/// Has the kernel notice when the peer of a connection has vanished for longer than `patience`.
+pub(crate) fn watch(stream: &TcpStream, patience: Duration) {
     // The kernel counts in whole seconds, at least one.
     let seconds = |duration: Duration| Duration::from_secs(duration.as_secs().max(1));
     let keepalive = TcpKeepalive::new().with_time(seconds(patience / 2)).with_interval(seconds(patience / 4));

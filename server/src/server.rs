@@ -1,7 +1,6 @@
 //! Running: listening, opening the store, serving, stopping.
 
 use crate::app::App;
-use crate::applier::Applier;
 use crate::auth::Access;
 #[cfg(feature = "cluster")]
 use crate::cluster::{self, ClusterStatus, Nodes, Started};
@@ -9,18 +8,18 @@ use crate::cluster::{self, ClusterStatus, Nodes, Started};
 use crate::config::Cluster;
 use crate::config::Config;
 use crate::connection::{Connections, RESERVE, accept};
-use crate::echo::Echoes;
-use crate::history::History;
-use crate::metrics::Metrics;
 use crate::routes::{Gate, router};
-use crate::sequencer::{Sequencer, sequencer};
-use crate::share::{Pushing, Sending};
-use crate::snapshots::{MAX_PAGE_BYTES, SnapshotCache};
 use crate::start::{ServerError, builder, join, on_thread};
 use crate::store::disk::{self, DiskReader};
-use crate::store::{Reader, Store, memory};
-use crate::subscriber::Live;
+use crate::store::{Reader, Store};
 use ringlog::{Builder, ChangeLog};
+use ringlog_axum::app::Parts;
+use ringlog_axum::applier::Applier;
+use ringlog_axum::echo::Echoes;
+use ringlog_axum::metrics::Metrics;
+use ringlog_axum::peers::Peers;
+use ringlog_axum::sequencer::{Sequencer, sequencer};
+use ringlog_axum::{MemoryStore, Tombstones};
 use std::fmt;
 use std::future::IntoFuture;
 use std::pin::{Pin, pin};
@@ -214,36 +213,35 @@ impl Serving {
     fn start(listening: Listening, opened: Opened, metrics: Arc<Metrics>) -> Self {
         let connections = &listening.connections;
         let config = Config::clone(&connections.config);
-        let stopping = &connections.stopping;
-        let snapshots =
-            Arc::new(SnapshotCache::new(config.max_snapshots, config.snapshot_ttl, config.snapshot_max_age));
         #[cfg(feature = "cluster")]
         let cluster = opened.cluster;
         let Opened { log, base_seq, reader, disk, echoes, sequencer, applier, failed, .. } = opened;
-        let history = Arc::new(History::new(&log, &reader, base_seq, echoes.as_ref()));
+        let sync = ringlog_axum::app::App::new(Parts {
+            limits: config.limits(),
+            log: Arc::clone(&log),
+            base_seq,
+            reader,
+            echoes,
+            sequencer,
+            #[cfg(feature = "cluster")]
+            peers: cluster.clone().map(|cluster| cluster as Arc<dyn Peers>),
+            #[cfg(not(feature = "cluster"))]
+            peers: None::<Arc<dyn Peers>>,
+            metrics,
+            stopping: connections.stopping.clone(),
+            tasks: connections.tasks.clone(),
+        });
         let app = Arc::new(App {
-            snapshots: Arc::clone(&snapshots),
-            access: Arc::new(Access::new(&config)),
-            live: Arc::new(Live::new(&log, &history, echoes.as_ref(), &config, stopping)),
-            history,
+            access: Arc::new(Access::new(&config, &sync.tickets)),
+            disk,
             #[cfg(feature = "cluster")]
             cluster,
-            echoes,
             connections: Arc::clone(&connections.permits),
-            pushing: Pushing::new(config.max_pushing),
-            sending: Sending::new(config.max_sending, MAX_PAGE_BYTES.saturating_add(config.max_body)),
-            stopping: stopping.clone(),
             failed: failed.clone(),
-            tasks: connections.tasks.clone(),
             config,
-            log: Arc::clone(&log),
-            sequencer,
-            reader,
-            disk,
-            metrics,
+            sync,
         });
-        let observer = tokio::spawn(Arc::clone(&app.metrics).observe(Arc::clone(&log)));
-        app.tasks.spawn(snapshots.sweep(Arc::clone(&log), stopping.clone()));
+        let observer = tokio::spawn(Arc::clone(&app.sync.metrics).observe(Arc::clone(&log)));
         listening.gate.open(router(&app));
         tracing::info!(incarnation = %log.incarnation(), last_seq = log.last_seq(), "ready");
         Self { listening, failed, observer, applier }
@@ -341,9 +339,11 @@ async fn open_node(
 }
 
 async fn open_alone(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, ServerError> {
-    let builder = builder(config).max_push_changes(config.max_changes().0);
+    let builder = builder(config).max_push_changes(config.limits().max_changes().0);
     let (store, reader, disk, log): (Box<dyn Store>, Arc<dyn Reader>, _, _) = if config.memory {
-        let (store, reader, log) = memory::open(config, builder)?;
+        let tombstones = Tombstones { most: config.tombstones, age: config.tombstone_age };
+        let (store, log) = MemoryStore::open(builder, tombstones)?;
+        let reader = store.reader();
         (Box::new(store), reader, None, log)
     } else {
         let (store, reader, log) = open_disk(config.clone(), builder).await?;

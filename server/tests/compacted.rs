@@ -480,3 +480,27 @@ async fn a_store_that_is_restored_from_a_backup_has_the_history_of_the_first() {
     assert_eq!(get(&server.url(), "/api/stats").await.body["oldest_compacted_seq"], 4);
     server.shutdown().await;
 }
+
+/// All rows that were changed between the cursor and the window are in the window again: nothing of
+/// the history is told, and still something was left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_told_that_events_are_left_out_though_the_history_has_none_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&format!("--data {} --capacity 2", folder.path().display())).await;
+    for _ in 0..2 {
+        push(&server.url(), &todos(0, 2)).await;
+    }
+    let page = get(&server.url(), "/api/sync/pull?since=1").await.body;
+    assert_eq!((&page["changes"], &page["compacted_to"]), (&json!([]), &json!(2)));
+    assert_eq!(page["has_more"], true);
+    let mut stream = Sse::open(&server.url(), "since=1").await;
+    let told = loop {
+        let event = stream.next().await.unwrap();
+        if event.name == "changes" {
+            break json(&event);
+        }
+    };
+    assert_eq!((&told["changes"], &told["compacted_to"]), (&json!([]), &json!(2)));
+    drop(stream);
+    server.shutdown().await;
+}

@@ -10,8 +10,12 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// Where the routes are.
-const SOURCES: [&str; 2] = [include_str!("../src/routes/router.rs"), include_str!("../src/routes/page.rs")];
+/// Where the routes are, and under which path.
+const SOURCES: [(&str, &str); 3] = [
+    ("", include_str!("../src/routes/router.rs")),
+    ("", include_str!("../src/routes/page.rs")),
+    ("/api/sync", include_str!("../../axum/src/routes/router.rs")),
+];
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -122,12 +126,15 @@ impl Document {
 /// Each method and path that the router has, as its source says.
 fn routes() -> BTreeSet<(String, String)> {
     let mut routes = BTreeSet::new();
-    for call in SOURCES.iter().flat_map(|source| source.split(".route(").skip(1)) {
+    let calls = |(prefix, source): (&'static str, &'static str)| {
+        source.split(".route(").skip(1).map(move |call| (prefix, call))
+    };
+    for (prefix, call) in SOURCES.into_iter().flat_map(calls) {
         let mut parts = call.trim_start().strip_prefix('"').expect("a path").splitn(2, '"');
         let (path, rest) = (parts.next().unwrap(), parts.next().unwrap());
         let method = rest.trim_start_matches([',', ' ', '\n']).split('(').next().unwrap();
         assert!(METHODS.contains(&method), "`{method}` of {path} is a method");
-        routes.insert((method.to_owned(), path.to_owned()));
+        routes.insert((method.to_owned(), format!("{prefix}{path}")));
     }
     routes
 }
@@ -178,7 +185,8 @@ fn every_error_code_of_the_source_is_described() {
         &Document::read().0["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"];
     let described: BTreeSet<String> = serde_json::from_value(described["enum"].clone()).unwrap();
     let mut used = BTreeSet::new();
-    let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![package.join("src"), package.join("../axum/src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

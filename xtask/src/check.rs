@@ -22,7 +22,9 @@ pub(crate) fn style() -> Result<(), String> {
     cargo("clippy --workspace --all-targets -- -D warnings")?;
     cargo("clippy --package ringlog --all-targets --all-features -- -D warnings")?;
     cargo("clippy --package ringlog-server --no-default-features --all-targets -- -D warnings")?;
+    cargo("clippy --package ringlog-axum --all-targets --all-features -- -D warnings")?;
     docs("doc --package ringlog --no-deps --all-features")?;
+    docs("doc --package ringlog-axum --no-deps --all-features")?;
     docs("doc --workspace --no-deps --document-private-items")
 }
 

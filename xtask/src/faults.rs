@@ -44,8 +44,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 
 /// All faults, right after the models have passed without any: they need not do so again.
 pub(crate) fn after_the_models() -> Result<(), String> {
-    // Those of the server take a build of it each: `cargo xtask faults` has them.
-    let faults: Vec<_> = table()?.into_iter().filter(|fault| !fault.file.starts_with("server/")).collect();
+    // The others take a build of the server each: `cargo xtask faults` has them.
+    let faults: Vec<_> = table()?.into_iter().filter(Fault::is_of_library).collect();
     catch(&faults)
 }
 
@@ -171,15 +171,22 @@ fn parse(table: &str) -> Result<Vec<Fault>, String> {
 
 impl Fault {
     /// How the program with its test is built, and its name: the models, or the own tests of the
-    /// server or of the library.
+    /// server, of the routes or of the library.
     fn package(&self) -> (&'static str, &'static str) {
         if self.has_model() {
             ("bench --package loom-tests", "loom_tests")
         } else if self.file.starts_with("server/") {
             ("test --package ringlog-server", "ringlog_server")
+        } else if self.file.starts_with("axum/") {
+            ("test --package ringlog-axum", "ringlog_axum")
         } else {
             ("test --package ringlog", "ringlog")
         }
+    }
+
+    /// Whether it is in the log, not in what serves it.
+    fn is_of_library(&self) -> bool {
+        !self.file.starts_with("server/") && !self.file.starts_with("axum/")
     }
 
     fn has_model(&self) -> bool {

@@ -31,7 +31,8 @@ const LIBRARY: [&str; 2] = [
      --test fuzz_corpus --test follow --test push --test byte_bound --test foreign_code --test memory",
 ];
 
-const SERVER: [&str; 1] = ["--package ringlog-server --timeout 300 -- --lib --test store --test api"];
+const SERVER: [&str; 1] =
+    ["--package ringlog-axum --package ringlog-server --timeout 300 -- --lib --test store --test api"];
 
 /// Runs the mutants of these files. Fails if one survives, as those do that proof.md argues.
 pub(crate) fn run(paths: &[String]) -> Result<(), String> {
@@ -43,7 +44,7 @@ pub(crate) fn run(paths: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let given: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let of = |server: bool| given.iter().copied().filter(move |path| path.starts_with("server/") == server);
+    let of = |server: bool| given.iter().copied().filter(move |path| is_served(path) == server);
     let library: Vec<&str> = if given.is_empty() { PATHS.to_vec() } else { of(false).collect() };
     let mut survived = stages(&library, &LIBRARY);
     survived |= stages(&of(true).collect::<Vec<_>>(), &SERVER);
@@ -52,6 +53,11 @@ pub(crate) fn run(paths: &[String]) -> Result<(), String> {
     } else {
         Ok(())
     }
+}
+
+/// Whether a file is of the server or its routes.
+fn is_served(path: &str) -> bool {
+    ["server/", "axum/"].iter().any(|folder| path.starts_with(folder))
 }
 
 /// Each stage tries what those before it let through. Whether anything is left.

@@ -37,15 +37,15 @@
 use super::engine::Message;
 use super::frame::{Claim, Frame, FrameError, Session};
 use super::machine::{Machine, Memory, Step, Verdict};
-use crate::conditions;
-use crate::crash;
-use crate::echo::Echoes;
-use crate::envelope::Push;
-use crate::metrics::Metrics;
-use crate::share::Pushing;
 use crate::store::StoreError;
 use crate::store::disk::{DiskStore, Part, Sync};
 use ringlog::{ChangeLog, PushClaim, PushResponse};
+use ringlog_axum::conditions;
+use ringlog_axum::crash;
+use ringlog_axum::echo::Echoes;
+use ringlog_axum::envelope::Push;
+use ringlog_axum::metrics::Metrics;
+use ringlog_axum::share::Pushing;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub(crate) enum ApplyError {
     Reset(u64),
     #[error("{0} (the store of a node may be removed: it is made anew from the stream)")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Row(#[from] ringlog_axum::StoreError),
 }
 
 /// What became of a frame.
@@ -253,7 +255,7 @@ impl NodeApplier {
     /// Appends what is committed of a frame.
     fn publish(&self, judged: Judged<'_>) -> Decided {
         let Judged { session, n, verdict, mut responses, claims, step } = judged;
-        self.metrics.decided(verdict);
+        self.metrics.decided(verdict.as_str());
         if verdict == Verdict::Foreign {
             tracing::error!(
                 position = step.position,
@@ -322,11 +324,11 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::start::builder;
-    use crate::store::Snapshot;
     use crate::store::disk::{DiskReader, open_node};
     use proptest::prelude::*;
     use proptest::sample::Index;
     use ringlog::Incarnation;
+    use ringlog_axum::Snapshot;
     use serde_json::Value;
     use std::ops::ControlFlow;
     use tempfile::TempDir;

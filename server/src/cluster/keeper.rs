@@ -6,6 +6,11 @@
 //! So what is removed does not depend on how many there are, but on how far back one is: the stream
 //! keeps half of its frames at least. One more is kept after that one, so that one that cannot be
 //! read harms nothing.
+//!
+//! Either may fail, again and again: a leader dies, the network is cut. Both are tried at each
+//! look. A stream that is three quarters full all the same is short of room: then each look makes
+//! a snapshot, and two of them are enough, how many nodes are behind them. A stream that is full
+//! takes no frame, so that nothing that waits for frames may be waited for.
 
 use super::engine::{Engine, EngineError, Extent, Snapshots};
 use super::frame::Claim;
@@ -61,53 +66,61 @@ impl<E: Engine + Snapshots> Keeper<E> {
         }
     }
 
-    /// Makes a snapshot if one is due.
+    /// Makes a snapshot if one is due, and removes what is covered.
     async fn look(&self) -> Result<(), SnapshotError> {
-        let Extent { first, last, bytes, max_bytes } = self.engine.extent().await?;
-        let positions = self.engine.list().await?;
+        let extent = self.engine.extent().await?;
+        let mut positions = self.engine.list().await?;
         let latest = positions.last().copied().unwrap_or(0);
         self.latest.store(latest, Ordering::Relaxed);
-        let position = self.applied.borrow().position;
-        if bytes >= max_bytes / USED && position.saturating_sub(latest) > half(first, last) {
-            self.make().await?;
-            self.tidy(first, last).await?;
+        if extent.bytes < extent.max_bytes / USED {
+            return Ok(());
         }
-        Ok(())
+        let position = self.applied.borrow().position;
+        if position.saturating_sub(latest) > half(extent) || (is_short(extent) && position > latest) {
+            positions.push(self.make().await?);
+        }
+        self.tidy(&positions, extent).await
     }
 
-    async fn make(&self) -> Result<(), SnapshotError> {
+    /// Makes a snapshot, and returns its position.
+    async fn make(&self) -> Result<u64, SnapshotError> {
         let file = self.reader.folder().join(FILE);
         let (reader, to) = (Arc::clone(&self.reader), file.clone());
         let position = blocking(move || disk::write_node_snapshot(&reader, &to)).await?;
         self.engine.put(position, &file).await?;
         let _ = tokio::fs::remove_file(&file).await;
         tracing::info!(position, "made a snapshot");
-        Ok(())
+        self.latest.fetch_max(position, Ordering::Relaxed);
+        Ok(position)
     }
 
     /// Removes from the stream what the oldest snapshot that is needed covers, and older snapshots.
-    async fn tidy(&self, first: u64, last: u64) -> Result<(), SnapshotError> {
-        let positions = self.engine.list().await?;
-        self.latest.store(positions.last().copied().unwrap_or(0), Ordering::Relaxed);
-        let Some(oldest) = oldest_needed(&positions, first, last) else { return Ok(()) };
-        for old in positions.into_iter().filter(|position| *position < oldest) {
-            self.engine.delete(old).await?;
+    async fn tidy(&self, positions: &[u64], extent: Extent) -> Result<(), SnapshotError> {
+        let Some(oldest) = oldest_needed(positions, extent) else { return Ok(()) };
+        for old in positions.iter().filter(|position| **position < oldest) {
+            self.engine.delete(*old).await?;
         }
-        self.engine.purge_below(oldest + 1).await?;
-        Ok(())
+        Ok(self.engine.purge_below(oldest + 1).await?)
     }
 }
 
 /// Half of the frames of a stream.
-fn half(first: u64, last: u64) -> u64 {
+fn half(Extent { first, last, .. }: Extent) -> u64 {
     (last + 1 - first) / 2
 }
 
-/// The latest of these snapshots that half of the frames follow.
-fn oldest_needed(positions: &[u64], first: u64, last: u64) -> Option<u64> {
-    let far =
-        positions.iter().copied().filter(|position| last.saturating_sub(*position) >= half(first, last));
-    far.max()
+/// Whether the stream is short of room.
+fn is_short(Extent { bytes, max_bytes, .. }: Extent) -> bool {
+    bytes >= max_bytes / 4 * 3
+}
+
+/// The latest of these snapshots that half of the frames follow; if the stream is short of room,
+/// the last but one.
+fn oldest_needed(positions: &[u64], extent: Extent) -> Option<u64> {
+    let known: Vec<_> = positions.iter().copied().filter(|position| *position <= extent.last).collect();
+    let far = known.iter().filter(|position| extent.last - **position >= half(extent)).next_back();
+    let last_but_one = known.iter().rev().nth(1).or(known.last()).filter(|_| is_short(extent));
+    far.max(last_but_one).copied()
 }
 
 /// Makes the store of a node anew from the latest snapshot that is whole, reaches the beginning of
@@ -155,18 +168,114 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use super::oldest_needed;
+    use super::*;
+    use crate::cluster::engine::{Message, PublishError};
+    use crate::cluster::machine::Memory;
+    use crate::config::Config;
+    use crate::start::builder;
+    use bytes::Bytes;
+    use futures_util::StreamExt;
+    use futures_util::stream::BoxStream;
+    use std::sync::Mutex;
+
+    /// A stream with room for as much again, or for nothing more.
+    fn extent(first: u64, last: u64, is_full: bool) -> Extent {
+        Extent { first, last, bytes: 100, max_bytes: if is_full { 100 } else { 200 } }
+    }
 
     #[test]
     fn half_of_the_frames_stay_when_two_nodes_make_snapshots_at_a_time() {
-        assert_eq!(oldest_needed(&[100], 1, 100), None);
-        assert_eq!(oldest_needed(&[100, 200], 1, 201), Some(100));
-        assert_eq!(oldest_needed(&[100, 200, 201], 1, 202), Some(100));
-        assert_eq!(oldest_needed(&[100, 200, 201, 302], 101, 302), Some(201));
+        let oldest = |positions: &[u64], first, last| oldest_needed(positions, extent(first, last, false));
+        assert_eq!(oldest(&[100], 1, 100), None);
+        assert_eq!(oldest(&[100, 200], 1, 201), Some(100));
+        assert_eq!(oldest(&[100, 200, 201], 1, 202), Some(100));
+        assert_eq!(oldest(&[100, 200, 201, 302], 101, 302), Some(201));
+    }
+
+    #[test]
+    fn a_stream_that_is_short_of_room_keeps_what_follows_the_last_snapshot_but_one() {
+        let oldest = |positions: &[u64], first, last| oldest_needed(positions, extent(first, last, true));
+        assert_eq!(oldest(&[], 1, 400), None);
+        assert_eq!(oldest(&[390], 1, 400), Some(390));
+        assert_eq!(oldest(&[300, 390], 1, 400), Some(300));
+        assert_eq!(oldest(&[150, 190], 1, 400), Some(190));
     }
 
     #[test]
     fn a_snapshot_of_a_stream_that_was_rolled_back_removes_nothing() {
-        assert_eq!(oldest_needed(&[500], 1, 100), None);
+        assert_eq!(oldest_needed(&[500], extent(1, 100, false)), None);
+        assert_eq!(oldest_needed(&[400, 500], extent(1, 100, true)), None);
+    }
+
+    /// A stream whose first purge fails.
+    struct Purged {
+        extent: Mutex<Extent>,
+        failures: Mutex<u64>,
+    }
+
+    impl Engine for Purged {
+        async fn publish(&self, _: Bytes) -> Result<u64, PublishError> {
+            Err(PublishError::Full("no room".into()))
+        }
+
+        async fn read(&self, _: u64) -> Result<Vec<Message>, EngineError> {
+            Ok(Vec::new())
+        }
+
+        async fn extent(&self) -> Result<Extent, EngineError> {
+            Ok(*self.extent.lock().unwrap())
+        }
+
+        async fn subscribe(&self) -> Result<BoxStream<'static, Message>, EngineError> {
+            Ok(futures_util::stream::pending().boxed())
+        }
+
+        async fn change_server(&self) {}
+
+        async fn purge_below(&self, position: u64) -> Result<(), EngineError> {
+            let mut failures = self.failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                return Err(EngineError("no leader".into()));
+            }
+            self.extent.lock().unwrap().first = position;
+            Ok(())
+        }
+    }
+
+    impl Snapshots for Purged {
+        async fn list(&self) -> Result<Vec<u64>, EngineError> {
+            Ok(vec![100])
+        }
+
+        async fn put(&self, _: u64, _: &Path) -> Result<(), EngineError> {
+            Ok(())
+        }
+
+        async fn get(&self, _: u64, _: &Path) -> Result<(), EngineError> {
+            Ok(())
+        }
+
+        async fn delete(&self, _: u64) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_purge_that_has_failed_is_tried_again_without_another_snapshot() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::default().with_data(folder.path());
+        let node = (Incarnation::from_bytes([1; 16]), Memory::of_op_ids(1));
+        let ((_store, reader, _), _) = disk::open_node(&config, builder(&config), node).unwrap();
+        let stream = Purged { extent: Mutex::new(extent(1, 200, false)), failures: Mutex::new(1) };
+        let keeper = Keeper {
+            engine: Arc::new(stream),
+            reader,
+            applied: watch::channel(Claim { position: 200, hash: 0 }).1,
+            latest: Arc::default(),
+        };
+        assert!(keeper.look().await.is_err());
+        keeper.look().await.unwrap();
+        assert_eq!(keeper.engine.extent().await.unwrap().first, 101);
     }
 }

@@ -42,9 +42,6 @@ pub(crate) use admin::{reset, skip};
 pub(crate) use nodes::{ClusterFigures, Nodes};
 
 use crate::config::{Cluster, Config};
-use crate::echo::Echoes;
-use crate::metrics::{Gauge, Metrics};
-use crate::sequencer::Groups;
 use crate::start::{ServerError, builder, join, on_thread};
 use crate::store::disk::{self, DiskReader, DiskStore};
 use apply::{ApplyError, NodeApplier};
@@ -56,8 +53,13 @@ use nats::{NatsOptions, NatsStream, StreamFacts};
 use node::{Freshness, Node, new_session};
 use nodes::Standing;
 use ringlog::{ChangeLog, Incarnation};
+use ringlog_axum::echo::Echoes;
+use ringlog_axum::metrics::{Gauge, Metrics};
+use ringlog_axum::peers::Peers;
+use ringlog_axum::sequencer::Groups;
 use std::collections::BTreeSet;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -105,17 +107,6 @@ impl ClusterStatus {
         }
     }
 
-    /// Waits until the node has applied all that was acknowledged anywhere before this call: a
-    /// frame came back that it made after it.
-    pub(crate) async fn is_fresh(&self) {
-        self.freshness.wait_for(Instant::now()).await;
-    }
-
-    /// What this node serves is at most so old.
-    pub(crate) fn stale_for(&self) -> Duration {
-        self.freshness.stale_for()
-    }
-
     fn standing(&self) -> Standing {
         let position = self.applied.borrow().position;
         // The end that is known may be older than the position.
@@ -128,7 +119,7 @@ impl ClusterStatus {
         self.nodes.figures(self.standing(), Instant::now())
     }
 
-    pub(crate) fn gauges(&self) -> [Gauge; 5] {
+    fn own_gauges(&self) -> [Gauge; 5] {
         let Standing { position, last, stale_for } = self.standing();
         let nodes = self.nodes.count(Instant::now()) as u64;
         [
@@ -142,6 +133,21 @@ impl ClusterStatus {
             ("cluster_stale_seconds", "What this node serves may be so old", stale_for.as_secs()),
             ("cluster_nodes", "Nodes that were heard in the last 10 seconds, and this one", nodes),
         ]
+    }
+}
+
+impl Peers for ClusterStatus {
+    fn stale_for(&self) -> Duration {
+        self.freshness.stale_for()
+    }
+
+    /// A frame came back that the node made after the call.
+    fn fresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.freshness.wait_for(Instant::now()))
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        self.own_gauges().into()
     }
 }
 

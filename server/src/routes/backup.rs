@@ -1,7 +1,6 @@
 //! `GET /api/admin/backup`: one moment of the store, as a backup.
 
 use crate::app::App;
-use crate::error::ApiError;
 use crate::store::Snapshot;
 use crate::store::disk::write_backup;
 use axum::body::{Body, Bytes};
@@ -9,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use ringlog_axum::error::ApiError;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -33,7 +33,7 @@ pub(super) async fn backup(State(app): State<Arc<App>>) -> Result<Response, ApiE
     let moment = moment.map_err(|error| ApiError::internal(&error))?;
     let name = format!("attachment; filename=\"ringlog-{}.backup.gz\"", moment.last_seq());
     let (pieces, sent) = mpsc::channel(WAITING);
-    let stopping = app.stopping.clone();
+    let stopping = app.sync.stopping.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let out = BufWriter::with_capacity(PIECE, Pieces { pieces: pieces.clone() });

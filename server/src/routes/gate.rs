@@ -1,11 +1,11 @@
 //! The way from a connection to the routes: while the store is opened and verified there are none,
 //! and requests are told to come back.
 
-use crate::error::ApiError;
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use ringlog_axum::error::ApiError;
 use std::sync::Arc;
 use tower::ServiceExt;
 
@@ -50,7 +50,7 @@ fn starting(request: &Request) -> Response {
     match request.uri().path() {
         "/healthz" => super::health::ALIVE.into_response(),
         // The clients of the server that was there before: there may be many, and none may give up.
-        "/api/sync/live" => super::live::refuse(error, request.headers(), RETURNING),
+        "/api/sync/live" => ringlog_axum::routes::refuse(error, request.headers(), RETURNING),
         _ => error.into_response(),
     }
 }

@@ -1,14 +1,13 @@
 //! Whether the server lives, whether it can be used, and its figures.
 
-use super::live;
 use crate::app::App;
-use crate::error::ApiError;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use ringlog_axum::error::ApiError;
 use std::sync::Arc;
 
 /// The format that Prometheus is told of.
@@ -38,7 +37,7 @@ async fn probes_only(State(most): State<usize>, request: Request, next: Next) ->
         format!("there are {most} connections, the most that are allowed (--max-connections)"),
     );
     match head.uri.path() {
-        "/api/sync/live" => live::refuse(error, &head.headers, most),
+        "/api/sync/live" => ringlog_axum::routes::refuse(error, &head.headers, most),
         _ => error.into_response(),
     }
 }
@@ -53,7 +52,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     if app.failed.is_cancelled() {
         return Err(ApiError::unavailable("STORE_FAILED", "the store failed: nothing can be pushed"));
     }
-    if app.stopping.is_cancelled() {
+    if app.sync.stopping.is_cancelled() {
         return Err(ApiError::unavailable("STOPPING", "the server is stopping"));
     }
     Ok("ready\n")
@@ -61,7 +60,10 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
-    let text =
-        app.metrics.encode(app.log.stats(), app.gauges()).map_err(|error| ApiError::internal(&error))?;
+    let text = app
+        .sync
+        .metrics
+        .encode(app.sync.log.stats(), app.gauges())
+        .map_err(|error| ApiError::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

@@ -1,19 +1,16 @@
 //! Which path leads where, through what.
 
-use super::count::count;
-use super::resume::no_cursor_without_body;
-use super::stale::tell_stale;
-use super::{backup, health, live, page, pull, push, snapshot, socket, stats, ticket};
+use super::{backup, health, page, stats};
 use crate::app::App;
 use crate::auth;
-use crate::error::ApiError;
-use crate::params::Params;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use ringlog_axum::error::ApiError;
+use ringlog_axum::routes::{self, count, no_parameters};
 use std::any::Any;
 use std::sync::Arc;
 use tower_http::CompressionLevel;
@@ -27,35 +24,26 @@ const MIN_COMPRESSED: u64 = 1024;
 
 /// All routes.
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let state = || Arc::clone(app);
+    let sync = &app.sync;
     let access = || Arc::clone(&app.access);
-    let deadline = || middleware::from_fn_with_state(state(), deadline);
-    let telling = || middleware::from_fn_with_state(state(), tell_stale);
     let figures = Router::new()
         .route("/api/stats", get(stats::stats))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn(no_parameters));
-    let tickets = Router::new()
-        .route("/api/sync/ticket", post(ticket::ticket))
-        .route_layer(middleware::from_fn(no_parameters));
     let reading = Router::new()
-        .route("/api/sync/pull", get(pull::pull))
-        .route("/api/sync/snapshot", get(snapshot::snapshot))
-        .route_layer(telling())
-        .route_layer(deadline())
+        .nest("/api/sync", routes::reading(sync))
         .merge(figures)
-        .merge(tickets)
+        .nest("/api/sync", routes::tickets(sync))
         .route_layer(middleware::from_fn_with_state(access(), auth::reader));
     let streaming = Router::new()
-        .route("/api/sync/live", get(live::events))
-        .route("/api/sync/ws", get(socket::open))
-        .route_layer(telling())
+        .nest("/api/sync", routes::streaming(sync))
         .route_layer(middleware::from_fn_with_state(access(), auth::subscriber));
-    let writing = Router::new()
-        .route("/api/sync/push", post(push::push))
-        .route_layer(deadline())
+    let admin = Router::new()
         .route("/api/admin/backup", get(backup::backup))
-        .route_layer(middleware::from_fn(no_parameters))
+        .route_layer(middleware::from_fn(no_parameters));
+    let writing = Router::new()
+        .nest("/api/sync", routes::writing(sync))
+        .merge(admin)
         .route_layer(middleware::from_fn_with_state(access(), auth::writer));
     let open = page::routes()
         .route("/healthz", get(health::healthz))
@@ -76,26 +64,18 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             )
         })
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such route"))
-        .layer(middleware::from_fn(no_cursor_without_body))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .layer(middleware::from_fn(accept_identity))
         .layer(middleware::from_fn(unambiguous))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), count))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sync.metrics), count))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
-        .with_state(state())
+        .with_state(Arc::clone(app))
 }
 
 /// The path without its query: nothing of what clients send is logged.
 fn span(request: &Request) -> tracing::Span {
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
-}
-
-/// Refuses parameters, on routes that have none: one that is misspelt or in the wrong place would
-/// be ignored.
-async fn no_parameters(request: Request, next: Next) -> Result<Response, ApiError> {
-    Params::parse(request.uri().query(), &[])?;
-    Ok(next.run(request).await)
 }
 
 /// Headers of which a request has one at most: with two, what it is checked by need not be what it
@@ -146,22 +126,6 @@ fn forbids_identity(element: &str) -> bool {
         .strip_prefix("q=")
         .is_some_and(|weight| weight.trim().bytes().all(|b| matches!(b, b'0' | b'.')));
     is_zero && matches!(encoding.trim().to_ascii_lowercase().as_str(), "identity" | "*")
-}
-
-/// Ends a request that takes too long, be it that its body does not come.
-async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    // A pull may wait besides; it keeps to its own time.
-    let most = match request.uri().path() {
-        "/api/sync/pull" => app.config.request_timeout + app.config.max_wait,
-        _ => app.config.request_timeout,
-    };
-    tokio::time::timeout(most, next.run(request)).await.map_err(|_| {
-        ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "TIMEOUT",
-            "the request took too long; if it was a push, push again under the same op ids",
-        )
-    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what the layer calls")]

@@ -3,12 +3,12 @@
 use crate::app::App;
 #[cfg(feature = "cluster")]
 use crate::cluster::ClusterFigures;
-use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use ringlog::Stats;
+use ringlog_axum::error::ApiError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,23 +66,23 @@ struct Percentiles {
 
 /// `GET /api/stats`.
 pub(super) async fn stats(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
-    let latencies = app.metrics.latencies().map(|(name, samples, [p50, p90, p99, p999, max])| {
+    let latencies = app.sync.metrics.latencies().map(|(name, samples, [p50, p90, p99, p999, max])| {
         (name, Percentiles { samples, p50, p90, p99, p999, max })
     });
     let figures = Figures {
-        incarnation: app.log.incarnation().to_string(),
-        uptime_seconds: app.metrics.uptime().as_secs_f64(),
+        incarnation: app.sync.log.incarnation().to_string(),
+        uptime_seconds: app.sync.metrics.uptime().as_secs_f64(),
         store: if app.disk.is_some() { "durable" } else { "memory" },
-        writable: app.sequencer.is_writable(),
+        writable: app.sync.is_writable(),
         capacity: app.config.capacity,
         connections: app.open_connections(),
-        subscribers: app.live.streams(),
-        snapshots_held: app.snapshots.len(),
-        oldest_compacted_seq: app.history.oldest_compacted_seq().await?,
-        pushes_waiting: app.sequencer.waiting(),
-        followers: Followers::new(&app.live.lags()),
+        subscribers: app.sync.streams(),
+        snapshots_held: app.sync.snapshots_held(),
+        oldest_compacted_seq: app.sync.oldest_compacted_seq().await?,
+        pushes_waiting: app.sync.pushes_waiting(),
+        followers: Followers::new(&app.sync.lags()),
         latency_seconds: BTreeMap::from(latencies),
-        log: app.log.stats(),
+        log: app.sync.log.stats(),
         #[cfg(feature = "cluster")]
         cluster: app.cluster.as_ref().map(|cluster| cluster.figures()),
     };

@@ -102,9 +102,11 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
-    /// Whether the store must not be written to any more.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Format { .. })
+impl From<StoreError> for ringlog_axum::StoreError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } | StoreError::Format { .. } => Self::fatal(error),
+            _ => Self::new(error),
+        }
     }
 }

@@ -38,6 +38,8 @@
 //! [`identity`].
 
 mod backup;
+#[cfg(test)]
+mod failing;
 mod files;
 mod folder;
 #[cfg(feature = "cluster")]

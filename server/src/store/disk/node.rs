@@ -10,10 +10,10 @@ use super::store::DiskStore;
 use super::tables::{INCARNATION_KEY, META, STREAM_KEY};
 use super::transaction::Transaction;
 use crate::cluster::machine::{Link, Machine, Memory, Step};
-use crate::crash;
 use crate::store::StoreError;
 use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use ringlog::{Incarnation, PushClaim};
+use ringlog_axum::crash;
 
 /// When a commit is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

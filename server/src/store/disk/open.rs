@@ -16,13 +16,13 @@ use super::transaction::Transaction;
 #[cfg(feature = "cluster")]
 use crate::cluster::machine::{Machine, Memory};
 use crate::config::Config;
-use crate::crash;
 use crate::store::StoreError;
 use redb::{
     ConcurrencyMode, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle,
     WriteTransaction,
 };
 use ringlog::{Builder, Change, ChangeLog, Fingerprint, Incarnation};
+use ringlog_axum::crash;
 use serde_json::value::RawValue;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};

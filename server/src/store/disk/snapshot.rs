@@ -9,10 +9,11 @@ use super::tables::{
     RowValue, kind_from_byte,
 };
 use super::transaction::oldest_compacted_seq;
-use crate::store::{LatestChange, Row, Snapshot, StoreError};
+use crate::store::{LatestChange, Row, Snapshot};
 use itertools::kmerge_by;
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable};
 use ringlog::{ChangeKind, Filter, Incarnation};
+use ringlog_axum::StoreError;
 use std::io;
 use std::ops::{Bound, ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -263,7 +264,7 @@ impl Snapshot for DiskSnapshot {
         after: Option<(&str, &str)>,
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.scan_rows(after, each).map_err(|error| failed(&self.tables.path, error))
+        self.scan_rows(after, each).map_err(|error| failed(&self.tables.path, error).into())
     }
 
     fn changes(
@@ -273,7 +274,7 @@ impl Snapshot for DiskSnapshot {
         filter: Option<&Filter>,
         each: &mut dyn FnMut(LatestChange<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.walk_changes((after, end), filter, each).map_err(|error| failed(&self.tables.path, error))
+        self.walk_changes((after, end), filter, each).map_err(|error| failed(&self.tables.path, error).into())
     }
 
     fn oldest_compacted_seq(&self) -> u64 {

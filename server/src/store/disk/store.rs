@@ -14,11 +14,11 @@ use super::snapshot::DiskSnapshot;
 use super::tables::ROWS;
 use super::transaction::{Bounds, Transaction, Window};
 use crate::config::Config;
-use crate::crash;
-use crate::echo::Echoes;
 use crate::store::{CommitError, Reader, Snapshot, Store, StoreError, row_state};
 use redb::{Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, WriteTransaction};
 use ringlog::{PushClaim, RowState};
+use ringlog_axum::crash;
+use ringlog_axum::echo::Echoes;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,7 +128,7 @@ impl DiskReader {
 }
 
 impl Reader for DiskReader {
-    fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+    fn snapshot(&self) -> Result<Arc<dyn Snapshot>, ringlog_axum::StoreError> {
         Ok(Arc::new(self.moment()?))
     }
 }
@@ -217,11 +217,16 @@ impl DiskStore {
 }
 
 impl Store for DiskStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader) as _
+    }
+
     /// One transaction, which is on disk when this returns.
     fn commit(&mut self, first_seq: u64, claims: &[&PushClaim<'_>]) -> Result<(), CommitError> {
-        self.file.check().map_err(|error| CommitError { nothing_written: true, error })?;
+        self.file.check().map_err(|error| CommitError { nothing_written: true, error: error.into() })?;
         let path = self.reader.path.clone();
-        let failure = |nothing_written, error| CommitError { nothing_written, error: failed(&path, error) };
+        let failure =
+            |nothing_written, error| CommitError { nothing_written, error: failed(&path, error).into() };
         let (transaction, last_seq) =
             self.prepare(first_seq, claims).map_err(|error| failure(true, error))?;
         crash::point("written");
@@ -231,7 +236,7 @@ impl Store for DiskStore {
         Ok(())
     }
 
-    fn row(&self, entity: &str, row_id: &str) -> Result<RowState, StoreError> {
+    fn row(&self, entity: &str, row_id: &str) -> Result<RowState, ringlog_axum::StoreError> {
         let read = || -> Result<RowState, redb::Error> {
             let row = self.database()?.begin_read()?.open_table(ROWS)?.get((entity, row_id))?;
             Ok(row.map_or_else(RowState::default, |row| {
@@ -239,18 +244,18 @@ impl Store for DiskStore {
                 row_state(seq, data)
             }))
         };
-        read().map_err(|error| failed(&self.reader.path, error))
+        read().map_err(|error| failed(&self.reader.path, error).into())
     }
 
     /// Opens the file anew. What is found there is on disk for good, since opening commits again.
-    fn recover(&mut self) -> Result<u64, StoreError> {
+    fn recover(&mut self) -> Result<u64, ringlog_axum::StoreError> {
         let last_seq = self.reopen()?;
         self.committed(last_seq);
         Ok(last_seq)
     }
 
     /// Checks that the disk takes something. Nothing of it stays.
-    fn probe(&mut self) -> Result<(), StoreError> {
+    fn probe(&mut self) -> Result<(), ringlog_axum::StoreError> {
         self.file.check()?;
         if self.database.is_none() {
             self.reopen()?;
@@ -262,7 +267,7 @@ impl Store for DiskStore {
             file.sync_all()
         });
         let _ = std::fs::remove_file(&path);
-        written.map_err(|source| StoreError::Io { path, source })
+        written.map_err(|source| StoreError::Io { path, source }.into())
     }
 }
 
