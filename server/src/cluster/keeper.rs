@@ -118,7 +118,7 @@ fn is_short(Extent { bytes, max_bytes, .. }: Extent) -> bool {
 /// the last but one.
 fn oldest_needed(positions: &[u64], extent: Extent) -> Option<u64> {
     let known: Vec<_> = positions.iter().copied().filter(|position| *position <= extent.last).collect();
-    let far = known.iter().filter(|position| extent.last - **position >= half(extent)).next_back();
+    let far = known.iter().rfind(|position| extent.last - **position >= half(extent));
     let last_but_one = known.iter().rev().nth(1).or(known.last()).filter(|_| is_short(extent));
     far.max(last_but_one).copied()
 }
